@@ -1,0 +1,1 @@
+"""Make one pair: functions of inputs and a random generator that return a Pair."""

@@ -1,0 +1,271 @@
+"""Compose a pair: draw objects, copy them into a background, and keep what both images show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from generators.blending import BLENDS
+from generators.placement import layouts, outline, place
+from generators.sources.index import Index, Pool, Segment
+from generators.style import Styler
+from segswap import geometry
+from segswap.images import ImageError, read_image
+from segswap.pair import Pair, PairObject
+
+STRIDE = 16
+MAX_DRAWS = 500
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+class RejectedDraw(Exception):
+    """A draw that makes no acceptable pair; its text is the reason, counted in the manifest.
+
+    `image` names an input that turned out to be unusable, with what is wrong with it.
+    """
+
+    def __init__(self, reason: str, image: dict[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.image = image
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Numbers of a composition."""
+
+    objects: int = 1
+    """Objects copied out of one source image, 1 to 4, of different categories."""
+    scale: tuple[float, float] = (0.7, 1.0)
+    """Limits of the independent scales of x and y."""
+    rotation: float = 15.0
+    """Largest rotation to either side, degrees."""
+    ratio: tuple[float, float] = (0.2, 1.0)
+    """Limits of the object's size, as a share of the box that it is put into."""
+    ratio_steps: int = 10
+    """How many sizes there are between the limits."""
+    crop: float = 0.2
+    """Probability that the source is cropped tight at the side nearest to the object."""
+    dilation: int = 20
+    """Margin copied around a segment, pixels of the source image."""
+    min_share: float = 0.01
+    """Smallest share of the frame that the shared region must take in both images."""
+
+
+ONE_OBJECT = Recipe()
+TWO_OBJECTS = Recipe(objects=2, ratio=(0.5, 1.0), crop=0.0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Size and appearance of the pairs.
+
+    Attributes:
+        size: side of all images in pixels.
+        blends: weight of each way of blending, by its name in BLENDS.
+        styler: restyles both images of every pair, or None.
+    """
+
+    size: int = 480
+    blends: Mapping[str, float] = field(default_factory=lambda: {"poisson": 1.0})
+    styler: Styler | None = None
+
+
+def generate_pair(
+    pool: Pool, recipe: Recipe, look: Look, rng: np.random.Generator, *, index: int = 0,
+    key: tuple[int, int] = (0, 0),
+) -> Pair:  # fmt: skip
+    """Draw one pair.
+
+    Args:
+        pool: images, segments and backgrounds to draw from.
+        recipe: how many objects, how they are changed.
+        look: size, blending, style.
+        rng: draws everything.
+        index: the pair's index in its split.
+        key: what `rng` was seeded with after the run's seed: split and index.
+
+    Raises:
+        RejectedDraw: this draw gives no acceptable pair; draw again.
+    """
+    segments = _draw_segments(pool, recipe, rng)
+    behind = _draw_background(pool, segments, rng)
+    original = _load(pool.index, segments[0].image)
+    masks = [_dilated(pool.index.mask(segment), recipe.dilation) for segment in segments]
+    if np.any(np.sum(masks, axis=0) > 1):
+        raise RejectedDraw("segments overlap")
+    if rng.uniform() < recipe.crop:
+        original, masks = _cropped(original, masks)
+    size = look.size
+    options = layouts(recipe.objects, STRIDE / size)
+    boxes = options[rng.integers(len(options))]
+    boxes = tuple(boxes[i] for i in rng.permutation(len(boxes)))
+
+    source = geometry.resize(original, size, size)
+    target = geometry.resize(_load(pool.backgrounds, behind), size, size)
+    source_mask = np.zeros((size, size), np.uint8)
+    target_mask = np.zeros((size, size), np.uint8)
+    objects = []
+    for label, (segment, mask, box) in enumerate(zip(segments, masks, boxes, strict=True), 1):
+        matrix = place(
+            outline(mask), box, size, scale=recipe.scale, rotation=recipe.rotation,
+            ratio=recipe.ratio, ratio_steps=recipe.ratio_steps, rng=rng,
+        )  # fmt: skip
+        soft = mask.astype(np.uint8) * 255
+        source_mask[geometry.resize(soft, size, size) >= 128] = label
+        pasted = geometry.warp(soft, matrix, size, size, constant=0) >= 128
+        target_mask[pasted] = label
+        names = list(look.blends)
+        weights = np.array([look.blends[name] for name in names])
+        blend = names[rng.choice(len(names), p=weights / weights.sum())]
+        target = BLENDS[blend](target, geometry.warp(original, matrix, size, size), pasted)
+        objects.append(_describe(pool.index, segment, label, matrix, blend))
+    source_mask, target_mask = visible(source_mask, target_mask, objects)
+    _check(source_mask, target_mask, objects, recipe)
+    pair = Pair(
+        index=index, source=source, target=target, source_mask=source_mask,
+        target_mask=target_mask, objects=tuple(objects), rng=key,
+        background={
+            "dataset": pool.backgrounds.dataset, "image": pool.backgrounds.image_name(behind)
+        },
+    )  # fmt: skip
+    return pair if look.styler is None else _styled(pair, look.styler, rng)
+
+
+def visible(
+    source_mask: Image, target_mask: Image, objects: list[PairObject]
+) -> tuple[Image, Image]:
+    """Label maps of what both images show: each pixel's place in the other image must be the same
+    object's there, inside the frame and not covered by another one.
+    """
+    height, width = source_mask.shape
+    source, target = np.zeros_like(source_mask), np.zeros_like(target_mask)
+    for item in objects:
+        in_target = (target_mask == item.label).astype(np.uint8)
+        in_source = (source_mask == item.label).astype(np.uint8)
+        matrix = item.target_from_source
+        back = geometry.warp_labels(in_target, np.linalg.inv(matrix), width, height)
+        in_source &= back
+        in_target &= geometry.warp_labels(in_source, matrix, width, height)
+        source[in_source > 0] = item.label
+        target[in_target > 0] = item.label
+    return source, target
+
+
+def _draw_segments(pool: Pool, recipe: Recipe, rng: np.random.Generator) -> list[Segment]:
+    segments = [pool.draw_segment(rng)]
+    others = pool.others(segments[0])
+    while len(segments) < recipe.objects:
+        if not others:
+            raise RejectedDraw("no further segment of another category in the image")
+        drawn = others[rng.integers(len(others))]
+        segments.append(drawn)
+        # Categories differ throughout; unknown ones are taken to differ.
+        allowed = {segment.annotation for segment in pool.others(drawn)}
+        others = [segment for segment in others if segment.annotation in allowed]
+    return segments
+
+
+def _draw_background(pool: Pool, segments: list[Segment], rng: np.random.Generator) -> int:
+    behind = int(pool.background_images[rng.integers(len(pool.background_images))])
+    if pool.backgrounds is pool.index and behind == segments[0].image:
+        raise RejectedDraw("background is the source")
+    if pool.backgrounds is pool.index and any(
+        pool.index.shows(behind, segment.category) for segment in segments
+    ):
+        raise RejectedDraw("background shows the category")
+    return behind
+
+
+def _load(index: Index, image: int) -> Image:
+    try:
+        pixels = _read(index.image_path(image), index.header["exif"])
+    except ImageError as error:
+        failed = {"image": index.image_name(image), "reason": error.reason}
+        raise RejectedDraw("image cannot be decoded", failed) from error
+    if (pixels.shape[1], pixels.shape[0]) != index.image_size(image):
+        failed = {"image": index.image_name(image), "reason": "changed since it was indexed"}
+        raise RejectedDraw("image changed", failed)
+    return pixels
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, exif: bool) -> Image:
+    pixels = read_image(path, exif=exif)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _dilated(mask: Mask, margin: int) -> Mask:
+    """The mask grown by a margin in pixels, in all directions alike."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    part = np.s_[
+        max(rows[0] - margin, 0) : rows[-1] + margin + 1,
+        max(columns[0] - margin, 0) : columns[-1] + margin + 1,
+    ]
+    grown = np.zeros_like(mask)
+    away = cv2.distanceTransform(1 - mask[part].astype(np.uint8), cv2.DIST_L2, 5)
+    grown[part] = away <= margin
+    return grown
+
+
+def _cropped(image: Image, masks: list[Mask]) -> tuple[Image, list[Mask]]:
+    """Image and masks without what lies beyond the objects on the side that they are nearest to."""
+    union = np.any(masks, axis=0)
+    rows, columns = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
+    height, width = union.shape
+    # Distances relative to the image, since it is squashed to a square.
+    sides = [
+        (columns[0] / width, np.s_[:, columns[0] :]),
+        ((width - 1 - columns[-1]) / width, np.s_[:, : columns[-1] + 1]),
+        (rows[0] / height, np.s_[rows[0] :, :]),
+        ((height - 1 - rows[-1]) / height, np.s_[: rows[-1] + 1, :]),
+    ]
+    part = min(sides, key=lambda side: side[0])[1]
+    return image[part], [mask[part] for mask in masks]
+
+
+def _describe(
+    index: Index, segment: Segment, label: int, matrix: NDArray[np.float64], blend: str
+) -> PairObject:
+    return PairObject(
+        label=label,
+        target_from_source=matrix,
+        category=index.category_name(segment.category),
+        segment={
+            "dataset": index.dataset,
+            "image": index.image_name(segment.image),
+            "annotation": segment.annotation,
+            "proposer": index.header["proposer"],
+        },
+        blend=blend,
+    )
+
+
+def _check(
+    source_mask: Image, target_mask: Image, objects: list[PairObject], recipe: Recipe
+) -> None:
+    """Reject pairs that show too little in common, or whose objects touch on the stride's grid."""
+    cells = max(1, round(source_mask.shape[0] / STRIDE))
+    for mask in (source_mask, target_mask):
+        shares = [
+            geometry.resize((mask == item.label).astype(np.float32), cells, cells)
+            for item in objects
+        ]
+        if np.sum(np.sum(shares, axis=0) > 0.5) < recipe.min_share * cells * cells:
+            raise RejectedDraw("shared region too small")
+        if not all(share.any() for share in shares):
+            raise RejectedDraw("an object is hidden")
+        if np.any(np.sum([share > 0 for share in shares], axis=0) > 1):
+            raise RejectedDraw("objects touch")
+
+
+def _styled(pair: Pair, styler: Styler, rng: np.random.Generator) -> Pair:
+    source, source_style = styler(pair.source, rng)
+    target, target_style = styler(pair.target, rng)
+    styles = {"source": source_style, "target": target_style}
+    return replace(pair, source_styled=source, target_styled=target, styles=styles)

@@ -1,0 +1,1 @@
+"""Where images and segments come from: COCO annotations, folders, built-in photographs."""

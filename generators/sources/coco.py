@@ -1,0 +1,150 @@
+"""Segments from a COCO instances JSON and the folder of its images."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from generators.sources.index import UNKNOWN, Index, Segment, build
+from segswap.images import ImageError, read_size
+
+Skipped = list[dict[str, Any]]
+
+
+def coco_index(
+    annotations: Path, images: Path, min_area: float, max_area: float
+) -> tuple[Index, Skipped]:
+    """Index a COCO dataset.
+
+    Crowds, and segments whose share of their image lies outside [min_area, max_area], are left out
+    and counted; their categories still count as shown by the image. What cannot be used is listed
+    with its reason: images that are missing or no image, sizes that contradict the annotations,
+    annotations of unknown images, segmentations without area.
+
+    Raises:
+        ValueError: the file is no COCO instances JSON, or nothing in it can be used.
+    """
+    content = _read(annotations)
+    skipped: Skipped = []
+    usable, positions = _images(content["images"], images, skipped)
+    category_ids = [category["id"] for category in content["categories"]]
+    category_of = {identity: position for position, identity in enumerate(category_ids)}
+    present: list[set[int]] = [set() for _ in usable]
+    segments: list[Segment] = []
+    filtered: Counter[str] = Counter()
+    known = {image["id"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        position = positions.get(annotation["image_id"])
+        if position is None:
+            # Listed once with the image, unless the file knows of no such image at all.
+            if annotation["image_id"] not in known:
+                skipped.append({"annotation": annotation["id"], "reason": "its image is unknown"})
+            continue
+        category = category_of.get(annotation["category_id"], UNKNOWN)
+        present[position].add(category)
+        if annotation.get("iscrowd"):
+            filtered["crowd"] += 1
+            continue
+        name, width, height = usable[position]
+        try:
+            counts, area = encode_segmentation(annotation["segmentation"], width, height)
+        except ValueError as error:
+            reason = str(error)
+            skipped.append({"image": name, "annotation": annotation["id"], "reason": reason})
+            continue
+        if min_area <= area / (width * height) <= max_area:
+            segments.append(Segment(position, category, annotation["id"], counts))
+        else:
+            filtered["area"] += 1
+    if not segments:
+        raise ValueError(
+            f"{annotations} with images from {images} gives no usable segment: "
+            f"{len(usable)} images, {len(skipped)} skipped "
+            f"(first: {skipped[0] if skipped else None}), left out {dict(filtered)}"
+        )
+    index = build(
+        dataset=annotations.stem, root=str(images.resolve()), exif=False, proposer="coco",
+        categories=[category["name"] for category in content["categories"]],
+        images=usable, present=present, segments=segments, filtered=dict(filtered),
+    )  # fmt: skip
+    return index, skipped
+
+
+def _read(annotations: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(annotations.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{annotations} is missing; expected a COCO instances JSON") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{annotations} is not a readable JSON file: {error}") from error
+    needed = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or any(
+        not isinstance(content.get(key), list) for key in needed
+    ):
+        raise ValueError(f"{annotations} is no COCO instances JSON: it needs lists {needed}")
+    if content["annotations"] and "segmentation" not in content["annotations"][0]:
+        raise ValueError(f"{annotations} holds no segmentations; expected a COCO *instances* JSON")
+    return content
+
+
+def _images(
+    listed: list[dict[str, Any]], folder: Path, skipped: Skipped
+) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
+    """The usable images (name, width, height), and their position by COCO id."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; expected the folder of the images")
+    usable: list[tuple[str, int, int]] = []
+    positions: dict[int, int] = {}
+    for image in sorted(listed, key=lambda image: image["file_name"]):
+        name = image["file_name"]
+        try:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ImageError(name, "outside the folder of the images")
+            width, height = read_size(folder / name)
+            if (width, height) != (image["width"], image["height"]):
+                listed_size = f"{image['width']} x {image['height']}"
+                raise ImageError(name, f"is {width} x {height}, annotated as {listed_size}")
+        except ImageError as error:
+            skipped.append({"image": name, "reason": error.reason})
+            continue
+        positions[image["id"]] = len(usable)
+        usable.append((name, width, height))
+    return usable, positions
+
+
+def encode_segmentation(segmentation: Any, width: int, height: int) -> tuple[bytes, int]:
+    """A COCO segmentation of any kind to compressed run lengths and its area in pixels.
+
+    Args:
+        segmentation: a list of polygons, or run lengths, compressed or not.
+
+    Raises:
+        ValueError: it is malformed or has no area inside the image.
+    """
+    if isinstance(segmentation, list):
+        polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+        if not polygons:
+            raise ValueError("no polygon of three points or more")
+        encoded = rle.merge(rle.frPyObjects(polygons, height, width))
+    elif isinstance(segmentation, dict) and list(segmentation.get("size", ())) == [height, width]:
+        counts = segmentation.get("counts")
+        encoded = (
+            rle.frPyObjects(segmentation, height, width)
+            if isinstance(counts, list)
+            else {"size": [height, width], "counts": counts}
+        )
+    else:
+        raise ValueError("neither polygons nor run lengths of the image's size")
+    area = int(rle.area(encoded))
+    if not area:
+        raise ValueError("no area inside the image")
+    counts = encoded["counts"]
+    return counts if isinstance(counts, bytes) else counts.encode(), area
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A binary mask (H, W) to COCO's compressed run lengths."""
+    return rle.encode(np.asfortranarray(mask, np.uint8))["counts"]

@@ -1,0 +1,224 @@
+"""Index: the images and segments of a job, as arrays on disk that all workers map into memory."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+UNKNOWN = -1  # the category of a segment that has none
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of one image.
+
+    Attributes:
+        image: position of its image in the index.
+        category: position of its category in the index, or UNKNOWN.
+        annotation: its id in the dataset it comes from.
+        counts: its mask, as COCO's compressed run lengths at the image's own size.
+    """
+
+    image: int
+    category: int
+    annotation: int
+    counts: bytes
+
+
+@dataclass(frozen=True)
+class Index:
+    """Images with the categories that they show, and the segments that may be copied.
+
+    Attributes:
+        header: dataset (its name), root (the images' folder), exif (turn images upright),
+            proposer, categories (names), fingerprint, filtered (count by reason).
+        arrays: sizes (N, 2) width and height; names and name_ends, blobs of UTF-8 text;
+            present and present_ends, the categories that each image shows;
+            segments (M, 3) image, category, annotation, in the order of the images;
+            counts and counts_ends, the masks.
+    """
+
+    header: dict[str, Any]
+    arrays: dict[str, NDArray]
+
+    def __len__(self) -> int:
+        return len(self.arrays["sizes"])
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name, as pairs record it."""
+        return self.header["dataset"]
+
+    def image_name(self, image: int) -> str:
+        """Path of an image, relative to the folder of the images."""
+        return _part(self.arrays["names"], self.arrays["name_ends"], image).tobytes().decode()
+
+    def image_path(self, image: int) -> Path:
+        """Path of an image's file."""
+        return Path(self.header["root"]) / self.image_name(image)
+
+    def image_size(self, image: int) -> tuple[int, int]:
+        """Width and height."""
+        width, height = self.arrays["sizes"][image]
+        return int(width), int(height)
+
+    def shows(self, image: int, category: int) -> bool:
+        """Whether an image shows an object of a category; never for UNKNOWN."""
+        return bool(np.any(_part(self.arrays["present"], self.arrays["present_ends"], image)
+                           == category)) and category != UNKNOWN  # fmt: skip
+
+    def category_name(self, category: int) -> str | None:
+        """A category's name, None for UNKNOWN."""
+        return None if category == UNKNOWN else self.header["categories"][category]
+
+    def segment(self, number: int) -> Segment:
+        """The segment at a position."""
+        image, category, annotation = (int(v) for v in self.arrays["segments"][number])
+        counts = _part(self.arrays["counts"], self.arrays["counts_ends"], number).tobytes()
+        return Segment(image, category, annotation, counts)
+
+    def mask(self, segment: Segment) -> NDArray[np.bool_]:
+        """A segment's mask at its image's own size: bool (H, W)."""
+        width, height = self.image_size(segment.image)
+        return rle.decode({"size": [height, width], "counts": segment.counts}).astype(bool)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into a new folder."""
+        folder.mkdir(parents=True)
+        for name, array in self.arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        (folder / "header.json").write_text(json.dumps(self.header))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Index":
+        """Map a saved index into memory; processes that load it share its pages."""
+        arrays = {
+            path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
+            for path in sorted(folder.glob("*.npy"))
+        }
+        return cls(json.loads((folder / "header.json").read_text()), arrays)
+
+
+def build(
+    *,
+    dataset: str,
+    root: str,
+    exif: bool,
+    proposer: str,
+    categories: Sequence[str],
+    images: Sequence[tuple[str, int, int]],
+    present: Sequence[Iterable[int]],
+    segments: Iterable[Segment],
+    filtered: dict[str, int],
+) -> Index:
+    """An index in memory from its parts; images are (name, width, height)."""
+    ordered = sorted(segments, key=lambda segment: (segment.image, segment.annotation))
+    names = [name.encode() for name, _, _ in images]
+    shown = [sorted(set(categories_shown)) for categories_shown in present]
+    arrays = {
+        "sizes": np.array([(w, h) for _, w, h in images], np.int32).reshape(-1, 2),
+        "names": np.frombuffer(b"".join(names), np.uint8),
+        "name_ends": _ends(map(len, names)),
+        "present": np.array([c for row in shown for c in row], np.int32),
+        "present_ends": _ends(map(len, shown)),
+        "segments": np.array(
+            [(s.image, s.category, s.annotation) for s in ordered], np.int64
+        ).reshape(-1, 3),
+        "counts": np.frombuffer(b"".join(s.counts for s in ordered), np.uint8),
+        "counts_ends": _ends(len(s.counts) for s in ordered),
+    }
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(arrays[name].tobytes())
+    header = {
+        "dataset": dataset, "root": root, "exif": exif, "proposer": proposer,
+        "categories": list(categories), "filtered": filtered, "fingerprint": digest.hexdigest(),
+    }  # fmt: skip
+    return Index(header, arrays)
+
+
+def _ends(lengths: Iterable[int]) -> NDArray[np.int64]:
+    return np.cumsum(np.fromiter(lengths, np.int64), dtype=np.int64)
+
+
+def _part(values: NDArray, ends: NDArray, position: int) -> NDArray:
+    start = ends[position - 1] if position else 0
+    return values[start : ends[position]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The part of an index that one split draws from.
+
+    Attributes:
+        index: the whole index.
+        images: positions of the split's images.
+        segments: positions of their segments, ordered by category.
+        category_ends: where each category's run in `segments` ends.
+        backgrounds: the index that backgrounds come from.
+        background_images: positions of the split's backgrounds in it.
+    """
+
+    index: Index
+    images: NDArray[np.int64]
+    segments: NDArray[np.int64]
+    category_ends: NDArray[np.int64]
+    backgrounds: Index
+    background_images: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, index: Index, images: NDArray[np.int64], backgrounds: Index, behind: NDArray[np.int64]
+    ) -> "Pool":
+        """The pool of the images at the given positions, with the given backgrounds."""
+        chosen = np.flatnonzero(np.isin(index.arrays["segments"][:, 0], images))
+        categories = index.arrays["segments"][chosen, 1]
+        order = np.argsort(categories, kind="stable")
+        _, lengths = np.unique(categories, return_counts=True)
+        return cls(
+            index, images, chosen[order], np.cumsum(lengths, dtype=np.int64), backgrounds, behind
+        )
+
+    def draw_segment(self, rng: np.random.Generator) -> Segment:
+        """A segment: its category first, then one of that category's, both uniformly."""
+        category = int(rng.integers(len(self.category_ends)))
+        members = _part(self.segments, self.category_ends, category)
+        return self.index.segment(int(members[rng.integers(len(members))]))
+
+    def others(self, segment: Segment) -> list[Segment]:
+        """The image's segments of other categories; where none is known, its other segments."""
+        numbers = np.searchsorted(
+            self.index.arrays["segments"][:, 0], [segment.image, segment.image + 1]
+        )
+        return [
+            other
+            for other in map(self.index.segment, range(*numbers))
+            if other.annotation != segment.annotation
+            and (other.category != segment.category or segment.category == UNKNOWN)
+        ]
+
+    def several(self) -> bool:
+        """Whether some image of the pool holds segments of two different categories."""
+        owners = self.index.arrays["segments"][self.segments]
+        known = np.unique(owners[:, :2], axis=0)[:, 0]
+        unknown = owners[owners[:, 1] == UNKNOWN, 0]
+        return any(len(v) > len(np.unique(v)) for v in (known, unknown))
+
+
+def held_out(index: Index, share: float) -> NDArray[np.bool_]:
+    """Which images belong to the val split when both splits are made: bool (N,).
+
+    The images whose names have the smallest SHA-256: no matter in which order or with which other
+    images a name comes, its place hardly changes.
+    """
+    digests = [hashlib.sha256(index.image_name(i).encode()).digest() for i in range(len(index))]
+    order = sorted(range(len(index)), key=lambda i: digests[i])
+    chosen = np.zeros(len(index), bool)
+    chosen[order[: max(2, round(share * len(index)))]] = True
+    return chosen

@@ -1,0 +1,1 @@
+"""Jobs at any scale and the command lines that start them."""

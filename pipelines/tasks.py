@@ -1,0 +1,74 @@
+"""Run one function over many items: in this process, or on Ray with a bounded window."""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def ray_workers(workers: int) -> Iterator[None]:
+    """A Ray of this process's own with so many workers, shut down at the end."""
+    import ray  # it takes a second, and an inline run has no use for it
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False,
+        logging_level="warning", object_store_memory=200 * 2**20,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_inline(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results one after another, computed in this process."""
+    limit_threads()
+    return map(function, items)
+
+
+def run_on_ray(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Results as they finish, computed by Ray tasks, at most two a worker under way.
+
+    A task whose process dies is tried again up to three times; an exception that the function
+    raises is raised here.
+    """
+    import ray
+
+    @ray.remote(max_retries=3)
+    def task(item: Any) -> Any:
+        # Ctrl-C reaches every process of the terminal; stopping is the driver's decision.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        limit_threads()
+        return function(item)
+
+    pending: list[Any] = []
+    remaining = iter(items)
+    while True:
+        while len(pending) < 2 * workers:
+            try:
+                pending.append(task.remote(next(remaining)))
+            except StopIteration:
+                break
+        if not pending:
+            return
+        done, pending = ray.wait(pending)
+        for reference in done:
+            try:
+                yield ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+
+
+def limit_threads() -> None:
+    """One thread for OpenCV, which takes no notice of OMP_NUM_THREADS."""
+    import cv2
+
+    cv2.setNumThreads(0)

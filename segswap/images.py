@@ -1,0 +1,132 @@
+"""Images from files and bytes to RGB arrays and back, with errors that say what is wrong."""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 32
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; `reason` says why in a few words, without the file's name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason
+
+
+def image_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Paths of all image files below a folder, relative to it, with /, sorted.
+
+    Raises:
+        ValueError: the folder is missing or holds no image file.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder; expected a folder of images")
+    files = sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in EXTENSIONS and path.is_file()
+    )
+    if not files:
+        raise ValueError(
+            f"{root} holds no image; expected files ending in {', '.join(sorted(EXTENSIONS))}"
+        )
+    return files
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height from the file's header, checked against the limits on size.
+
+    Raises:
+        ImageError: missing, not an image, a side under 32 px, or over 100 megapixels.
+    """
+    with _open(path, str(path)) as image:
+        return image.size
+
+
+def read_image(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, exif: bool = True
+) -> NDArray[np.uint8]:
+    """Decode an image of any common kind to RGB: uint8 (H, W, 3).
+
+    Greyscale and palette images are expanded, CMYK converted, 16-bit scaled to 8, transparency
+    laid over white.
+
+    Args:
+        source: a path, or the encoded bytes.
+        name: what errors call the image; by default the path.
+        exif: turn the image upright by its EXIF orientation. COCO's annotations ignore it.
+
+    Raises:
+        ImageError: missing, not an image, broken, a side under 32 px, or over 100 megapixels.
+    """
+    name = name or ("image bytes" if isinstance(source, bytes) else str(source))
+    try:
+        with _open(source, name) as image:
+            if exif:
+                image = ImageOps.exif_transpose(image)
+            return _to_rgb(image)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on broken data
+        raise ImageError(name, f"cannot be decoded ({error})") from error
+
+
+def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except FileNotFoundError as error:
+        raise ImageError(name, "missing") from error
+    except IsADirectoryError as error:
+        raise ImageError(name, "is a folder, not an image") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(name, f"over {MAX_PIXELS // 10**6} megapixels") from error
+    except Exception as error:  # as above
+        raise ImageError(name, "not an image") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(name, f"over {MAX_PIXELS // 10**6} megapixels ({width} x {height})")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(name, f"a side under {MIN_SIDE} px ({width} x {height})")
+    return image
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, np.float64)
+        # Files of modes I and I;16 hold 16-bit values; F has no range of its own.
+        top = 65535.0 if image.mode.startswith("I") else max(float(grey.max()), 1.0)
+        grey8 = np.clip(np.rint(grey / top * 255), 0, 255).astype(np.uint8)
+        return np.repeat(grey8[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """RGB uint8 (H, W, 3) to JPEG."""
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode a JPEG of shape {image.shape}")
+    return data.tobytes()
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """uint8 (H, W) or RGB (H, W, 3) to PNG."""
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".png", pixels)
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode a PNG of shape {image.shape}")
+    return data.tobytes()

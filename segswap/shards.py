@@ -1,0 +1,278 @@
+"""Pairs on disk: tar shards in WebDataset naming, and the manifest that lists them.
+
+Format 1: a shard `SPLIT-NNNNNN.tar` holds samples whose members are `KEY.source.jpg`,
+`KEY.target.jpg`, their styled versions where there are any, `KEY.source_mask.png`,
+`KEY.target_mask.png` and `KEY.json`; `segswap.json` lists the shards and is written last.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segswap.images import encode_jpeg, encode_png, read_image
+from segswap.pair import FORMAT, Pair, PairObject
+
+MANIFEST = "segswap.json"
+JPEG_QUALITY = 95
+_MEMBER = re.compile(
+    r"(?P<key>\d{9})\.(?P<part>(source|target)(_styled)?\.jpg|(source|target)_mask\.png|json"
+    r"|(source|target)_grid\.npy)"
+)
+_MEMBER_LIMIT = 1 << 30
+
+
+class DatasetError(ValueError):
+    """A dataset that is missing, unfinished, of another format, or damaged."""
+
+
+def shard_name(split: str, number: int) -> str:
+    """A shard's file name."""
+    return f"{split}-{number:06d}.tar"
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file under a temporary name, sync it, and put it in place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_shard(path: Path, pairs: Iterable[Pair]) -> dict[str, Any]:
+    """Write pairs as one shard: under a temporary name, synced, then renamed.
+
+    Equal pairs give equal bytes: no time, owner or name of the machine stands in the file.
+
+    Returns:
+        The shard's manifest entry: name, pairs, bytes, sha256.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with open(temporary, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for pair in pairs:
+                    for name, data in encode_pair(pair).items():
+                        member = tarfile.TarInfo(name)
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+                    count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        entry = {
+            "name": path.name,
+            "pairs": count,
+            "bytes": temporary.stat().st_size,
+            "sha256": file_hash(temporary),
+        }
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return entry
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode_pair(pair: Pair) -> dict[str, bytes]:
+    """A pair's members of a shard: name to content, in the order in which they are written."""
+    key = f"{pair.index:09d}"
+    members = {}
+    for part in ("source", "target", "source_styled", "target_styled"):
+        image = getattr(pair, part)
+        if image is not None:
+            members[f"{key}.{part}.jpg"] = encode_jpeg(image, JPEG_QUALITY)
+    for part in ("source_mask", "target_mask"):
+        members[f"{key}.{part}.png"] = encode_png(getattr(pair, part))
+    record = {
+        "format": FORMAT,
+        "index": pair.index,
+        "width": pair.width,
+        "height": pair.height,
+        "objects": [
+            {
+                "label": item.label,
+                "target_from_source": item.target_from_source.tolist(),
+                "category": item.category,
+                "segment": item.segment,
+                "blend": item.blend,
+            }
+            for item in pair.objects
+        ],
+        "background": pair.background,
+        "styles": pair.styles,
+        "rng": list(pair.rng),
+    }
+    members[f"{key}.json"] = json.dumps(record, indent=1).encode()
+    return members
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def decode_pair(members: dict[str, bytes]) -> Pair:
+    """A Pair from one sample's members: part ("source.jpg", "json", ...) to content.
+
+    Raises:
+        DatasetError: a member is missing or the format is another one.
+        ValueError: the content contradicts itself (see Pair).
+    """
+    missing = {"source.jpg", "target.jpg", "source_mask.png", "target_mask.png", "json"} - set(
+        members
+    )
+    if missing:
+        raise DatasetError(f"a sample lacks {', '.join(sorted(missing))}")
+    record = json.loads(members["json"])
+    check_format(record, "a sample")
+
+    def image(part: str) -> NDArray[np.uint8] | None:
+        data = members.get(f"{part}.jpg")
+        return None if data is None else read_image(data, name=part, exif=False)
+
+    source, target = image("source"), image("target")
+    assert source is not None
+    assert target is not None
+    return Pair(
+        index=record["index"],
+        source=source,
+        target=target,
+        source_mask=_decode_mask(members["source_mask.png"]),
+        target_mask=_decode_mask(members["target_mask.png"]),
+        objects=tuple(
+            PairObject(
+                label=item["label"],
+                target_from_source=np.array(item["target_from_source"], np.float64),
+                category=item["category"],
+                segment=item["segment"],
+                blend=item["blend"],
+            )
+            for item in record["objects"]
+        ),
+        background=record["background"],
+        source_styled=image("source_styled"),
+        target_styled=image("target_styled"),
+        styles=record["styles"],
+        rng=(record["rng"][0], record["rng"][1]),
+    )
+
+
+def _decode_mask(data: bytes) -> NDArray[np.uint8]:
+    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise DatasetError("a mask is not an 8-bit greyscale PNG")
+    return mask
+
+
+def check_format(record: dict[str, Any], what: str) -> None:
+    """Raise DatasetError unless a record's `format` is the one that this version reads."""
+    if record.get("format") != FORMAT:
+        raise DatasetError(
+            f"{what} has format {record.get('format')!r}; this version of segswap reads {FORMAT}"
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard of a dataset, its members found by their place in the file.
+
+    Attributes:
+        path: the tar file.
+        samples: for each sample, in order, part name to (offset, bytes).
+    """
+
+    path: Path
+    samples: tuple[dict[str, tuple[int, int]], ...]
+
+    @classmethod
+    def open(cls, path: Path) -> "Shard":
+        """Read a shard's headers.
+
+        Raises:
+            DatasetError: missing, not a tar file, cut short, or holding members of other names.
+        """
+        samples: dict[str, dict[str, tuple[int, int]]] = {}
+        try:
+            with tarfile.open(path, mode="r:") as tar:
+                for member in tar:
+                    match = _MEMBER.fullmatch(member.name)
+                    if not match or not member.isfile() or member.size > _MEMBER_LIMIT:
+                        raise DatasetError(f"{path}: unexpected member {member.name!r}")
+                    place = (member.offset_data, member.size)
+                    samples.setdefault(match["key"], {})[match["part"]] = place
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path} is missing; generate the dataset again") from error
+        except (tarfile.TarError, OSError) as error:
+            raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
+        return cls(path, tuple(samples.values()))
+
+    def read(self, position: int) -> Pair:
+        """Decode the sample at a position in the shard."""
+        with open(self.path, "rb") as file:
+            members = {}
+            for part, (offset, size) in self.samples[position].items():
+                file.seek(offset)
+                members[part] = file.read(size)
+        try:
+            return decode_pair(members)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{self.path}, sample {position}: {error}") from error
+
+
+def read_manifest(dataset: str | os.PathLike[str]) -> dict[str, Any]:
+    """A dataset's manifest.
+
+    Raises:
+        DatasetError: there is none, it cannot be read, or its format is another one.
+    """
+    path = Path(dataset) / MANIFEST
+    if not path.is_file():
+        raise DatasetError(
+            f"{dataset} is no finished dataset: it has no {MANIFEST}; "
+            "run segswap-generate with the same flags to finish it"
+        )
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON: {error}") from error
+    check_format(manifest, str(path))
+    return manifest
+
+
+def split_shards(dataset: str | os.PathLike[str], split: str) -> list[dict[str, Any]]:
+    """Manifest entries of a split's shards, in order.
+
+    Raises:
+        DatasetError: the dataset has no such split or no pair in it.
+    """
+    splits = read_manifest(dataset)["splits"]
+    if split not in splits or not splits[split]["pairs"]:
+        present = [name for name, entry in splits.items() if entry["pairs"]]
+        raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {present}")
+    return splits[split]["shards"]
+
+
+def read_pairs(dataset: str | os.PathLike[str], split: str) -> Iterator[Pair]:
+    """All pairs of a split in order."""
+    for entry in split_shards(dataset, split):
+        shard = Shard.open(Path(dataset) / entry["name"])
+        for position in range(len(shard.samples)):
+            yield shard.read(position)
