@@ -6,11 +6,14 @@ centre at (j + 0.5) / W. OpenCV puts the centre of pixel j at j; `torch.nn.funct
 with ``align_corners=False`` puts the edges at -1 and 1.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom excluded
 
 
 def cell_centres(rows: int, columns: int) -> Array:
@@ -61,13 +64,17 @@ def sample(image: NDArray, points: ArrayLike, interpolation: int = cv2.INTER_LIN
     """
     height, width = image.shape[:2]
     p = transform(pixels_from_normalised(width, height), points).astype(np.float32)
-    return cv2.remap(
-        image, p[..., 0], p[..., 1], interpolation, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.remap(image, p[..., 0], p[..., 1], interpolation, borderMode=cv2.BORDER_REPLICATE)
 
 
 def warp(
-    image: NDArray, matrix: ArrayLike, width: int, height: int, *, constant: float | None = None
+    image: NDArray,
+    matrix: ArrayLike,
+    width: int,
+    height: int,
+    *,
+    constant: float | None = None,
+    window: Window | None = None,
 ) -> NDArray:
     """Resample an image through an affine map with one bilinear interpolation.
 
@@ -79,46 +86,73 @@ def warp(
         matrix: 3x3 affine map, normalised output coordinates from normalised image coordinates.
         width, height: size of the result in pixels.
         constant: the value beyond the image's frame; by default the nearest edge pixel.
+        window: the only part of the result that is computed, in pixels; the rest is 0.
 
     Returns:
         (height, width[, C]) of the image's dtype.
     """
-    rows, columns = image.shape[:2]
-    pixel_map = (
-        pixels_from_normalised(width, height)
-        @ np.asarray(matrix, np.float64)
-        @ np.linalg.inv(pixels_from_normalised(columns, rows))
-    )
+    pixel_map = _pixel_map(matrix, image.shape, width, height)
+    left, top, right, bottom = window or (0, 0, width, height)
     # The length of one input pixel's step in output pixels, along x and along y.
     steps = np.linalg.norm(pixel_map[:2, :2], axis=0)
-    sigma = [0.5 * np.sqrt(max(1 / step**2 - 1, 0.0)) for step in steps]
-    if max(sigma) > 0.3:
-        image = cv2.GaussianBlur(
-            image, (0, 0), max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3),
-            borderType=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
+    corners = np.array([(x, y) for x in (left - 1, right) for y in (top - 1, bottom)])
+    needed = transform(np.linalg.inv(pixel_map), corners)
+    reach = 2 + 2 / steps  # of interpolation and smoothing, in input pixels
+    low = np.floor(needed.min(axis=0) - reach).astype(int).clip(0)
+    high = np.ceil(needed.max(axis=0) + reach).astype(int).clip(1)
+    # An image that lies elsewhere still gives its nearest pixel.
+    low = np.minimum(low, np.array(image.shape[1::-1]) - 1)
+    image = _smoothed(image[low[1] : high[1], low[0] : high[0]], steps)
     border = cv2.BORDER_REPLICATE if constant is None else cv2.BORDER_CONSTANT
-    return cv2.warpAffine(
-        image, pixel_map[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=border,
+    part = cv2.warpAffine(
+        image, (translation(-left, -top) @ pixel_map @ translation(*low))[:2],
+        (right - left, bottom - top), flags=cv2.INTER_LINEAR, borderMode=border,
         borderValue=(constant or 0.0,) * 4,
     )  # fmt: skip
+    if window is None:
+        return part
+    whole = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    whole[top:bottom, left:right] = part
+    return whole
 
 
 def warp_labels(labels: NDArray, matrix: ArrayLike, width: int, height: int) -> NDArray:
     """A label map (H, W) through an affine map as in `warp`, by nearest neighbour, 0 outside."""
-    rows, columns = labels.shape
-    pixel_map = (
-        pixels_from_normalised(width, height)
-        @ np.asarray(matrix, np.float64)
-        @ np.linalg.inv(pixels_from_normalised(columns, rows))
-    )
+    pixel_map = _pixel_map(matrix, labels.shape, width, height)
     return cv2.warpAffine(labels, pixel_map[:2], (width, height), flags=cv2.INTER_NEAREST)
 
 
 def resize(image: NDArray, width: int, height: int) -> NDArray:
-    """The whole image at another size: averaged over areas when shrinking, else bilinear."""
+    """The whole image (H, W[, C]) at another size: what `warp` makes of it by the identity.
+
+    Not by OpenCV's INTER_AREA, which moves pixels by up to 1.5 px where one side grows.
+    """
     rows, columns = image.shape[:2]
-    shrinks = width < columns or height < rows
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    smooth = _smoothed(image, (width / columns, height / rows))
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def cell_means(image: NDArray, rows: int, columns: int) -> NDArray:
+    """Means of an image (H, W[, C]) over the cells of a coarser grid: (rows, columns[, C])."""
+    return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def _pixel_map(matrix: ArrayLike, shape: Sequence[int], width: int, height: int) -> Array:
+    """An affine map between OpenCV's pixels of an image of a shape (H, W, ...) and of a result."""
+    rows, columns = shape[:2]
+    return (
+        pixels_from_normalised(width, height)
+        @ np.asarray(matrix, np.float64)
+        @ np.linalg.inv(pixels_from_normalised(columns, rows))
     )
+
+
+def _smoothed(image: NDArray, steps: Sequence[float] | Array) -> NDArray:
+    """The image ready for sampling at steps (x, y) of an input pixel in output pixels."""
+    sigma = [0.5 * np.sqrt(max(1 / step**2 - 1, 0.0)) for step in steps]
+    if max(sigma) <= 0.3:
+        return image
+    return cv2.GaussianBlur(
+        image, (0, 0), max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3),
+        borderType=cv2.BORDER_REPLICATE,
+    )  # fmt: skip

@@ -224,15 +224,19 @@ class Shard:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
         return cls(path, tuple(samples.values()))
 
-    def read(self, position: int) -> Pair:
-        """Decode the sample at a position in the shard."""
+    def members(self, position: int) -> dict[str, bytes]:
+        """The members of the sample at a position in the shard: part to content."""
+        members = {}
         with open(self.path, "rb") as file:
-            members = {}
             for part, (offset, size) in self.samples[position].items():
                 file.seek(offset)
                 members[part] = file.read(size)
+        return members
+
+    def read(self, position: int) -> Pair:
+        """Decode the sample at a position in the shard."""
         try:
-            return decode_pair(members)
+            return decode_pair(self.members(position))
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 

@@ -1,0 +1,278 @@
+"""The cross-image transformer of Shen et al. (2022, arXiv 2110.15904)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segswap.backbones import build_backbone
+from segswap.matchers.base import Matcher, Matches, register
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+POSITION_WEIGHT = 0.1
+LOGIT_LIMIT = math.log((1 - 1e-7) / 1e-7)  # keeps probabilities within [1e-7, 1 - 1e-7]
+
+ModelSize = Literal["tiny", "small", "base", "large"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Dimensions of a `PairTransformer`.
+
+    Attributes:
+        width: channels of a cell; a multiple of 4 and of `heads`.
+        heads: attention heads.
+        hidden: channels between the two linear maps of a layer.
+        layers: one letter a layer; I attends within each image, C to the other image alone.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    layers: str
+
+
+# The paper's blocks are pairs of layers, I then C, without the last C: three pairs in the first
+# three sizes. "large" is said to be base with six blocks, so six such pairs: 11 layers.
+ARCHITECTURES: dict[str, Architecture] = {
+    "tiny": Architecture(128, 2, 256, "ICICI"),
+    "small": Architecture(256, 2, 256, "ICICI"),
+    "base": Architecture(512, 8, 2048, "ICICI"),
+    "large": Architecture(512, 8, 2048, "ICICICICICI"),
+}
+
+
+def position_code(rows: int, columns: int, width: int, like: Tensor) -> Tensor:
+    """Sine code of a grid's cells: (rows * columns, width) float32 in [-1, 1], on `like`'s device.
+
+    The first half of the channels codes the row, the second half the column. The k-th of n goes
+    to 2 pi k / n, k = 1..n; channels alternate between sine and cosine of it divided by powers of
+    10000 (Carion et al., "End-to-End Object Detection with Transformers", arXiv 2005.12872).
+    """
+    pairs = width // 4
+    periods = 10000.0 ** (torch.arange(pairs, device=like.device, dtype=torch.float32) / pairs)
+
+    def axis(cells: int) -> Tensor:
+        steps = torch.arange(1, cells + 1, device=like.device, dtype=torch.float32)
+        angles = (2 * math.pi / cells * steps)[:, None] / periods
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+    y = axis(rows)[:, None].expand(-1, columns, -1)
+    x = axis(columns)[None].expand(rows, -1, -1)
+    return torch.cat([y, x], dim=-1).flatten(0, 1)
+
+
+class PairLayer(nn.Module):
+    """A post-norm encoder layer on the cells of two images, with the same weights for both.
+
+    Each image's cells attend to the cells of one image: their own, or with `cross` the other's.
+    That equals one attention over both images' cells in a row with a block mask (the published
+    layout) at a fifth of its time.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, cross: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.cross = cross
+        self.project = nn.Linear(width, 3 * width)
+        self.combine = nn.Linear(width, width)
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        # As nn.MultiheadAttention starts.
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.combine.bias)
+
+    def forward(
+        self, source: Tensor, target: Tensor, visible: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """New cells of both images.
+
+        Args:
+            source: (B, n, width).
+            target: (B, m, width).
+            visible: bool (B, m); target cells that are False are attended to by none. At least one
+                a sample is True.
+
+        Returns:
+            Of the same shapes.
+        """
+        s_query, s_key, s_value = self._heads(source)
+        t_query, t_key, t_value = self._heads(target)
+        mask = None if visible is None else visible[:, None, None, :]
+        if self.cross:
+            s_gathered = self._attend(s_query, t_key, t_value, mask)
+            t_gathered = self._attend(t_query, s_key, s_value, None)
+        else:
+            s_gathered = self._attend(s_query, s_key, s_value, None)
+            t_gathered = self._attend(t_query, t_key, t_value, mask)
+        return self._update(source, s_gathered), self._update(target, t_gathered)
+
+    def _heads(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of cells (B, n, width): each (B, heads, n, width / heads)."""
+        split = self.project(cells).unflatten(-1, (3, self.heads, -1))
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """What (B, heads, n, c) queries gather from the values: (B, n, heads * c)."""
+        dropout = self.dropout.p if self.training else 0.0
+        gathered = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        return gathered.transpose(1, 2).flatten(2)
+
+    def _update(self, cells: Tensor, gathered: Tensor) -> Tensor:
+        """The cells (B, n, width) after the rest of the layer."""
+        cells = self.norm1(cells + self.dropout(self.combine(gathered)))
+        changed = self.contract(self.dropout(F.relu(self.expand(cells))))
+        return self.norm2(cells + self.dropout(changed))
+
+
+class PairTransformer(nn.Module):
+    """From the features of two images to three channels a cell; see `TransformerMatcher`.
+
+    Args:
+        channels: of the features.
+        architecture: the dimensions.
+        dropout: probability, in the layers; 0.1 of the reduced features' channels is dropped too.
+
+    Raises:
+        ValueError: a layer's letter is neither I nor C.
+    """
+
+    def __init__(self, channels: int, architecture: Architecture, dropout: float = 0.1) -> None:
+        super().__init__()
+        if set(architecture.layers) - set("IC"):
+            raise ValueError(f"layers are I or C, not {architecture.layers!r}")
+        width, heads, hidden = architecture.width, architecture.heads, architecture.hidden
+        self.width = width
+        self.reduce = nn.Conv2d(channels, width, 1)
+        self.channel_dropout = nn.Dropout2d(0.1)
+        self.layers = nn.ModuleList(
+            PairLayer(width, heads, hidden, dropout, cross=kind == "C")
+            for kind in architecture.layers
+        )
+        self.head = nn.Conv2d(width, 3, 1)
+
+    def forward(
+        self, source: Tensor, target: Tensor, visible: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, 3, h, w) and (B, 3, h', w') float32 of the cells' x, y and membership.
+
+        Args:
+            source: (B, channels, h, w).
+            target: (B, channels, h', w').
+            visible: bool (B, h', w') or None; target cells that are False are attended to by
+                none. Where it hides a whole target, it hides nothing.
+        """
+        if visible is not None:
+            visible = visible.flatten(1)
+            visible = visible | ~visible.any(dim=1, keepdim=True)
+        s, t = self._cells(source), self._cells(target)
+        s_code, t_code = self._code(source), self._code(target)
+        for layer in self.layers:
+            if not layer.cross:
+                s, t = s + s_code, t + t_code
+            s, t = layer(s, t, visible)
+        return self._logits(s, source.shape[-2:]), self._logits(t, target.shape[-2:])
+
+    def _code(self, features: Tensor) -> Tensor:
+        """What is added to cells before they attend within their image: (h w, width)."""
+        rows, columns = features.shape[-2:]
+        return POSITION_WEIGHT * position_code(rows, columns, self.width, like=features)
+
+    def _cells(self, features: Tensor) -> Tensor:
+        """Cells (B, h w, width) of features (B, channels, h, w)."""
+        return self.channel_dropout(self.reduce(features)).flatten(2).transpose(1, 2)
+
+    def _logits(self, cells: Tensor, grid: torch.Size) -> Tensor:
+        """Logits (B, 3, h, w) of cells (B, h w, width)."""
+        # float32, as the limit lies beyond what the half precisions can tell from 0 and 1.
+        logits = self.head(cells.transpose(1, 2).unflatten(2, grid)).float()
+        return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+@register
+class TransformerMatcher(Matcher):
+    """Matching by attention within and across the two images (Shen et al., arXiv 2110.15904).
+
+    Backbone features of length 1 a cell; a 1x1 convolution; layers that attend in turn within each
+    image and to the other; a 1x1 convolution to x, y (through a sigmoid) and the logit of the
+    shared region's mask.
+
+    Args:
+        model_size: "small" is the paper's; see `ARCHITECTURES`.
+        backbone: a timm model with features of stride 16.
+        backbone_weights: None (random), "timm" or a local file; see `build_backbone`.
+        freeze_backbone: train only what follows the backbone.
+        dropout: probability, in the layers.
+
+    Raises:
+        ValueError: unknown size or backbone, or unusable weights.
+    """
+
+    name = "transformer"
+    stride = 16
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model_size: ModelSize = "small",
+        backbone: str = "resnet50",
+        backbone_weights: str | None = None,
+        freeze_backbone: bool = True,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if model_size not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise ValueError(f"unknown model_size {model_size!r}; expected one of {known}")
+        self.backbone = build_backbone(backbone, self.stride, backbone_weights, freeze_backbone)
+        self.transformer = PairTransformer(
+            self.backbone.channels, ARCHITECTURES[model_size], dropout
+        )
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Features (B, C, H / 16, W / 16), of length 1 along C, of RGB images (B, 3, H, W) in
+        [0, 1].
+
+        Raises:
+            ValueError: H or W is no multiple of 16.
+        """
+        height, width = images.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"images are {width} x {height} px, not multiples of {self.stride}")
+        return F.normalize(self.backbone((images - self.mean) / self.std), dim=1)
+
+    def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
+        """Match features of sources (B, C, h, w) and targets (B, C, h', w').
+
+        Args:
+            source, target: what `encode` returned.
+            visible: bool (B, h', w'); no cell of either image attends to target cells that are
+                False. None hides nothing; a target all of whose cells are hidden counts as seen.
+
+        Raises:
+            ValueError: `visible` does not fit the targets.
+        """
+        if visible is not None and visible.shape != (len(target), *target.shape[-2:]):
+            raise ValueError(f"visible is {tuple(visible.shape)}, targets {tuple(target.shape)}")
+        s, t = self.transformer(source, target, visible)
+        return Matches(
+            to_target=s[:, :2].sigmoid().permute(0, 2, 3, 1),
+            to_source=t[:, :2].sigmoid().permute(0, 2, 3, 1),
+            source_logits=s[:, 2],
+            target_logits=t[:, 2],
+            source_features=source,
+            target_features=target,
+        )

@@ -1,0 +1,90 @@
+"""How good predictions are: mask IoU, PCK, and what is found where nothing is shared."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segswap import geometry
+from segswap.pair import Pair
+from segswap.prediction import Prediction, enlarge
+
+THRESHOLDS = (0.01, 0.03, 0.05)
+_LATTICE = 60  # points along each side of an image at which correspondences are judged
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one pair or means over several; NaN where there was nothing to judge.
+
+    Attributes:
+        mask_iou: intersection over union of predicted (above 0.5) and true mask in pixels, mean of
+            both images.
+        pck_1, pck_3, pck_5: share of points of the true mask, in both images, whose predicted
+            position is off by at most 1, 3, 5% of the image's side.
+        false_area: on images that share nothing, the predicted masks' share of both images.
+    """
+
+    mask_iou: float
+    pck_1: float
+    pck_3: float
+    pck_5: float
+    false_area: float
+
+
+def score_pair(prediction: Prediction, pair: Pair) -> Scores:
+    """Scores of a prediction for a pair with ground truth; false_area is NaN."""
+    ious = [
+        mask_iou(prediction.source_mask, pair.source_mask),
+        mask_iou(prediction.target_mask, pair.target_mask),
+    ]
+    errors = position_errors(prediction, pair)
+    return Scores(float(np.mean(ious)), *pck(errors), float("nan"))
+
+
+def score_negative(prediction: Prediction) -> Scores:
+    """Scores of a prediction for two images that share nothing: false_area alone."""
+    areas = [np.mean(mask > 0.5) for mask in (prediction.source_mask, prediction.target_mask)]
+    nan = float("nan")
+    return Scores(nan, nan, nan, nan, float(np.mean(areas)))
+
+
+def mean_scores(scores: list[Scores]) -> Scores:
+    """Means over pairs, each score over the pairs that have it."""
+    table = np.array([[getattr(s, f.name) for f in fields(Scores)] for s in scores])
+    known = ~np.isnan(table)
+    sums = np.where(known, table, 0).sum(0)
+    return Scores(*(float(s / n) if n else float("nan") for s, n in zip(sums, known.sum(0), strict=True)))
+
+
+def mask_iou(predicted: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
+    """IoU of a predicted grid (h, w), cut at 0.5 after enlarging, and a label map (H, W)."""
+    found = enlarge(predicted, labels.shape[1], labels.shape[0]) > 0.5
+    union = np.sum(found | (labels > 0))
+    return float(np.sum(found & (labels > 0)) / union) if union else float("nan")
+
+
+def position_errors(prediction: Prediction, pair: Pair) -> NDArray[np.float64]:
+    """Distances (N,) between predicted and true positions, as shares of the image's side, at the
+    points of a 60 x 60 lattice that lie in the true masks of both images; inf without an answer.
+    """
+    lattice = geometry.cell_centres(_LATTICE, _LATTICE).reshape(-1, 2)
+    errors = []
+    for labels, find, true in (
+        (pair.source_mask, prediction.points, pair.to_target),
+        (pair.target_mask, prediction.points_back, pair.to_source),
+    ):
+        column = (lattice[:, 0] * labels.shape[1]).astype(int)
+        row = (lattice[:, 1] * labels.shape[0]).astype(int)
+        shown = labels[row, column]
+        for item in pair.objects:
+            points = lattice[shown == item.label]
+            if len(points):
+                errors.append(np.linalg.norm(find(points) - true(points, item.label), axis=1))
+    found = np.concatenate(errors) if errors else np.zeros(0)
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def pck(errors: NDArray[np.float64]) -> list[float]:
+    """Share of errors within each of the thresholds; NaN of none."""
+    return [float(np.mean(errors <= t)) if len(errors) else float("nan") for t in THRESHOLDS]

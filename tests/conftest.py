@@ -1,0 +1,138 @@
+"""Fixtures that all tests share: real images, datasets made by the real command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from generators.sources.coco import coco_index
+from generators.sources.index import Index, Pool
+
+# Other jobs share the machine: no deadlines. The same examples every time.
+settings.register_profile("segswap", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("segswap")
+
+ROOT = Path(__file__).resolve().parents[1]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """OpenCV's threads cost more than they bring on small images, and other jobs run beside."""
+    cv2.setNumThreads(0)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real images: SEGSWAP_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("SEGSWAP_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "coco_mini").is_dir():
+        pytest.skip(f"no real images: {folder} has no coco_mini (set SEGSWAP_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def coco(data: Path) -> list[str]:
+    """The flags that name the COCO subset's train images."""
+    mini = data / "coco_mini"
+    return [
+        "--annotations", str(mini / "annotations" / "instances_train2017.json"),
+        "--images", str(mini / "train2017"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], str]:
+    """Path of one of the project's console scripts, as installed beside this Python."""
+    return lambda name: str(Path(sys.executable).parent / name)
+
+
+@pytest.fixture(scope="session")
+def generate(script: Callable[[str], str]) -> Run:
+    """Run segswap-generate as a user would; returns the finished process."""
+
+    def run(
+        *arguments: object, status: int | None = 0, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [script("segswap-generate"), *map(str, arguments)],
+            capture_output=True, text=True, timeout=180, **options,
+        )  # type: ignore[call-overload]  # fmt: skip
+        if status is not None:
+            assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def textured(height: int, width: int, seed: int) -> np.ndarray:
+    """A picture with detail at every place, so that one pixel's shift shows: uint8 (H, W, 3)."""
+    noise = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
+    picture = cv2.GaussianBlur(noise, (0, 0), 1.2) + 2 * cv2.GaussianBlur(noise, (0, 0), 8)
+    return cv2.normalize(picture, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A made COCO dataset: annotations and image folder.
+
+    Eight textured images of 200 x 150, each with segments of two categories of four, so that for
+    every segment some image does not show its category.
+    """
+    folder = tmp_path_factory.mktemp("shapes")
+    images, annotations = [], []
+    for number in range(8):
+        cv2.imwrite(str(folder / f"{number}.png"), textured(150, 200, number))
+        images.append({"id": number, "file_name": f"{number}.png", "width": 200, "height": 150})
+        polygons = [[20, 30, 85, 25, 70, 110, 35, 100], [120, 40, 180, 60, 165, 120, 125, 110]]
+        for place, polygon in enumerate(polygons):
+            annotations.append(
+                {
+                    "id": 10 * number + place,
+                    "image_id": number,
+                    "category_id": 1 + (number + place) % 4,
+                    "segmentation": [polygon],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": number, "name": f"shape {number}"} for number in range(1, 5)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "shapes.json").write_text(json.dumps(content))
+    return folder / "shapes.json", folder
+
+
+@pytest.fixture(scope="session")
+def shapes_index(shapes: tuple[Path, Path]) -> Index:
+    """The index of the made dataset."""
+    return coco_index(*shapes, 0.01, 0.6)[0]
+
+
+@pytest.fixture(scope="session")
+def shapes_pool(shapes_index: Index) -> Pool:
+    """All of the made dataset to draw from."""
+    everything = np.arange(len(shapes_index))
+    return Pool.of(shapes_index, everything, shapes_index, everything)
+
+
+@pytest.fixture(scope="session")
+def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 12 train and 4 val pairs from the built-in photographs, 160 px, styled."""
+    folder = tmp_path_factory.mktemp("photos")
+    styles = folder / "styles"
+    styles.mkdir()
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    picture = np.stack([np.tile(ramp, (64, 1)), np.full((64, 64), 90, np.uint8)] * 2, axis=-1)
+    cv2.imwrite(str(styles / "ramp.png"), picture[..., :3])
+    out = folder / "dataset"
+    generate(
+        out, "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
+        "--size", 160, "--inline", "--style", "histogram", "--styles", styles,
+    )  # fmt: skip
+    return out
