@@ -25,12 +25,11 @@ from generators.compose import (
     RejectedDraw,
     generate_pair,
 )
-from generators.segments import PROPOSERS
 from generators.sources.coco import Skipped, coco_index
 from generators.sources.folder import folder_index
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
-from generators.style import STYLES, Styler
+from generators.style import Styler
 from pipelines import card, cli
 from pipelines.progress import Progress
 from pipelines.tasks import ray_workers, run_inline, run_on_ray
@@ -38,7 +37,6 @@ from segswap.pair import FORMAT, Pair
 from segswap.shards import (
     MANIFEST,
     DatasetError,
-    Shard,
     file_hash,
     read_manifest,
     shard_name,
@@ -98,7 +96,8 @@ class GenerateConfig:
     inline: bool = False
     """Work in this process alone, without Ray."""
     max_skipped: float = 0.1
-    """If a larger share of the inputs could not be used, the finished run exits with status 3."""
+    """If a larger share of the images or annotations could not be used, the finished run exits
+    with status 3."""
     one: Recipe = ONE_OBJECT
     """The one-object composition."""
     two: Recipe = TWO_OBJECTS
@@ -165,15 +164,17 @@ def generate(config: GenerateConfig) -> int:
     """
     out = Path(config.out)
     settings = {k: v for k, v in cli.as_dict(config).items() if k not in ("out", *_RUN_ONLY)}
+    work = out / ".segswap"
     if _finished(out, settings):
+        shutil.rmtree(work, ignore_errors=True)  # of a run killed just before it would do so
         print(f"{out} is complete already")
         return 0
     with nullcontext() if config.inline else ray_workers(config.workers):
         run = run_inline if config.inline else partial(run_on_ray, workers=config.workers)
         # Absolute paths: a worker's current folder need not be this process's.
         config = replace(config, out=str(out.resolve()))
-        work = out / ".segswap"
         skipped = _prepare(config, settings, work, run)
+        _sweep(out)
         tasks = list(_tasks(config))
         records = {task.name: _whole_shard(task) for task in tasks}
         done = sum(entry["shard"]["pairs"] for entry in records.values() if entry)
@@ -308,8 +309,8 @@ def _finished(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    keys = sorted({*before, *now})
-    changed = [key for key in keys if before.get(key) != now.get(key)]
+    before, now = dict(_flat(before)), dict(_flat(now))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         differences = "; ".join(
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed
@@ -318,6 +319,21 @@ def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
             f"{out} holds a dataset of another configuration ({differences}); "
             "use the same flags to finish it, or choose another folder"
         )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by name, those of a group as group.name."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _sweep(out: Path) -> None:
+    """Remove the temporary files of processes that were killed."""
+    for leftover in out.glob(".*.[0-9]*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _prepare(
@@ -339,11 +355,12 @@ def _prepare(
         for name, made in indexes.items():
             shutil.rmtree(work / name, ignore_errors=True)
             made.save(work / name)
+        for split, pairs in zip(SPLITS, (config.pairs, config.val_pairs), strict=True):
+            if pairs:
+                _check_pool(_inputs(config, split)[0], config, split)
+        # From here on OUT belongs to this configuration; before, another may still be tried.
         write_atomically(work / "job.json", json.dumps(settings).encode())
         write_atomically(listed, json.dumps(skipped).encode())
-    for split, pairs in zip(SPLITS, (config.pairs, config.val_pairs), strict=True):
-        if pairs:
-            _check_pool(_inputs(config, split)[0], config, split)
     return json.loads(listed.read_text())
 
 
@@ -383,8 +400,6 @@ def _check_pool(pool: Pool, config: GenerateConfig, split: str) -> None:
 def _whole_shard(task: ShardTask) -> dict[str, Any] | None:
     """The record of a shard that an earlier run finished; None where it must be made."""
     path = Path(task.config.out) / task.name
-    for leftover in path.parent.glob(f".{task.name}.*.tmp"):
-        leftover.unlink()
     if not path.exists() or not task.record.exists():
         return None
     record = json.loads(task.record.read_text())
@@ -399,46 +414,76 @@ def _finish(
 ) -> int:
     """Write the card, then the manifest; say what was made and what was not."""
     out, work = Path(config.out), Path(config.out) / ".segswap"
-    rejected = sum((Counter(record["rejected"]) for record in records), Counter())
     broken = {item["image"]: item for record in records for item in record["skipped"]}
-    skipped = skipped + [broken[name] for name in sorted(broken)]
-    indexes = [Index.load(path) for path in (work / "index", work / "backgrounds") if path.exists()]
-    inputs = [
-        {
-            "name": index.dataset,
-            "images": len(index),
-            "segments": len(index.arrays["segments"]),
-            "fingerprint": index.header["fingerprint"],
-            "filtered": index.header["filtered"],
-        }
-        for index in indexes
-    ]
-    splits: dict[str, dict[str, Any]] = {}
-    for split in SPLITS:
-        shards = [r["shard"] for r in records if r["shard"]["name"].startswith(f"{split}-")]
-        splits[split] = {"pairs": sum(shard["pairs"] for shard in shards), "shards": shards}
     manifest = {
         "format": FORMAT,
         "generator": f"segswap {version('segswap')}",
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seed": config.seed,
         "config": settings,
-        "splits": splits,
-        "inputs": inputs,
-        "skipped": skipped,
-        "rejected": dict(sorted(rejected.items())),
+        "splits": {split: _split_entry(split, records) for split in SPLITS},
+        "inputs": [
+            _input_entry(Index.load(path))
+            for path in (work / "index", work / "backgrounds")
+            if path.exists()
+        ],
+        "skipped": skipped + [broken[name] for name in sorted(broken)],
+        "rejected": _rejected(records),
     }
+    _sweep(out)
     card.write(out, manifest)
     write_atomically(out / MANIFEST, json.dumps(manifest, indent=1).encode())
     shutil.rmtree(work)
-    made = ", ".join(f"{entry['pairs']} {split}" for split, entry in splits.items())
-    images = sum(item["images"] for item in inputs)
+    made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
     print(
-        f"{out}: {made} pairs from {images} images; skipped {len(skipped)} inputs; "
-        f"rejected draws {dict(rejected.most_common())}"
+        f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
+        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}"
     )
-    lost = len({item.get("image") for item in skipped if "annotation" not in item})
-    if lost > config.max_skipped * (images + lost):
-        print(f"{lost} of {images + lost} images could not be used; {MANIFEST} lists them")
-        return EXIT_SKIPPED
-    return 0
+    return _status(config.max_skipped, manifest["inputs"], skipped, len(broken))
+
+
+def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
+    shards = [r["shard"] for r in records if r["shard"]["name"].startswith(f"{split}-")]
+    return {"pairs": sum(shard["pairs"] for shard in shards), "shards": shards}
+
+
+def _input_entry(index: Index) -> dict[str, Any]:
+    return {
+        "name": index.dataset,
+        "images": len(index),
+        "segments": len(index.arrays["segments"]),
+        "fingerprint": index.header["fingerprint"],
+        "filtered": index.header["filtered"],
+    }
+
+
+def _rejected(records: list[Any]) -> dict[str, int]:
+    """Rejected draws of all shards by reason, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts.update(record["rejected"])
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _status(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> int:
+    """The exit status; says so where a larger share than the limit could not be used.
+
+    Args:
+        limit: the share of the images, or of the annotations.
+        inputs: the manifest's.
+        skipped: what was left out of the index.
+        broken: how many images of the index could not be used after all.
+    """
+    annotations = sum("annotation" in item for item in skipped)
+    absent = len(skipped) - annotations
+    images = absent + sum(item["images"] for item in inputs)
+    segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
+    status = 0
+    for what, lost, given in (
+        ("images", absent + broken, images),
+        ("annotations", annotations, annotations + segments),
+    ):
+        if lost > limit * given:
+            print(f"{lost} of {given} {what} could not be used; {MANIFEST} lists them")
+            status = EXIT_SKIPPED
+    return status

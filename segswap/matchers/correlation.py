@@ -28,6 +28,8 @@ class CorrelationMatcher(Matcher):
     """Correlation of adapted gradient descriptors at all relative scales, with local consensus."""
 
     name: ClassVar[str] = "correlation"
+    size: ClassVar[int] = 240
+    lr: ClassVar[float] = 2e-3
 
     def __init__(self, width: int = 48) -> None:
         """

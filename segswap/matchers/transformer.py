@@ -219,6 +219,9 @@ class TransformerMatcher(Matcher):
     """
 
     name = "transformer"
+    hide = 0.5
+    size = 480
+    lr = 2e-4
     stride = 16
     mean: Tensor
     std: Tensor
