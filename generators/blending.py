@@ -1,6 +1,7 @@
 """Put a warped object into a background: Poisson, feathered or plainly pasted."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,20 +15,26 @@ Blend = Callable[[Image, Image, Mask], Image]
 
 _FEATHER = 6.0
 _MARGIN = 2
+_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
 
 
 def paste(background: Image, pixels: Image, mask: Mask) -> Image:
     """The object's pixels where the mask is set, the background elsewhere."""
-    return np.where(mask[..., None], pixels, background)
+    return cv2.copyTo(pixels, mask.astype(np.uint8), background.copy())
 
 
 def feather(background: Image, pixels: Image, mask: Mask) -> Image:
     """Fade the object in over the outermost pixels of its mask, so that its rim is soft."""
-    # The frame's edge is no rim: without the padding's ring an object would fade out there.
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    alpha = np.clip(depth / _FEATHER, 0, 1)[..., None]
-    return np.rint(alpha * pixels + (1 - alpha) * background).astype(np.uint8)
+    if not mask.any():
+        return background.copy()
+    box = _box(mask)
+    # The frame's edge is no rim: beyond it the mask is continued.
+    depth = cv2.distanceTransform(_crop(mask.astype(np.uint8), box.grown(1)), cv2.DIST_L2, 5)
+    alpha = np.clip(depth[1:-1, 1:-1] / _FEATHER, 0, 1)[..., None]
+    result = background.copy()
+    part = _crop(result, box)
+    part[:] = np.rint(alpha * _crop(pixels, box) + (1 - alpha) * part)
+    return result
 
 
 def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
@@ -42,33 +49,25 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
     """
     if not mask.any():
         return background.copy()
-    top, left, rows, columns = _patch(mask)
-    outer = (
-        slice(top - 1, top + rows + 1),
-        slice(left - 1, left + columns + 1),
-    )
-    behind = _crop(background, outer).astype(np.float32)
+    patch = _patch(mask)
+    ring = patch.grown(1)  # with the neighbours of the patch's pixels
+    inside = _crop(mask.astype(np.uint8), ring).astype(np.float32)
+    planes = zip(cv2.split(_crop(pixels, ring)), cv2.split(_crop(background, ring)), strict=True)
     # What is solved for is the change of the background: zero on the patch's border, so that no
     # boundary term is left, and zero everywhere outside the mask's influence.
-    excess = _crop(pixels, outer).astype(np.float32) - behind
-    inside = _crop(mask, outer)
-    divergence = np.zeros((rows + 2, columns + 2, 3), np.float32)
-    for axis in (0, 1):
-        low = tuple(slice(0, -1) if a == axis else slice(None) for a in (0, 1))
-        high = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
-        step = (excess[high] - excess[low]) * (inside[high] & inside[low])[..., None]
-        divergence[low] += step
-        divergence[high] -= step
-    change = solve_poisson(divergence[1:-1, 1:-1])
+    excess = np.stack([cv2.subtract(new, old, dtype=cv2.CV_32F) for new, old in planes])
+    excess *= inside
+    # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
+    divergence = np.stack([cv2.filter2D(plane, -1, _NEIGHBOURS) for plane in excess])
+    divergence -= excess * cv2.filter2D(inside, -1, _NEIGHBOURS)
+    divergence *= inside
+    change = cv2.merge(list(solve_poisson(divergence[:, 1:-1, 1:-1])))
+    top, left = max(patch.top, 0), max(patch.left, 0)
     result = background.copy()
-    frame = (
-        slice(max(top, 0), min(top + rows, mask.shape[0])),
-        slice(max(left, 0), min(left + columns, mask.shape[1])),
-    )
-    visible = change[
-        frame[0].start - top : frame[0].stop - top, frame[1].start - left : frame[1].stop - left
-    ]
-    result[frame] = np.clip(np.rint(background[frame] + visible), 0, 255).astype(np.uint8)
+    part = result[top : patch.top + patch.rows, left : patch.left + patch.columns]
+    change = change[top - patch.top :, left - patch.left :][: part.shape[0], : part.shape[1]]
+    # OpenCV rounds and clips when it converts to bytes.
+    part[:] = cv2.add(part, change, dtype=cv2.CV_8U)
     return result
 
 
@@ -79,45 +78,71 @@ def solve_poisson(divergence: NDArray[np.float32]) -> NDArray[np.float32]:
     """Solve laplacian(u) = divergence with u = 0 just outside the rectangle.
 
     Args:
-        divergence: float32 (H, W, C); fastest where H + 1 and W + 1 have small prime factors.
+        divergence: float32 (C, H, W); fastest where H + 1 and W + 1 have small prime factors.
 
     Returns:
-        u, float32 (H, W, C): its five-point Laplacian is the divergence.
+        u, float32 (C, H, W): its five-point Laplacian is the divergence.
     """
-    rows, columns = divergence.shape[:2]
-    eigenvalues = (
-        2 * np.cos(np.pi * np.arange(1, rows + 1) / (rows + 1))[:, None]
-        + 2 * np.cos(np.pi * np.arange(1, columns + 1) / (columns + 1))[None, :]
-        - 4
-    ).astype(np.float32)
-    # Channels first: the transforms then run over contiguous rows.
-    planes = np.ascontiguousarray(np.moveaxis(divergence, -1, 0))
-    spectrum = fft.dstn(planes, type=1, axes=(1, 2), overwrite_x=True)
+    rows, columns = divergence.shape[1:]
+    # The sine transform's basis functions are the Laplacian's eigenvectors.
+    eigenvalues = (_eigenvalues(rows)[:, None] + _eigenvalues(columns)).astype(np.float32)
+    spectrum = fft.dstn(divergence, type=1, axes=(1, 2))
     spectrum /= eigenvalues
-    return np.moveaxis(fft.idstn(spectrum, type=1, axes=(1, 2), overwrite_x=True), 0, -1)
+    return fft.idstn(spectrum, type=1, axes=(1, 2), overwrite_x=True)
 
 
-def _patch(mask: Mask) -> tuple[int, int, int, int]:
-    """Top, left, rows and columns of the rectangle to solve on: the mask's box, a margin, and
-    padding to a size whose sine transform is fast. It may reach beyond the frame.
+def _eigenvalues(length: int) -> NDArray[np.float64]:
+    """Eigenvalues of the second difference on a line with 0 beyond both ends: (length,)."""
+    return 2 * np.cos(np.pi * np.arange(1, length + 1) / (length + 1)) - 2
+
+
+class Patch(NamedTuple):
+    """A rectangle of pixels; it may reach beyond the frame."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def grown(self, margin: int) -> "Patch":
+        """The rectangle with a margin on all sides."""
+        return Patch(
+            self.top - margin, self.left - margin, self.rows + 2 * margin, self.columns + 2 * margin
+        )
+
+
+def _box(mask: Mask) -> Patch:
+    """The rectangle around a mask that is not empty."""
+    left, top, columns, rows = cv2.boundingRect(mask.astype(np.uint8))
+    return Patch(top, left, rows, columns)
+
+
+def _patch(mask: Mask) -> Patch:
+    """The rectangle to solve on: the mask's box, a margin, and padding to a size whose sine
+    transform is fast.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = _box(mask).grown(_MARGIN)
     place = []
-    for indices, limit in ((rows, mask.shape[0]), (columns, mask.shape[1])):
-        first, last = int(indices[0]) - _MARGIN, int(indices[-1]) + _MARGIN
-        size = fft.next_fast_len(last - first + 2, real=True) - 1
+    for first, length, limit in (
+        (box.top, box.rows, mask.shape[0]), (box.left, box.columns, mask.shape[1])
+    ):  # fmt: skip
+        spare = fft.next_fast_len(length + 1, real=True) - 1 - length
         # Grown towards the inside of the frame first: real background is better than continued.
-        spare = size - (last - first + 1)
         before = min(spare // 2, max(first, 0))
-        if last + spare - before >= limit:
+        if first + length + spare - before > limit:
             before = min(spare, max(first, 0))
-        place.append((first - before, size))
-    (top, height), (left, width) = place
-    return top, left, height, width
+        place.append((first - before, length + spare))
+    (top, rows), (left, columns) = place
+    return Patch(top, left, rows, columns)
 
 
-def _crop(array: NDArray, region: tuple[slice, slice]) -> NDArray:
-    """A part of an image that may reach beyond it, where the nearest edge pixel is repeated."""
-    rows = np.clip(np.arange(region[0].start, region[0].stop), 0, array.shape[0] - 1)
-    columns = np.clip(np.arange(region[1].start, region[1].stop), 0, array.shape[1] - 1)
-    return array[rows[:, None], columns]
+def _crop(image: NDArray, patch: Patch) -> NDArray:
+    """A part of an image; beyond the frame the nearest edge pixel is repeated."""
+    bottom, right = patch.top + patch.rows, patch.left + patch.columns
+    within = image[max(patch.top, 0) : bottom, max(patch.left, 0) : right]
+    if within.shape[:2] == (patch.rows, patch.columns):
+        return within
+    return cv2.copyMakeBorder(
+        within, max(-patch.top, 0), max(bottom - image.shape[0], 0),
+        max(-patch.left, 0), max(right - image.shape[1], 0), cv2.BORDER_REPLICATE,
+    )  # fmt: skip

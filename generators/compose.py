@@ -1,16 +1,14 @@
 """Compose a pair: draw objects, copy them into a background, and keep what both images show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from generators.blending import BLENDS
-from generators.placement import layouts, outline, place
+from generators.placement import Box, layouts, outline, place
 from generators.sources.index import Index, Pool, Segment
 from generators.style import Styler
 from segswap import geometry
@@ -23,7 +21,7 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 
-class RejectedDraw(Exception):
+class RejectedDraw(Exception):  # noqa: N818 - nothing went wrong
     """A draw that makes no acceptable pair; its text is the reason, counted in the manifest.
 
     `image` names an input that turned out to be unusable, with what is wrong with it.
@@ -54,6 +52,21 @@ class Recipe:
     """Margin copied around a segment, pixels of the source image."""
     min_share: float = 0.01
     """Smallest share of the frame that the shared region must take in both images."""
+
+    def __post_init__(self) -> None:
+        expected = {
+            "objects": (1 <= self.objects <= 4, "1 to 4"),
+            "scale": (0 < self.scale[0] <= self.scale[1], "two rising positive numbers"),
+            "rotation": (0 <= self.rotation <= 180, "0 to 180"),
+            "ratio": (0 < self.ratio[0] <= self.ratio[1] <= 1, "two rising shares"),
+            "ratio_steps": (self.ratio_steps >= 1, "at least 1"),
+            "crop": (0 <= self.crop <= 1, "a probability"),
+            "dilation": (self.dilation >= 0, "at least 0"),
+            "min_share": (0 <= self.min_share <= 1, "a share"),
+        }
+        for name, (holds, what) in expected.items():
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {what}")
 
 
 ONE_OBJECT = Recipe()
@@ -94,41 +107,32 @@ def generate_pair(
     """
     segments = _draw_segments(pool, recipe, rng)
     behind = _draw_background(pool, segments, rng)
-    original = _load(pool.index, segments[0].image)
     masks = [_dilated(pool.index.mask(segment), recipe.dilation) for segment in segments]
     if np.any(np.sum(masks, axis=0) > 1):
         raise RejectedDraw("segments overlap")
-    if rng.uniform() < recipe.crop:
-        original, masks = _cropped(original, masks)
-    size = look.size
-    options = layouts(recipe.objects, STRIDE / size)
-    boxes = options[rng.integers(len(options))]
-    boxes = tuple(boxes[i] for i in rng.permutation(len(boxes)))
-
-    source = geometry.resize(original, size, size)
-    target = geometry.resize(_load(pool.backgrounds, behind), size, size)
-    source_mask = np.zeros((size, size), np.uint8)
-    target_mask = np.zeros((size, size), np.uint8)
-    objects = []
-    for label, (segment, mask, box) in enumerate(zip(segments, masks, boxes, strict=True), 1):
-        matrix = place(
-            outline(mask), box, size, scale=recipe.scale, rotation=recipe.rotation,
-            ratio=recipe.ratio, ratio_steps=recipe.ratio_steps, rng=rng,
-        )  # fmt: skip
-        soft = mask.astype(np.uint8) * 255
-        source_mask[geometry.resize(soft, size, size) >= 128] = label
-        pasted = geometry.warp(soft, matrix, size, size, constant=0) >= 128
-        target_mask[pasted] = label
-        names = list(look.blends)
-        weights = np.array([look.blends[name] for name in names])
-        blend = names[rng.choice(len(names), p=weights / weights.sum())]
-        target = BLENDS[blend](target, geometry.warp(original, matrix, size, size), pasted)
-        objects.append(_describe(pool.index, segment, label, matrix, blend))
-    source_mask, target_mask = visible(source_mask, target_mask, objects)
+    part = _tight(masks) if rng.uniform() < recipe.crop else np.s_[:, :]
+    masks = [mask[part] for mask in masks]
+    placed = [
+        _place(pool.index, segment, label, mask, box, recipe, look, rng)
+        for label, (segment, mask, box) in enumerate(
+            zip(segments, masks, _boxes(recipe.objects, look.size, rng), strict=True), 1
+        )
+    ]
+    objects = tuple(item.description for item in placed)
+    source_mask, target_mask = visible(
+        _labelled([item.copied for item in placed]),
+        _labelled([item.pasted for item in placed]),
+        objects,
+    )
     _check(source_mask, target_mask, objects, recipe)
+    # The images come last: nearly every rejected draw is rejected without them.
+    original = _load(pool.index, segments[0].image)[part]
+    target = geometry.resize(_load(pool.backgrounds, behind), look.size, look.size)
+    for item in placed:
+        target = item.put_into(target, original)
     pair = Pair(
-        index=index, source=source, target=target, source_mask=source_mask,
-        target_mask=target_mask, objects=tuple(objects), rng=key,
+        index=index, source=geometry.resize(original, look.size, look.size), target=target,
+        source_mask=source_mask, target_mask=target_mask, objects=objects, rng=key,
         background={
             "dataset": pool.backgrounds.dataset, "image": pool.backgrounds.image_name(behind)
         },
@@ -136,8 +140,78 @@ def generate_pair(
     return pair if look.styler is None else _styled(pair, look.styler, rng)
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """An object before its pixels are known.
+
+    Attributes:
+        description: its entry in the pair.
+        copied: where it stands in the source: bool (size, size).
+        pasted: where it is put in the target: bool (size, size).
+    """
+
+    description: PairObject
+    copied: Mask
+    pasted: Mask
+
+    def put_into(self, target: Image, original: Image) -> Image:
+        """The target with the object's pixels out of the original, blended in."""
+        left, top, width, height = cv2.boundingRect(self.pasted.astype(np.uint8))
+        pixels = geometry.warp(
+            original, self.description.target_from_source, target.shape[1], target.shape[0],
+            window=(left, top, left + width, top + height),
+        )  # fmt: skip
+        return BLENDS[self.description.blend](target, pixels, self.pasted)
+
+
+def _place(
+    index: Index, segment: Segment, label: int, mask: Mask, box: Box, recipe: Recipe, look: Look,
+    rng: np.random.Generator,
+) -> _Placed:  # fmt: skip
+    size = look.size
+    matrix = place(
+        outline(mask), box, size, scale=recipe.scale, rotation=recipe.rotation,
+        ratio=recipe.ratio, ratio_steps=recipe.ratio_steps, rng=rng,
+    )  # fmt: skip
+    names = list(look.blends)
+    weights = np.array([look.blends[name] for name in names])
+    description = PairObject(
+        label=label,
+        target_from_source=matrix,
+        category=index.category_name(segment.category),
+        segment={
+            "dataset": index.dataset,
+            "image": index.image_name(segment.image),
+            "annotation": segment.annotation,
+            "proposer": index.header["proposer"],
+        },
+        blend=names[rng.choice(len(names), p=weights / weights.sum())],
+    )
+    soft = mask.astype(np.uint8) * 255
+    copied = geometry.resize(soft, size, size) >= 128
+    pasted = geometry.warp(soft, matrix, size, size, constant=0) >= 128
+    if not pasted.any():
+        raise RejectedDraw("shared region too small")
+    return _Placed(description, copied, pasted)
+
+
+def _boxes(objects: int, size: int, rng: np.random.Generator) -> list[Box]:
+    """A box of the target for each object."""
+    options = layouts(objects, STRIDE / size)
+    boxes = options[rng.integers(len(options))]
+    return [boxes[i] for i in rng.permutation(len(boxes))]
+
+
+def _labelled(masks: list[Mask]) -> Image:
+    """A label map of masks, 1 for the first; later ones cover earlier ones."""
+    labels = np.zeros(masks[0].shape, np.uint8)
+    for label, mask in enumerate(masks, 1):
+        labels[mask] = label
+    return labels
+
+
 def visible(
-    source_mask: Image, target_mask: Image, objects: list[PairObject]
+    source_mask: Image, target_mask: Image, objects: Sequence[PairObject]
 ) -> tuple[Image, Image]:
     """Label maps of what both images show: each pixel's place in the other image must be the same
     object's there, inside the frame and not covered by another one.
@@ -158,7 +232,7 @@ def visible(
 
 def _draw_segments(pool: Pool, recipe: Recipe, rng: np.random.Generator) -> list[Segment]:
     segments = [pool.draw_segment(rng)]
-    others = pool.others(segments[0])
+    others = pool.others(segments[0]) if recipe.objects > 1 else []
     while len(segments) < recipe.objects:
         if not others:
             raise RejectedDraw("no further segment of another category in the image")
@@ -183,20 +257,13 @@ def _draw_background(pool: Pool, segments: list[Segment], rng: np.random.Generat
 
 def _load(index: Index, image: int) -> Image:
     try:
-        pixels = _read(index.image_path(image), index.header["exif"])
+        pixels = read_image(index.image_path(image), exif=index.header["exif"])
     except ImageError as error:
         failed = {"image": index.image_name(image), "reason": error.reason}
         raise RejectedDraw("image cannot be decoded", failed) from error
     if (pixels.shape[1], pixels.shape[0]) != index.image_size(image):
         failed = {"image": index.image_name(image), "reason": "changed since it was indexed"}
         raise RejectedDraw("image changed", failed)
-    return pixels
-
-
-@lru_cache(maxsize=32)
-def _read(path: Path, exif: bool) -> Image:
-    pixels = read_image(path, exif=exif)
-    pixels.flags.writeable = False
     return pixels
 
 
@@ -213,8 +280,8 @@ def _dilated(mask: Mask, margin: int) -> Mask:
     return grown
 
 
-def _cropped(image: Image, masks: list[Mask]) -> tuple[Image, list[Mask]]:
-    """Image and masks without what lies beyond the objects on the side that they are nearest to."""
+def _tight(masks: list[Mask]) -> tuple[slice, slice]:
+    """The part of the image without what lies beyond the objects on the side nearest to them."""
     union = np.any(masks, axis=0)
     rows, columns = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
     height, width = union.shape
@@ -225,35 +292,17 @@ def _cropped(image: Image, masks: list[Mask]) -> tuple[Image, list[Mask]]:
         (rows[0] / height, np.s_[rows[0] :, :]),
         ((height - 1 - rows[-1]) / height, np.s_[: rows[-1] + 1, :]),
     ]
-    part = min(sides, key=lambda side: side[0])[1]
-    return image[part], [mask[part] for mask in masks]
-
-
-def _describe(
-    index: Index, segment: Segment, label: int, matrix: NDArray[np.float64], blend: str
-) -> PairObject:
-    return PairObject(
-        label=label,
-        target_from_source=matrix,
-        category=index.category_name(segment.category),
-        segment={
-            "dataset": index.dataset,
-            "image": index.image_name(segment.image),
-            "annotation": segment.annotation,
-            "proposer": index.header["proposer"],
-        },
-        blend=blend,
-    )
+    return min(sides, key=lambda side: side[0])[1]
 
 
 def _check(
-    source_mask: Image, target_mask: Image, objects: list[PairObject], recipe: Recipe
+    source_mask: Image, target_mask: Image, objects: Sequence[PairObject], recipe: Recipe
 ) -> None:
     """Reject pairs that show too little in common, or whose objects touch on the stride's grid."""
     cells = max(1, round(source_mask.shape[0] / STRIDE))
     for mask in (source_mask, target_mask):
         shares = [
-            geometry.resize((mask == item.label).astype(np.float32), cells, cells)
+            geometry.cell_means((mask == item.label).astype(np.float32), cells, cells)
             for item in objects
         ]
         if np.sum(np.sum(shares, axis=0) > 0.5) < recipe.min_share * cells * cells:

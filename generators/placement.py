@@ -1,6 +1,5 @@
 """Where and how large a copied object stands in the background: one affine map an object."""
 
-from collections.abc import Sequence
 from itertools import combinations
 
 import cv2
@@ -67,9 +66,9 @@ def place(
     box: Box,
     size: int,
     *,
-    scale: Sequence[float],
+    scale: tuple[float, float],
     rotation: float,
-    ratio: Sequence[float],
+    ratio: tuple[float, float],
     ratio_steps: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:

@@ -73,7 +73,8 @@ def write(out: Path, manifest: dict[str, Any]) -> None:
     """Write README.md and croissant.json of a dataset."""
     write_atomically(out / "README.md", _card(out.resolve().name, manifest).encode())
     write_atomically(
-        out / "croissant.json", json.dumps(_croissant(out.resolve().name, manifest), indent=1).encode()
+        out / "croissant.json",
+        json.dumps(_croissant(out.resolve().name, manifest), indent=1).encode(),
     )
 
 

@@ -35,7 +35,7 @@ def parse(config_type: type[Config], arguments: Sequence[str]) -> Config:
     flags and keys alike end with a message that names the nearest known one.
     """
     given = list(arguments)
-    files = []
+    files: list[str] = []
     for position in reversed(range(len(given))):
         flag, equals, value = given[position].partition("=")
         if flag == "--config":
@@ -81,9 +81,7 @@ def _negated(name: str) -> str:
 
 def as_dict(config: Any) -> dict[str, Any]:
     """A config as plain JSON values, keys as in a --config file."""
-    return {
-        field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)
-    }
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:

@@ -415,7 +415,7 @@ def _finish(
     """Write the card, then the manifest; say what was made and what was not."""
     out, work = Path(config.out), Path(config.out) / ".segswap"
     broken = {item["image"]: item for record in records for item in record["skipped"]}
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "generator": f"segswap {version('segswap')}",
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),

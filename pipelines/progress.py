@@ -38,5 +38,6 @@ class Progress:
         seconds = max(self._last - self._start, 1e-9)
         rate = (self._done - self._first) / seconds
         left = (self._total - self._done) / rate if rate else float("inf")
-        line = f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
-        print(f"{line}  {note}".rstrip(), file=sys.stderr, flush=True)
+        count = f"{self._what}: {self._done}/{self._total} {self._unit}"
+        line = f"{count}, {rate:.1f}/s, {left:.0f} s left  {note}".rstrip()
+        print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Run one function over many items: in this process, or on Ray with a bounded window."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ def ray_workers(workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
         address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False,
-        logging_level="warning", object_store_memory=200 * 2**20,
+        logging_level=logging.WARNING, object_store_memory=200 * 2**20,
     )  # fmt: skip
     try:
         yield

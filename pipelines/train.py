@@ -20,7 +20,7 @@ from pipelines import cli
 from pipelines.curves import draw_curves
 from pipelines.progress import Progress
 from segswap.checkpoints import STATE
-from segswap.matchers import CorrelationMatcher, TransformerMatcher
+from segswap.matchers import CorrelationMatcher, Matcher, TransformerMatcher
 from segswap.model import Model
 from segswap.shards import MANIFEST, datasets_with, file_hash, write_atomically
 from segswap.training import Data, Schedule, Trainer
@@ -37,7 +37,9 @@ class TrainConfig:
     Interrupted (Ctrl-C), it leaves a checkpoint; --resume goes on from there.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS [PAIRS ...]")]
+    data: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS [PAIRS ...]")
+    ]
     """Datasets; their train splits are learned from, their val splits scored on."""
     out: str
     """Folder of the run: model, checkpoint, history, curves."""
@@ -62,13 +64,16 @@ class TrainConfig:
     warmup: int | None = None
     """Steps of linear warm-up; by default a tenth of --steps, at most 1000."""
     size: int | None = None
-    """Side of the images in pixels; by default the matcher's own."""
+    """Side of the images in training, pixels; by default the matcher's own."""
+    match_size: int | None = None
+    """Side at which the trained model matches; by default the matcher's own. More finds smaller
+    things and takes longer."""
     loss_mask: float = 1.0
     """Weight of the mask loss; 0 switches it off."""
     loss_transfer: float = 1.0
     """Weight of the transferred-mask loss."""
     loss_corr: float = 1.0
-    """Weight of the correspondence loss: positions, and cross-entropy where there is a correlation."""
+    """Weight of the correspondence losses: positions, and the correlation where there is one."""
     every: int = 250
     """Steps between checkpoints and scores on the val split."""
     device: str = "auto"
@@ -134,12 +139,14 @@ def train(config: TrainConfig) -> int:
         },
         every=config.every, log_every=min(25, config.every), seed=config.seed,
     )  # fmt: skip
-    data = Data(config.data, model.settings["size"], config.workers)
+    data = Data(config.data, config.size or model.matcher.size, config.workers)
     trainer = Trainer(model, schedule, data, out, _autocast(config.precision, device))
     if config.resume:
         trainer.resume()
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / RUN, json.dumps(identity | {"environment": _environment()}, indent=1).encode())
+    write_atomically(
+        out / RUN, json.dumps(identity | {"environment": _environment()}, indent=1).encode()
+    )
     write_atomically(out / "config.yaml", yaml.safe_dump(_settings(config)).encode())
     return _run(trainer, out)
 
@@ -167,7 +174,9 @@ def _run(trainer: Trainer, out: Path) -> int:
     try:
         finished = trainer.run(report)
     except torch.OutOfMemoryError as error:
-        raise RuntimeError(f"out of memory: lower --batch, --negatives or --size ({error})") from error
+        raise RuntimeError(
+            f"out of memory: lower --batch, --negatives or --size ({error})"
+        ) from error
     finally:
         progress.close()
         writer.close()
@@ -193,18 +202,27 @@ def _best(history: list[dict[str, Any]]) -> str:
 
 
 def _new_model(config: TrainConfig, device: torch.device) -> Model:
+    matcher: Matcher
+    # The backbone's own weights file is not needed again: all weights are saved with the model.
+    options: dict[str, Any] = {}
     if config.matcher == "correlation":
-        matcher, options = CorrelationMatcher(), {}
+        matcher = CorrelationMatcher()
     else:
-        options = {"model_size": config.model_size, "backbone": config.backbone,
-                   "freeze_backbone": config.freeze_backbone}  # fmt: skip
+        options = {
+            "model_size": config.model_size,
+            "backbone": config.backbone,
+            "freeze_backbone": config.freeze_backbone,
+        }
         matcher = TransformerMatcher(**options, backbone_weights=config.backbone_weights)
-    size = config.size or matcher.size
-    if size % matcher.stride:
-        raise ValueError(f"--size is {size}; expected a multiple of the stride {matcher.stride}")
-    return Model(
-        matcher.to(device), {"matcher": config.matcher, "options": options, "size": size}
-    )
+    match_size = config.match_size or matcher.match_size
+    for flag, size in (("--size", config.size or matcher.size), ("--match-size", match_size)):
+        if size < 4 * matcher.stride or size % matcher.stride:
+            raise ValueError(
+                f"{flag} is {size}; expected a multiple of the matcher's stride {matcher.stride}, "
+                f"at least {4 * matcher.stride}"
+            )
+    settings = {"matcher": config.matcher, "options": options, "size": match_size}
+    return Model(matcher.to(device), settings)
 
 
 def _device(name: str) -> torch.device:
@@ -218,9 +236,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _autocast(
-    precision: str, device: torch.device
-) -> Callable[[], AbstractContextManager[Any]]:
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
         return partial(torch.autocast, device.type, torch.bfloat16)
     return nullcontext
@@ -265,4 +281,3 @@ def _environment() -> dict[str, str]:
         "python": platform.python_version(), "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }  # fmt: skip
-

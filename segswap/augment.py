@@ -63,9 +63,7 @@ class Spline:
 
 
 def _kernel(points: Array, controls: Array) -> Array:
-    squared = (
-        (points**2).sum(-1)[:, None] + (controls**2).sum(-1) - 2 * points @ controls.T
-    )
+    squared = (points**2).sum(-1)[:, None] + (controls**2).sum(-1) - 2 * points @ controls.T
     np.maximum(squared, 1e-18, out=squared)
     return squared * np.log(squared)
 
@@ -135,7 +133,7 @@ def _photometric() -> Any:
 
 
 def photometric(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change colours, sharpness and noise of a uint8 (H, W, 3) image at random, not its geometry."""
+    """Change colours, sharpness and noise of a uint8 (H, W, 3) image, and not its geometry."""
     change = _photometric()
     change.set_random_seed(int(rng.integers(2**31)))
     return change(image=image)["image"]

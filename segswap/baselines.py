@@ -40,7 +40,7 @@ def _affine(
     source: NDArray[np.uint8], target: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray, NDArray] | None:
     """Normalised target-from-source map, and the inliers in both images, normalised (N, 2)."""
-    finder = cv2.SIFT_create()
+    finder = cv2.SIFT.create()
     found = [
         finder.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
         for image in (source, target)

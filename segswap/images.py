@@ -81,6 +81,23 @@ def read_image(
         raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
+def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:
+    """Decode a label map, an 8-bit greyscale PNG: uint8 (H, W).
+
+    Raises:
+        ImageError: of another kind, broken, a side under 32 px, or over 100 megapixels.
+    """
+    try:
+        with _open(data, name) as image:
+            if image.mode != "L":
+                raise ImageError(name, f"not an 8-bit greyscale image but {image.mode}")
+            return np.array(image)
+    except ImageError:
+        raise
+    except Exception as error:  # as above
+        raise ImageError(name, f"cannot be decoded ({error})") from error
+
+
 def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
@@ -110,7 +127,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

@@ -31,11 +31,12 @@ def mask_loss(matches: Matches, batch: Batch, negatives: Matches | None = None) 
     """
     total = torch.zeros((), device=batch.source_mask.device)
     sides = (
-        (matches.source_logits, batch.source_mask, negatives and negatives.source_logits),
-        (matches.target_logits, batch.target_mask, negatives and negatives.target_logits),
+        (matches.source_logits, batch.source_mask, "source_logits"),
+        (matches.target_logits, batch.target_mask, "target_logits"),
     )
-    for logits, truth, empty in sides:
-        if empty is not None:
+    for logits, truth, name in sides:
+        if negatives is not None:
+            empty = getattr(negatives, name)
             logits = torch.cat([logits, empty])
             truth = torch.cat([truth, torch.zeros_like(empty, dtype=truth.dtype)])
         total = total + F.binary_cross_entropy_with_logits(logits.float(), truth)

@@ -39,7 +39,8 @@ def score_pair(prediction: Prediction, pair: Pair) -> Scores:
         mask_iou(prediction.target_mask, pair.target_mask),
     ]
     errors = position_errors(prediction, pair)
-    return Scores(float(np.mean(ious)), *pck(errors), float("nan"))
+    within = dict(zip(("pck_1", "pck_3", "pck_5"), pck(errors), strict=True))
+    return Scores(mask_iou=float(np.mean(ious)), **within, false_area=float("nan"))
 
 
 def score_negative(prediction: Prediction) -> Scores:
@@ -54,7 +55,9 @@ def mean_scores(scores: list[Scores]) -> Scores:
     table = np.array([[getattr(s, f.name) for f in fields(Scores)] for s in scores])
     known = ~np.isnan(table)
     sums = np.where(known, table, 0).sum(0)
-    return Scores(*(float(s / n) if n else float("nan") for s, n in zip(sums, known.sum(0), strict=True)))
+    return Scores(
+        *(float(s / n) if n else float("nan") for s, n in zip(sums, known.sum(0), strict=True))
+    )
 
 
 def mask_iou(predicted: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:

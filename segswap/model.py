@@ -101,7 +101,9 @@ class Model:
     def save(self, folder: Path) -> None:
         """Write weights and settings into a folder, each file whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.contiguous().cpu() for name, value in self.matcher.state_dict().items()}
+        state = {
+            name: value.contiguous().cpu() for name, value in self.matcher.state_dict().items()
+        }
         temporary = folder / f".{WEIGHTS}.tmp"
         save_file(state, temporary)
         (folder / f".{SETTINGS}.tmp").write_text(json.dumps(self.settings, indent=1))
@@ -164,5 +166,3 @@ def as_predictions(matches: Matches) -> list[Prediction]:
     ]  # fmt: skip
     stacked = [array.detach().float().cpu().numpy() for array in arrays]
     return [Prediction(*(array[i] for array in stacked)) for i in range(len(stacked[0]))]
-
-

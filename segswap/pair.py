@@ -77,9 +77,8 @@ class Pair:
                 )
             unknown = set(np.flatnonzero(np.bincount(mask.ravel()))) - {0, *labels}
             if unknown:
-                raise ValueError(
-                    f"pair {self.index}: {name} holds labels {sorted(map(int, unknown))} of no object"
-                )
+                found = sorted(map(int, unknown))
+                raise ValueError(f"pair {self.index}: {name} holds labels {found} of no object")
         for item in self.objects:
             m = item.target_from_source
             if m.shape != (3, 3) or not np.isfinite(m).all() or abs(np.linalg.det(m)) < 1e-12:

@@ -58,7 +58,9 @@ def interpolate(grid: Array, xy: NDArray) -> NDArray[np.float64]:
         raise ValueError(f"expected points of shape (N, 2), got {points.shape}")
     rows, columns = grid.shape[:2]
     axes = [(np.arange(count) + 0.5) / count for count in (rows, columns)]
-    look_up = RegularGridInterpolator(axes, grid.astype(np.float64), bounds_error=False, fill_value=None)
+    look_up = RegularGridInterpolator(
+        axes, grid.astype(np.float64), bounds_error=False, fill_value=None
+    )
     return look_up(points[:, ::-1])
 
 

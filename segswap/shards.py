@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segswap.images import encode_jpeg, encode_png, read_image
+from segswap.images import encode_jpeg, encode_png, read_image, read_labels
 from segswap.pair import FORMAT, Pair, PairObject
 
 MANIFEST = "segswap.json"
 JPEG_QUALITY = 95
 _MEMBER = re.compile(
-    r"(?P<key>\d{9})\.(?P<part>(source|target)(_styled)?\.jpg|(source|target)_mask\.png|json"
+    r"(?P<key>[0-9]{9})\.(?P<part>(source|target)(_styled)?\.jpg|(source|target)_mask\.png|json"
     r"|(source|target)_grid\.npy)"
 )
 _MEMBER_LIMIT = 1 << 30
@@ -89,8 +88,11 @@ def write_shard(path: Path, pairs: Iterable[Pair]) -> dict[str, Any]:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def encode_pair(pair: Pair) -> dict[str, bytes]:
@@ -151,12 +153,15 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     source, target = image("source"), image("target")
     assert source is not None
     assert target is not None
+    size = (record["width"], record["height"])
+    if source.shape[1::-1] != size:
+        raise DatasetError(f"the source is {source.shape[1::-1]}, recorded as {size}")
     return Pair(
         index=record["index"],
         source=source,
         target=target,
-        source_mask=_decode_mask(members["source_mask.png"]),
-        target_mask=_decode_mask(members["target_mask.png"]),
+        source_mask=read_labels(members["source_mask.png"], name="source_mask"),
+        target_mask=read_labels(members["target_mask.png"], name="target_mask"),
         objects=tuple(
             PairObject(
                 label=item["label"],
@@ -175,15 +180,10 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     )
 
 
-def _decode_mask(data: bytes) -> NDArray[np.uint8]:
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise DatasetError("a mask is not an 8-bit greyscale PNG")
-    return mask
-
-
-def check_format(record: dict[str, Any], what: str) -> None:
+def check_format(record: Any, what: str) -> None:
     """Raise DatasetError unless a record's `format` is the one that this version reads."""
+    if not isinstance(record, dict):
+        raise DatasetError(f"{what} is {type(record).__name__}, not a JSON object")
     if record.get("format") != FORMAT:
         raise DatasetError(
             f"{what} has format {record.get('format')!r}; this version of segswap reads {FORMAT}"
@@ -218,6 +218,11 @@ class Shard:
                         raise DatasetError(f"{path}: unexpected member {member.name!r}")
                     place = (member.offset_data, member.size)
                     samples.setdefault(match["key"], {})[match["part"]] = place
+            # tarfile takes a damaged header, or none at all, for the end.
+            with open(path, "rb") as file:
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise DatasetError(f"{path} is damaged or cut short at byte {tar.offset}")
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing; generate the dataset again") from error
         except (tarfile.TarError, OSError) as error:
@@ -226,6 +231,8 @@ class Shard:
 
     def members(self, position: int) -> dict[str, bytes]:
         """The members of the sample at a position in the shard: part to content."""
+        if position >= len(self.samples):
+            raise DatasetError(f"{self.path} holds {len(self.samples)} pairs, none at {position}")
         members = {}
         with open(self.path, "rb") as file:
             for part, (offset, size) in self.samples[position].items():
@@ -237,7 +244,7 @@ class Shard:
         """Decode the sample at a position in the shard."""
         try:
             return decode_pair(self.members(position))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 
 
@@ -258,6 +265,8 @@ def read_manifest(dataset: str | os.PathLike[str]) -> dict[str, Any]:
     except ValueError as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error
     check_format(manifest, str(path))
+    if not isinstance(manifest.get("splits"), dict):
+        raise DatasetError(f"{path} lists no splits")
     return manifest
 
 
@@ -271,6 +280,9 @@ def split_shards(dataset: str | os.PathLike[str], split: str) -> list[dict[str, 
     if split not in splits or not splits[split]["pairs"]:
         present = [name for name, entry in splits.items() if entry["pairs"]]
         raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {present}")
+    for entry in splits[split]["shards"]:
+        if Path(entry["name"]).name != entry["name"]:
+            raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
     return splits[split]["shards"]
 
 
@@ -290,5 +302,9 @@ def read_pairs(dataset: str | os.PathLike[str], split: str) -> Iterator[Pair]:
     """All pairs of a split in order."""
     for entry in split_shards(dataset, split):
         shard = Shard.open(Path(dataset) / entry["name"])
+        if len(shard.samples) != entry["pairs"]:
+            raise DatasetError(
+                f"{shard.path} holds {len(shard.samples)} pairs, listed with {entry['pairs']}"
+            )
         for position in range(len(shard.samples)):
             yield shard.read(position)

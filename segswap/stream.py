@@ -1,4 +1,4 @@
-"""Shards to batches: every pair once an epoch, shuffled, augmented, with ground truth on the grid."""
+"""Shards to batches: every pair once an epoch, shuffled, augmented, with its ground truth."""
 
 import bisect
 from collections.abc import Iterator, Sequence

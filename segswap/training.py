@@ -27,7 +27,7 @@ COLUMNS = (
     "step", "loss", *TERMS, "lr", "gradient", "pairs_per_second",
     *(f"val_{name}" for name in Scores.__dataclass_fields__),
 )  # fmt: skip
-_VAL_PAIRS = 64
+_VAL_PAIRS = 32
 _GRADIENT_LIMIT = 1.0
 
 
@@ -204,9 +204,9 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self) -> Scores:
-        """Scores on (at most 64 of) the val pairs, and on as many pairs that share nothing."""
+        """Scores on at most 32 of the val pairs, and on about 8 pairs that share nothing."""
         self.matcher.eval()
-        stride = max(1, len(self.val) // 16)
+        stride = max(1, len(self.val) // 8)
         scores = []
         for number, pair in enumerate(self.val):
             scores.append(score_pair(self.model.predict(pair.source, pair.target), pair))
@@ -266,5 +266,3 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)
-
-

@@ -40,7 +40,7 @@ def target_truth(pair: Pair, rows: int, columns: int, source: Warp, target: Warp
 
 
 def _truth(
-    labels: NDArray[np.uint8], matrices: dict[int, NDArray[np.float64]],
+    labels: NDArray[np.uint8], matrices: dict[int, NDArray],
     rows: int, columns: int, own: Warp, other: Warp,
 ) -> GridTruth:  # fmt: skip
     # Each cell looks up its mask at a lattice of points, so that its mean is an area.

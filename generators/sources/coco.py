@@ -12,6 +12,12 @@ from generators.sources.index import UNKNOWN, Index, Segment, build
 from segswap.images import ImageError, read_size
 
 Skipped = list[dict[str, Any]]
+# What the entries of a COCO file must have; segmentations are checked one by one.
+_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": str, "width": int, "height": int},
+    "annotations": {"id": int, "image_id": (int, str), "category_id": (int, str)},
+    "categories": {"id": (int, str), "name": str},
+}
 
 
 def coco_index(
@@ -50,7 +56,7 @@ def coco_index(
             continue
         name, width, height = usable[position]
         try:
-            counts, area = encode_segmentation(annotation["segmentation"], width, height)
+            counts, area = encode_segmentation(annotation.get("segmentation"), width, height)
         except ValueError as error:
             reason = str(error)
             skipped.append({"image": name, "annotation": annotation["id"], "reason": reason})
@@ -80,29 +86,35 @@ def _read(annotations: Path) -> dict[str, Any]:
         raise ValueError(f"{annotations} is missing; expected a COCO instances JSON") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{annotations} is not a readable JSON file: {error}") from error
-    needed = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(
-        not isinstance(content.get(key), list) for key in needed
+        not isinstance(content.get(kind), list) for kind in _NEEDED
     ):
-        raise ValueError(f"{annotations} is no COCO instances JSON: it needs lists {needed}")
-    if content["annotations"] and "segmentation" not in content["annotations"][0]:
+        raise ValueError(f"{annotations} is no COCO instances JSON: it needs lists {[*_NEEDED]}")
+    for kind, fields in _NEEDED.items():
+        for number, entry in enumerate(content[kind]):
+            for name, kinds in fields.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(name), kinds):
+                    raise ValueError(f"{annotations}: {kind}[{number}] has no valid {name!r}")
+    if not any("segmentation" in annotation for annotation in content["annotations"]):
         raise ValueError(f"{annotations} holds no segmentations; expected a COCO *instances* JSON")
     return content
 
 
 def _images(
     listed: list[dict[str, Any]], folder: Path, skipped: Skipped
-) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
+) -> tuple[list[tuple[str, int, int]], dict[int | str, int]]:
     """The usable images (name, width, height), and their position by COCO id."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected the folder of the images")
     usable: list[tuple[str, int, int]] = []
-    positions: dict[int, int] = {}
+    positions: dict[int | str, int] = {}
     for image in sorted(listed, key=lambda image: image["file_name"]):
         name = image["file_name"]
         try:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ImageError(name, "outside the folder of the images")
+            if usable and usable[-1][0] == name:
+                raise ImageError(name, "listed twice")
             width, height = read_size(folder / name)
             if (width, height) != (image["width"], image["height"]):
                 listed_size = f"{image['width']} x {image['height']}"
@@ -125,24 +137,67 @@ def encode_segmentation(segmentation: Any, width: int, height: int) -> tuple[byt
         ValueError: it is malformed or has no area inside the image.
     """
     if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
-        if not polygons:
-            raise ValueError("no polygon of three points or more")
-        encoded = rle.merge(rle.frPyObjects(polygons, height, width))
-    elif isinstance(segmentation, dict) and list(segmentation.get("size", ())) == [height, width]:
-        counts = segmentation.get("counts")
-        encoded = (
-            rle.frPyObjects(segmentation, height, width)
-            if isinstance(counts, list)
-            else {"size": [height, width], "counts": counts}
-        )
+        encoded = rle.merge(rle.frPyObjects(_polygons(segmentation, width, height), height, width))
+    elif isinstance(segmentation, dict) and segmentation.get("size") == [height, width]:
+        encoded = rle.frPyObjects(
+            {"size": [height, width], "counts": _run_lengths(segmentation, width * height)},
+            height, width,
+        )  # fmt: skip
     else:
         raise ValueError("neither polygons nor run lengths of the image's size")
     area = int(rle.area(encoded))
     if not area:
         raise ValueError("no area inside the image")
-    counts = encoded["counts"]
-    return counts if isinstance(counts, bytes) else counts.encode(), area
+    return encoded["counts"], area
+
+
+# pycocotools believes its input: run lengths that are too short give masks out of memory that was
+# never written, and coordinates that are huge or no numbers end the process.
+
+
+def _polygons(segmentation: list[Any], width: int, height: int) -> list[list[float]]:
+    if not segmentation:
+        raise ValueError("no polygon")
+    reach = 10 * max(width, height)
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon that is no list of three points or more")
+        if not all(isinstance(value, int | float) and abs(value) <= reach for value in polygon):
+            raise ValueError("a polygon with a point that is no number or far outside the image")
+    return segmentation
+
+
+def _run_lengths(segmentation: dict[str, Any], pixels: int) -> list[int]:
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = _decoded(counts)
+    if (
+        not isinstance(counts, list)
+        or not all(isinstance(count, int) and count >= 0 for count in counts)
+        or sum(counts) != pixels
+    ):
+        raise ValueError("run lengths that do not fill the image")
+    return counts
+
+
+def _decoded(text: str) -> list[int]:
+    """COCO's compressed run lengths: five bits a character, the lowest first, the sixth bit says
+    that more follow; from the fourth on, the difference to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("malformed run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

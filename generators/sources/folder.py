@@ -63,7 +63,8 @@ def folder_index(
             + (f" (first: {skipped[0]})" if skipped else "")
         )
     index = build(
-        dataset=folder.resolve().name, root=str(folder.resolve()), exif=True, proposer=proposer or "none",
-        categories=(), images=images, present=[()] * len(images), segments=segments, filtered={},
+        dataset=folder.resolve().name, root=str(folder.resolve()), exif=True,
+        proposer=proposer or "none", categories=(), images=images, present=[()] * len(images),
+        segments=segments, filtered={},
     )  # fmt: skip
     return index, skipped

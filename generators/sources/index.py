@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ class Index:
 
     def image_name(self, image: int) -> str:
         """Path of an image, relative to the folder of the images."""
-        return _part(self.arrays["names"], self.arrays["name_ends"], image).tobytes().decode()
+        name = _part(self.arrays["names"], self.arrays["name_ends"], image).tobytes()
+        return os.fsdecode(name)
 
     def image_path(self, image: int) -> Path:
         """Path of an image's file."""
@@ -119,9 +121,9 @@ def build(
 ) -> Index:
     """An index in memory from its parts; images are (name, width, height)."""
     ordered = sorted(segments, key=lambda segment: (segment.image, segment.annotation))
-    names = [name.encode() for name, _, _ in images]
+    names = [os.fsencode(name) for name, _, _ in images]
     shown = [sorted(set(categories_shown)) for categories_shown in present]
-    arrays = {
+    arrays: dict[str, NDArray] = {
         "sizes": np.array([(w, h) for _, w, h in images], np.int32).reshape(-1, 2),
         "names": np.frombuffer(b"".join(names), np.uint8),
         "name_ends": _ends(map(len, names)),
@@ -217,7 +219,7 @@ def held_out(index: Index, share: float) -> NDArray[np.bool_]:
     The images whose names have the smallest SHA-256: no matter in which order or with which other
     images a name comes, its place hardly changes.
     """
-    digests = [hashlib.sha256(index.image_name(i).encode()).digest() for i in range(len(index))]
+    digests = [hashlib.sha256(os.fsencode(index.image_name(i))).digest() for i in range(len(index))]
     order = sorted(range(len(index)), key=lambda i: digests[i])
     chosen = np.zeros(len(index), bool)
     chosen[order[: max(2, round(share * len(index)))]] = True

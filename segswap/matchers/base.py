@@ -47,9 +47,7 @@ class Matches:
         """The same in float32."""
         return replace(
             self,
-            **{
-                name: value.float() for name, value in self.__dict__.items() if value is not None
-            },
+            **{name: value.float() for name, value in self.__dict__.items() if value is not None},
         )
 
 
@@ -60,12 +58,14 @@ class Matcher(nn.Module):
         name: what --matcher calls it.
         stride: pixels of the image a cell, in both directions.
         hide: probability that a training step hides the target's cells outside the shared region.
-        size, lr: image side and learning rate when the user names none.
+        size, match_size, lr: image side in training, image side afterwards, and learning rate, when
+            the user names none.
     """
 
     name: ClassVar[str]
     hide: ClassVar[float] = 0.0
     size: ClassVar[int]
+    match_size: ClassVar[int]
     lr: ClassVar[float]
     stride: int
 

@@ -29,6 +29,7 @@ class CorrelationMatcher(Matcher):
 
     name: ClassVar[str] = "correlation"
     size: ClassVar[int] = 240
+    match_size: ClassVar[int] = 320
     lr: ClassVar[float] = 2e-3
 
     def __init__(self, width: int = 48) -> None:
@@ -41,8 +42,8 @@ class CorrelationMatcher(Matcher):
         self.adapt = nn.Sequential(
             nn.Conv2d(CHANNELS, CHANNELS, 1), nn.ReLU(), nn.Conv2d(CHANNELS, CHANNELS, 1)
         )
-        nn.init.zeros_(self.adapt[2].weight)
-        nn.init.zeros_(self.adapt[2].bias)
+        for parameter in self.adapt[2].parameters():
+            nn.init.zeros_(parameter)
         self.log_temperature = nn.Parameter(torch.tensor(30.0).log())
         self.scale_bias = nn.Parameter(torch.zeros(len(SHIFTS)))
         self.head = MaskHead(width)
@@ -143,6 +144,7 @@ class Direction:
             logits: (B, N, N').
             scale: (B, N) of the best match.
         """
+
         def grid(values: Tensor) -> Tensor:  # (B, N[, C]) -> (B, C, h, w)
             return values.view(len(values), *shape, -1).permute(0, 3, 1, 2)
 
@@ -190,13 +192,14 @@ class Direction:
         """
         there = self.normalised()
         returned = sample(back.normalised().permute(0, 3, 1, 2), there)
-        home = cell_centres(*there.shape[1:3], there).permute(2, 0, 1)
+        home = cell_centres(there.shape[1], there.shape[2], there).permute(2, 0, 1)
         missed = (returned - home).norm(dim=1, keepdim=True)
         own_energy = energy[:, 1::3]
+        contrast = own_energy - sample(other_energy[:, 1::3], there)
         return torch.cat(
             [
                 self.own, self.agreed, sample(back.agreed, there), torch.exp(-20 * missed),
-                own_energy / 2 + 1, (own_energy - sample(other_energy[:, 1::3], there)).clamp(-3, 3),
+                own_energy / 2 + 1, contrast.clamp(-3, 3),
             ],
             dim=1,
         )  # fmt: skip
@@ -209,10 +212,8 @@ def _cell(positions: Tensor, shape: torch.Size) -> Tensor:
     return (row * shape[1] + column).flatten(1)
 
 
-def _window(
-    values: Tensor, cell: Tensor, shape: torch.Size, radius: int
-) -> tuple[Tensor, Tensor]:
-    """Values (B, N, K) in a square around a cell, -inf outside the grid, and centres (B, N, K, 2)."""
+def _window(values: Tensor, cell: Tensor, shape: torch.Size, radius: int) -> tuple[Tensor, Tensor]:
+    """Values (B, N, K) in a square around a cell, very low outside the grid; its cells' centres."""
     step = torch.arange(-radius, radius + 1, device=cell.device)
     rows = (cell // shape[1])[..., None] + step.repeat_interleave(len(step))
     columns = (cell % shape[1])[..., None] + step.repeat(len(step))
@@ -248,9 +249,8 @@ class MaskHead(nn.Module):
             nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.ReLU(),
             nn.Conv2d(width, 1, 1),
         )  # fmt: skip
-        final = self.wide[-1]
-        assert isinstance(final, nn.Conv2d) and final.bias is not None
-        nn.init.constant_(final.bias, -1.5)  # about the share of cells that are in a mask
+        # To start from, about the share of cells that are in a mask.
+        nn.init.constant_(self.wide[-1].get_parameter("bias"), -1.5)
 
     def forward(
         self, source: Tensor, target: Tensor, to_target: Tensor, to_source: Tensor

@@ -221,6 +221,7 @@ class TransformerMatcher(Matcher):
     name = "transformer"
     hide = 0.5
     size = 480
+    match_size = 480
     lr = 2e-4
     stride = 16
     mean: Tensor

@@ -1,0 +1,62 @@
+"""segswap-match: match two images and draw what was found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from pipelines import cli
+from segswap.draw import draw_match
+from segswap.images import encode_jpeg, encode_png, read_image
+from segswap.model import load
+from segswap.shards import write_atomically
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """Find the region that two images share, and which point goes where."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """An image."""
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    """Another image."""
+    model: str
+    """Folder of a run of segswap-train."""
+    out: str = "match.png"
+    """The picture to draw, .png or .jpg."""
+    height: int = 480
+    """Height of the picture in pixels."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda, ..."""
+
+    def __post_init__(self) -> None:
+        if Path(self.out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise ValueError(f"--out is {self.out}; expected a name ending in .png or .jpg")
+        if self.height < 32:
+            raise ValueError(f"--height is {self.height}; expected at least 32")
+
+
+def main() -> None:
+    """Entry point of segswap-match."""
+    cli.run(MatchConfig, match)
+
+
+def match(config: MatchConfig) -> int:
+    """Match, draw, and say how much is shared.
+
+    Raises:
+        ValueError: an image or the model cannot be read.
+    """
+    source, target = read_image(config.source), read_image(config.target)
+    found = load(config.model, config.device).match(source, target)
+    picture = draw_match(source, target, found.prediction, height=config.height)
+    png = config.out.lower().endswith(".png")
+    write_atomically(Path(config.out), encode_png(picture) if png else encode_jpeg(picture, 92))
+    shares = [np.mean(mask > 0.5) for mask in (found.source_mask, found.target_mask)]
+    print(
+        f"{config.out}: score {found.score:.1f}; shared {shares[0]:.1%} of {config.source}, "
+        f"{shares[1]:.1%} of {config.target}"
+    )
+    return 0

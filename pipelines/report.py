@@ -1,0 +1,161 @@
+"""A report page of a run: scores, curves, pairs and their ground truth, held-out matches."""
+
+import html
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segswap.draw import beside, draw_match, join, outlined, spread_points
+from segswap.images import encode_jpeg
+from segswap.metrics import Scores
+from segswap.model import Model
+from segswap.pair import Pair
+from segswap.shards import read_pairs, write_atomically
+from segswap.stereo import StereoScores, score_stereo
+
+_HEADINGS = {
+    "mask_iou": "mask IoU", "pck_1": "PCK@1%", "pck_3": "PCK@3%", "pck_5": "PCK@5%",
+    "false_area": "false area",
+}  # fmt: skip
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; max-width: 1060px; margin: 2.5rem auto;
+  padding: 0 1.2rem; }
+h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; }
+p { max-width: 46rem; } .note { color: #5b6475; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .9rem; text-align: right; border-bottom: 1px solid #dfe3ea; }
+th:first-child, td:first-child { text-align: left; } td.best { font-weight: 700; color: #0b6e4f; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1.1rem; }
+figure { margin: 0; } figure img, .wide { width: 100%; border-radius: 6px; display: block; }
+figcaption { color: #5b6475; font-size: .88rem; padding: .25rem .1rem; }
+code, pre { background: #f2f4f8; border-radius: 4px; padding: .1rem .3rem; font-size: .88rem; }
+pre { padding: .8rem 1rem; overflow-x: auto; }
+"""
+
+
+def write_report(
+    folder: Path, dataset: Path, run: Path, model: Model,
+    rows: dict[str, tuple[Scores, StereoScores]], commands: list[str],
+) -> Path:  # fmt: skip
+    """Write report.html and its pictures into a folder.
+
+    Args:
+        dataset: the pairs that were trained on and scored.
+        run: the folder of the training run; its curves are shown.
+        model: the trained model.
+        rows: scores by method.
+        commands: the command lines that do the same by hand.
+
+    Returns:
+        The page's path.
+    """
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    made = [
+        _save(pictures / f"pair-{p.index}.jpg", draw_pair(p)) for p in _some(dataset, "train", 6)
+    ]
+    found = []
+    for pair in _some(dataset, "val", 8):
+        prediction = model.predict(pair.source, pair.target)
+        picture = draw_match(pair.source, pair.target, prediction)
+        found.append(_save(pictures / f"match-{pair.index}.jpg", picture))
+    stereo = _save(pictures / "stereo.jpg", _stereo_picture(model))
+    write_atomically(pictures / "curves.png", (run / "curves.png").read_bytes())
+    page = _PAGE.format(
+        style=_STYLE, table=_table(rows), made=_figures(made), found=_figures(found),
+        stereo=_figures([stereo]), commands=html.escape("\n".join(commands)),
+    )  # fmt: skip
+    write_atomically(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def draw_pair(pair: Pair, height: int = 320, points: int = 8) -> NDArray[np.uint8]:
+    """A pair side by side: the objects outlined, points joined along the ground truth."""
+    picture = beside(
+        outlined(pair.source, pair.source_mask), outlined(pair.target, pair.target_mask), height
+    )
+    each = max(2, points // len(pair.objects))
+    start = [spread_points(pair.source_mask == item.label, each) for item in pair.objects]
+    end = [pair.to_target(p, item.label) for p, item in zip(start, pair.objects, strict=True)]
+    join(
+        picture, np.concatenate(start), np.concatenate(end), pair.source.shape, pair.target.shape,
+        height,
+    )  # fmt: skip
+    return picture
+
+
+def _stereo_picture(model: Model) -> NDArray[np.uint8]:
+    from skimage.data import stereo_motorcycle
+
+    left, right, _ = stereo_motorcycle()
+    return draw_match(left, right, score_stereo(model.predict)[1], height=300)
+
+
+def _some(dataset: Path, split: str, count: int) -> Iterator[Pair]:
+    return islice(read_pairs(dataset, split), count)
+
+
+def _save(path: Path, picture: NDArray[np.uint8]) -> str:
+    write_atomically(path, encode_jpeg(picture, 88))
+    return f"{path.parent.name}/{path.name}"
+
+
+def _figures(paths: list[str]) -> str:
+    return "".join(f'<figure><img src="{html.escape(p)}" alt=""></figure>' for p in paths)
+
+
+def _table(rows: dict[str, tuple[Scores, StereoScores]]) -> str:
+    flat = {
+        name: asdict(scores) | {f"stereo_{k}": v for k, v in asdict(stereo).items()}
+        for name, (scores, stereo) in rows.items()
+    }
+    columns = list(next(iter(flat.values())))
+    titles = [_HEADINGS.get(c) or f"stereo {_HEADINGS[c.removeprefix('stereo_')]}" for c in columns]
+    lines = ["<tr><th>method</th>" + "".join(f"<th>{title}</th>" for title in titles) + "</tr>"]
+    for name, values in flat.items():
+        cells = []
+        for column in columns:
+            others = [row[column] for row in flat.values()]
+            best = min(others) if column == "false_area" else max(others)
+            mark = ' class="best"' if values[column] == best else ""
+            cells.append(f"<td{mark}>{values[column]:.3f}</td>")
+        lines.append(f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>segswap demo</title>
+<meta name="viewport" content="width=device-width"><style>{style}</style></head><body>
+<h1>segswap demo</h1>
+<p class="note">Pairs made from the photographs inside scikit-image, a small matcher trained on
+them on this machine, and what it finds in photographs that it has not seen.</p>
+
+<h2>Scores on held-out pairs</h2>
+{table}
+<p class="note">mask IoU: overlap of found and true region. PCK@k%: share of points whose match is
+off by at most k% of the image side. False area: share of the image claimed to be shared with an
+unrelated image. Stereo: a real pair of photographs with measured disparity.</p>
+
+<h2>Matches on held-out pairs</h2>
+<p>What the matcher takes to be shared is left bright; points of one colour belong together.</p>
+<div class="grid">{found}</div>
+
+<h2>A real pair</h2>
+<div class="grid">{stereo}</div>
+
+<h2>Training</h2>
+<img class="wide" src="pictures/curves.png" alt="losses and val scores over the steps">
+
+<h2>Pairs to learn from</h2>
+<p>Left a photograph with segments, right the background that they were blended into; points are
+joined along the recorded ground truth.</p>
+<div class="grid">{made}</div>
+
+<h2>The same by hand</h2>
+<pre>{commands}</pre>
+</body></html>
+"""
