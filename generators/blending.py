@@ -15,12 +15,12 @@ Blend = Callable[[Image, Image, Mask], Image]
 
 _FEATHER = 6.0
 _MARGIN = 2
-_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
+_CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
 
 
 def paste(background: Image, pixels: Image, mask: Mask) -> Image:
     """The object's pixels where the mask is set, the background elsewhere."""
-    return cv2.copyTo(pixels, mask.astype(np.uint8), background.copy())
+    return cv2.copyTo(pixels, mask.view(np.uint8), background.copy())
 
 
 def feather(background: Image, pixels: Image, mask: Mask) -> Image:
@@ -29,7 +29,7 @@ def feather(background: Image, pixels: Image, mask: Mask) -> Image:
         return background.copy()
     box = _box(mask)
     # The frame's edge is no rim: beyond it the mask is continued.
-    depth = cv2.distanceTransform(_crop(mask.astype(np.uint8), box.grown(1)), cv2.DIST_L2, 5)
+    depth = cv2.distanceTransform(_crop(mask.view(np.uint8), box.grown(1)), cv2.DIST_L2, 5)
     alpha = np.clip(depth[1:-1, 1:-1] / _FEATHER, 0, 1)[..., None]
     result = background.copy()
     part = _crop(result, box)
@@ -42,26 +42,25 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
 
     Solves the Poisson equation of Perez, Gangnet and Blake ("Poisson Image Editing", SIGGRAPH
     2003, equations 2 and 3) on the rectangle around the mask: the guidance field is the object's
-    gradient between two pixels of the mask and the background's elsewhere; the border holds the
-    background. The Laplacian of a rectangle is diagonal in the discrete sine transform, so the
-    solution is exact and takes two transforms a channel. The object is not moved. It may touch the
-    frame, where the background is continued outwards.
+    gradient between two pixels of the mask and the background's elsewhere; on the rectangle's
+    edge the background stays. The Laplacian of a rectangle is diagonal in the discrete sine
+    transform, so the solution is exact and takes two transforms a channel. The object is not
+    moved. It may touch the frame, where the background is continued outwards.
     """
     if not mask.any():
         return background.copy()
     patch = _patch(mask)
-    ring = patch.grown(1)  # with the neighbours of the patch's pixels
-    inside = _crop(mask.astype(np.uint8), ring).astype(np.float32)
-    planes = zip(cv2.split(_crop(pixels, ring)), cv2.split(_crop(background, ring)), strict=True)
-    # What is solved for is the change of the background: zero on the patch's border, so that no
-    # boundary term is left, and zero everywhere outside the mask's influence.
-    excess = np.stack([cv2.subtract(new, old, dtype=cv2.CV_32F) for new, old in planes])
-    excess *= inside
-    # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
-    divergence = np.stack([cv2.filter2D(plane, -1, _NEIGHBOURS) for plane in excess])
-    divergence -= excess * cv2.filter2D(inside, -1, _NEIGHBOURS)
-    divergence *= inside
-    change = cv2.merge(list(solve_poisson(divergence[:, 1:-1, 1:-1])))
+    inside = _crop(mask.view(np.uint8), patch).astype(np.float32)
+    neighbours = _sum_around(inside)
+    # What is solved for is the change of the background: zero on the patch's edge, so that no
+    # boundary term is left.
+    divergence = np.empty((3, patch.rows, patch.columns), np.float32)
+    planes = zip(cv2.split(_crop(pixels, patch)), cv2.split(_crop(background, patch)), strict=True)
+    for channel, (new, old) in enumerate(planes):
+        excess = cv2.subtract(new, old, dtype=cv2.CV_32F) * inside
+        # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
+        divergence[channel] = (_sum_around(excess) - excess * neighbours) * inside
+    change = cv2.merge(list(solve_poisson(divergence)))
     top, left = max(patch.top, 0), max(patch.left, 0)
     result = background.copy()
     part = result[top : patch.top + patch.rows, left : patch.left + patch.columns]
@@ -71,29 +70,36 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
     return result
 
 
+def _sum_around(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum of every pixel's four neighbours; beyond the frame the nearest pixel is repeated."""
+    return cv2.filter2D(plane, -1, _CROSS, borderType=cv2.BORDER_REPLICATE)
+
+
 BLENDS: dict[str, Blend] = {"poisson": poisson, "feather": feather, "paste": paste}
 
 
 def solve_poisson(divergence: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Solve laplacian(u) = divergence with u = 0 just outside the rectangle.
+    """Solve laplacian(u) = divergence with u = 0 on the rectangle's edge.
+
+    The edge runs half a pixel outside the outermost pixels' centres: a pixel beyond it holds the
+    negative of the one before it.
 
     Args:
-        divergence: float32 (C, H, W); fastest where H + 1 and W + 1 have small prime factors.
+        divergence: float32 (C, H, W); fastest where H and W have small prime factors.
 
     Returns:
         u, float32 (C, H, W): its five-point Laplacian is the divergence.
     """
     rows, columns = divergence.shape[1:]
     # The sine transform's basis functions are the Laplacian's eigenvectors.
-    eigenvalues = (_eigenvalues(rows)[:, None] + _eigenvalues(columns)).astype(np.float32)
-    spectrum = fft.dstn(divergence, type=1, axes=(1, 2))
-    spectrum /= eigenvalues
-    return fft.idstn(spectrum, type=1, axes=(1, 2), overwrite_x=True)
+    spectrum = fft.dstn(divergence, type=2, axes=(1, 2))
+    spectrum /= _eigenvalues(rows)[:, None] + _eigenvalues(columns)
+    return fft.idstn(spectrum, type=2, axes=(1, 2), overwrite_x=True)
 
 
-def _eigenvalues(length: int) -> NDArray[np.float64]:
-    """Eigenvalues of the second difference on a line with 0 beyond both ends: (length,)."""
-    return 2 * np.cos(np.pi * np.arange(1, length + 1) / (length + 1)) - 2
+def _eigenvalues(length: int) -> NDArray[np.float32]:
+    """Eigenvalues of the second difference on a line that is 0 at both ends: (length,)."""
+    return (2 * np.cos(np.pi * np.arange(1, length + 1) / length) - 2).astype(np.float32)
 
 
 class Patch(NamedTuple):
@@ -113,7 +119,7 @@ class Patch(NamedTuple):
 
 def _box(mask: Mask) -> Patch:
     """The rectangle around a mask that is not empty."""
-    left, top, columns, rows = cv2.boundingRect(mask.astype(np.uint8))
+    left, top, columns, rows = cv2.boundingRect(mask.view(np.uint8))
     return Patch(top, left, rows, columns)
 
 
@@ -126,7 +132,7 @@ def _patch(mask: Mask) -> Patch:
     for first, length, limit in (
         (box.top, box.rows, mask.shape[0]), (box.left, box.columns, mask.shape[1])
     ):  # fmt: skip
-        spare = fft.next_fast_len(length + 1, real=True) - 1 - length
+        spare = fft.next_fast_len(length, real=True) - length
         # Grown towards the inside of the frame first: real background is better than continued.
         before = min(spare // 2, max(first, 0))
         if first + length + spare - before > limit:

@@ -148,19 +148,19 @@ class _Placed:
         description: its entry in the pair.
         copied: where it stands in the source: bool (size, size).
         pasted: where it is put in the target: bool (size, size).
+        window: the part of the target that holds all of it.
     """
 
     description: PairObject
     copied: Mask
     pasted: Mask
+    window: geometry.Window
 
     def put_into(self, target: Image, original: Image) -> Image:
         """The target with the object's pixels out of the original, blended in."""
-        left, top, width, height = cv2.boundingRect(self.pasted.astype(np.uint8))
-        pixels = geometry.warp(
-            original, self.description.target_from_source, target.shape[1], target.shape[0],
-            window=(left, top, left + width, top + height),
-        )  # fmt: skip
+        height, width = self.pasted.shape
+        matrix = self.description.target_from_source
+        pixels = geometry.warp(original, matrix, width, height, window=self.window)
         return BLENDS[self.description.blend](target, pixels, self.pasted)
 
 
@@ -169,8 +169,9 @@ def _place(
     rng: np.random.Generator,
 ) -> _Placed:  # fmt: skip
     size = look.size
+    points = outline(mask)
     matrix = place(
-        outline(mask), box, size, scale=recipe.scale, rotation=recipe.rotation,
+        points, box, size, scale=recipe.scale, rotation=recipe.rotation,
         ratio=recipe.ratio, ratio_steps=recipe.ratio_steps, rng=rng,
     )  # fmt: skip
     names = list(look.blends)
@@ -187,12 +188,20 @@ def _place(
         },
         blend=names[rng.choice(len(names), p=weights / weights.sum())],
     )
-    soft = mask.astype(np.uint8) * 255
-    copied = geometry.resize(soft, size, size) >= 128
-    pasted = geometry.warp(soft, matrix, size, size, constant=0) >= 128
-    if not pasted.any():
-        raise RejectedDraw("shared region too small")
-    return _Placed(description, copied, pasted)
+    soft = mask.view(np.uint8) * np.uint8(255)
+    windows = [_spanned(geometry.transform(m, points), size) for m in (np.eye(3), matrix)]
+    copied, pasted = (
+        geometry.warp(soft, m, size, size, constant=0, window=window) >= 128
+        for m, window in zip((np.eye(3), matrix), windows, strict=True)
+    )
+    return _Placed(description, copied, pasted, windows[1])
+
+
+def _spanned(points: NDArray[np.float64], size: int) -> geometry.Window:
+    """The window that holds normalised points (N, 2), as far as it lies in the frame."""
+    low, high = np.floor(points.min(axis=0) * size), np.ceil(points.max(axis=0) * size)
+    left, top, right, bottom = (int(v) for v in np.clip([*low, *high], 0, size))
+    return left, top, right, bottom
 
 
 def _boxes(objects: int, size: int, rng: np.random.Generator) -> list[Box]:
@@ -219,14 +228,18 @@ def visible(
     height, width = source_mask.shape
     source, target = np.zeros_like(source_mask), np.zeros_like(target_mask)
     for item in objects:
-        in_target = (target_mask == item.label).astype(np.uint8)
-        in_source = (source_mask == item.label).astype(np.uint8)
         matrix = item.target_from_source
-        back = geometry.warp_labels(in_target, np.linalg.inv(matrix), width, height)
-        in_source &= back
-        in_target &= geometry.warp_labels(in_source, matrix, width, height)
-        source[in_source > 0] = item.label
-        target[in_target > 0] = item.label
+        in_source, in_target = (mask == item.label for mask in (source_mask, target_mask))
+        for here, there, carry in (
+            (in_source, in_target, np.linalg.inv(matrix)),
+            (in_target, in_source, matrix),
+        ):
+            if here.any():
+                window = geometry.window_of(here)
+                shown = there.view(np.uint8)
+                here &= geometry.warp_labels(shown, carry, width, height, window=window) > 0
+        source[in_source] = item.label
+        target[in_target] = item.label
     return source, target
 
 
@@ -269,28 +282,24 @@ def _load(index: Index, image: int) -> Image:
 
 def _dilated(mask: Mask, margin: int) -> Mask:
     """The mask grown by a margin in pixels, in all directions alike."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    part = np.s_[
-        max(rows[0] - margin, 0) : rows[-1] + margin + 1,
-        max(columns[0] - margin, 0) : columns[-1] + margin + 1,
-    ]
+    left, top, right, bottom = geometry.window_of(mask)
+    part = np.s_[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
     grown = np.zeros_like(mask)
-    away = cv2.distanceTransform(1 - mask[part].astype(np.uint8), cv2.DIST_L2, 5)
+    away = cv2.distanceTransform(1 - mask[part].view(np.uint8), cv2.DIST_L2, 5)
     grown[part] = away <= margin
     return grown
 
 
 def _tight(masks: list[Mask]) -> tuple[slice, slice]:
     """The part of the image without what lies beyond the objects on the side nearest to them."""
-    union = np.any(masks, axis=0)
-    rows, columns = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
-    height, width = union.shape
+    left, top, right, bottom = geometry.window_of(np.any(masks, axis=0))
+    height, width = masks[0].shape
     # Distances relative to the image, since it is squashed to a square.
     sides = [
-        (columns[0] / width, np.s_[:, columns[0] :]),
-        ((width - 1 - columns[-1]) / width, np.s_[:, : columns[-1] + 1]),
-        (rows[0] / height, np.s_[rows[0] :, :]),
-        ((height - 1 - rows[-1]) / height, np.s_[: rows[-1] + 1, :]),
+        (left / width, np.s_[:, left:]),
+        (1 - right / width, np.s_[:, :right]),
+        (top / height, np.s_[top:, :]),
+        (1 - bottom / height, np.s_[:bottom, :]),
     ]
     return min(sides, key=lambda side: side[0])[1]
 

@@ -53,9 +53,11 @@ def _apart(box: Box, gap: float) -> Box:
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Normalised corners of the pixels that span a mask's convex hull: float64 (N, 2)."""
+    left, top, right, bottom = geometry.window_of(mask)
     contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
+        mask[top:bottom, left:right].view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE,
+        offset=(left, top),
+    )  # fmt: skip
     hull = cv2.convexHull(np.concatenate(contours))[:, 0].astype(np.float64)
     corners = np.concatenate([hull + offset for offset in np.ndindex(2, 2)])
     return corners / (mask.shape[1], mask.shape[0])

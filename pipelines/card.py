@@ -20,9 +20,9 @@ source, target = (np.array(Image.open(io.BytesIO(parts[f"{{side}}.jpg"])))
                   for side in ("source", "target"))
 mask = np.array(Image.open(io.BytesIO(parts["source_mask.png"])))      # 0, or the object's label
 for item in json.loads(parts["json"])["objects"]:
-    y, x = np.argwhere(mask == item["label"])[0]
-    p = np.array(item["target_from_source"]) @ [(x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0], 1]
-    print(item["category"], "source", (x, y), "is target", p[:2] / p[2] * mask.shape[::-1] - 0.5)
+    xy = np.argwhere(mask == item["label"])[0][::-1]                      # a pixel of the object
+    p = np.array(item["target_from_source"]) @ [*((xy + 0.5) / mask.shape[::-1]), 1]
+    print(item["category"], "source", xy, "is target", p[:2] / p[2] * mask.shape[::-1] - 0.5)
 """
 
 _TEXT = """\
@@ -126,7 +126,8 @@ def _croissant(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
         for shard in shards
     ]  # fmt: skip
     members = {
-        "source.jpg": ("image/jpeg", "sc:ImageObject"), "target.jpg": ("image/jpeg", "sc:ImageObject"),
+        "source.jpg": ("image/jpeg", "sc:ImageObject"),
+        "target.jpg": ("image/jpeg", "sc:ImageObject"),
         "source_mask.png": ("image/png", "sc:ImageObject"),
         "target_mask.png": ("image/png", "sc:ImageObject"),
         "json": ("application/json", "sc:Text"),

@@ -11,10 +11,13 @@ import tyro
 
 from pipelines import cli
 from pipelines.evaluate import EvalConfig, score_methods, table
-from pipelines.generate import GenerateConfig, generate
+from pipelines.generate import generate
+from pipelines.generate_config import GenerateConfig
 from pipelines.report import write_report
 from pipelines.train import TrainConfig, train
 from segswap.model import load
+
+MARK = ".segswap-demo"  # in a demo's folder: what else is there may be replaced
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ def demo(config: DemoConfig) -> int:
     out = Path(config.out)
     pairs, run = out / "pairs", out / "run"
     _clear(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
     making = GenerateConfig(
         str(pairs), pairs=config.pairs, val_pairs=config.val_pairs, val_share=0.34, shard_pairs=50
     )
@@ -72,12 +77,13 @@ def _clear(out: Path) -> None:
     Raises:
         ValueError: the folder holds something that no demo made.
     """
-    made = {"pairs", "run", "pictures", "report.html"}
+    made = {MARK, "pairs", "run", "pictures", "report.html"}
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; expected a folder for the demo")
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if found - made:
-        raise ValueError(f"{out} holds files of yours ({sorted(found - made)[0]}); choose another")
+    foreign = found - made if MARK in found else found
+    if foreign:
+        raise ValueError(f"{out} holds files of yours ({sorted(foreign)[0]}); choose another")
     for name in found:
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -17,7 +17,7 @@ from pipelines import cli
 from pipelines.progress import Progress
 from segswap.baselines import sift
 from segswap.metrics import Scores, mean_scores, score_negative, score_pair
-from segswap.model import WEIGHTS, load
+from segswap.model import SETTINGS, WEIGHTS, load
 from segswap.pair import Pair
 from segswap.prediction import Prediction
 from segswap.shards import MANIFEST, datasets_with, file_hash, read_pairs, write_atomically
@@ -107,7 +107,7 @@ def _methods(config: EvalConfig) -> dict[str, tuple[Method, str]]:
     methods: dict[str, tuple[Method, str]] = {}
     if config.model:
         model = load(config.model, config.device)
-        identity = file_hash(Path(config.model) / WEIGHTS)
+        identity = " ".join(file_hash(Path(config.model) / name) for name in (WEIGHTS, SETTINGS))
         methods[model.settings["matcher"]] = (model.predict, identity)
     if config.baseline == "sift":
         methods["sift+ransac"] = (sift, "sift")

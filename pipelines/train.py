@@ -121,7 +121,7 @@ def train(config: TrainConfig) -> int:
 
     Raises:
         ValueError: a dataset, the run's folder or the configuration cannot be used.
-        RuntimeError: the loss is not finite, or a device is not there or too small.
+        RuntimeError: the loss or its gradient is not finite, or the device's memory too small.
     """
     out = Path(config.out)
     identity = _identity(config)
@@ -261,14 +261,15 @@ def _check_folder(config: TrainConfig, out: Path, identity: dict[str, Any]) -> N
         raise ValueError(f"--out {out} is a file; expected a folder for the run")
     if not config.resume:
         if out.is_dir() and any(out.iterdir()):
-            has = "a run; --resume goes on with it" if (out / STATE).exists() else "other files"
-            raise ValueError(f"--out {out} holds {has}, or choose another folder")
+            has = "a run; --resume goes on with it," if (out / STATE).exists() else "other files;"
+            raise ValueError(f"--out {out} holds {has} or choose another folder")
         return
     if not (out / RUN).is_file():
         raise ValueError(f"--out {out} holds no run to resume")
     before = json.loads((out / RUN).read_text())
-    old = before["config"] | {"datasets": sorted(before["datasets"].values())}
-    new = identity["config"] | {"datasets": sorted(identity["datasets"].values())}
+    # By content, so that datasets may be moved; their order decides on the order of the pairs.
+    old = before["config"] | {"datasets": list(before["datasets"].values())}
+    new = identity["config"] | {"datasets": list(identity["datasets"].values())}
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         differences = "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)

@@ -135,5 +135,7 @@ def _photometric() -> Any:
 def photometric(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Change colours, sharpness and noise of a uint8 (H, W, 3) image, and not its geometry."""
     change = _photometric()
-    change.set_random_seed(int(rng.integers(2**31)))
+    for step in change.transforms:
+        # A seed each: Compose would give all of them the same, and they would act together or not.
+        step.set_random_seed(int(rng.integers(2**31)))
     return change(image=image)["image"]

@@ -109,17 +109,34 @@ def warp(
         (right - left, bottom - top), flags=cv2.INTER_LINEAR, borderMode=border,
         borderValue=(constant or 0.0,) * 4,
     )  # fmt: skip
-    if window is None:
-        return part
-    whole = np.zeros((height, width, *image.shape[2:]), image.dtype)
-    whole[top:bottom, left:right] = part
-    return whole
+    return part if window is None else _in_frame(part, window, width, height)
 
 
-def warp_labels(labels: NDArray, matrix: ArrayLike, width: int, height: int) -> NDArray:
+def warp_labels(
+    labels: NDArray, matrix: ArrayLike, width: int, height: int, *, window: Window | None = None
+) -> NDArray:
     """A label map (H, W) through an affine map as in `warp`, by nearest neighbour, 0 outside."""
     pixel_map = _pixel_map(matrix, labels.shape, width, height)
-    return cv2.warpAffine(labels, pixel_map[:2], (width, height), flags=cv2.INTER_NEAREST)
+    left, top, right, bottom = window or (0, 0, width, height)
+    part = cv2.warpAffine(
+        labels, (translation(-left, -top) @ pixel_map)[:2], (right - left, bottom - top),
+        flags=cv2.INTER_NEAREST,
+    )  # fmt: skip
+    return part if window is None else _in_frame(part, window, width, height)
+
+
+def window_of(mask: NDArray[np.bool_]) -> Window:
+    """The smallest window that holds all of a mask (H, W); (0, 0, 0, 0) where it is empty."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return left, top, left + width, top + height
+
+
+def _in_frame(part: NDArray, window: Window, width: int, height: int) -> NDArray:
+    """An image that is 0 but for a window."""
+    left, top, right, bottom = window
+    whole = np.zeros((height, width, *part.shape[2:]), part.dtype)
+    whole[top:bottom, left:right] = part
+    return whole
 
 
 def resize(image: NDArray, width: int, height: int) -> NDArray:

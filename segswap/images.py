@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 32
 
@@ -74,7 +76,7 @@ def read_image(
         with _open(source, name) as image:
             if exif:
                 image = ImageOps.exif_transpose(image)
-            return _to_rgb(image)
+            return to_rgb(image)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
@@ -100,7 +102,8 @@ def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:
 
 def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=_FORMATS)
     except FileNotFoundError as error:
         raise ImageError(name, "missing") from error
     except IsADirectoryError as error:
@@ -117,7 +120,8 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """An image of any mode as RGB, as `read_image` converts it: uint8 (H, W, 3)."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, np.float64)
         # Files of modes I and I;16 hold 16-bit values; F has no range of its own.
@@ -143,7 +147,9 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """uint8 (H, W) or RGB (H, W, 3) to PNG."""
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", pixels)
+    # Label maps are smaller without PNG's filters, and sooner done.
+    plain = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if image.ndim == 2 else []
+    done, data = cv2.imencode(".png", pixels, plain)
     if not done:
         raise RuntimeError(f"OpenCV could not encode a PNG of shape {image.shape}")
     return data.tobytes()

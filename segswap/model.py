@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from segswap import geometry
-from segswap.images import read_image
+from segswap.images import read_image, to_rgb
 from segswap.matchers import Matcher, Matches, build
 from segswap.prediction import Prediction, enlarge
 from segswap.score import pair_score
@@ -72,6 +72,7 @@ class Model:
 
         Raises:
             ImageError: one of them cannot be read.
+            ValueError: one of them is no image at all.
         """
         a, b = as_array(source, "source"), as_array(target, "target")
         matches = self._matches(a, b)
@@ -134,6 +135,8 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Model:
         # Whatever was pretrained is in the weights file too.
         matcher = build(settings["matcher"], **settings["options"])
         matcher.load_state_dict(load_file(folder / WEIGHTS))
+        if settings["size"] < matcher.stride or settings["size"] % matcher.stride:
+            raise ValueError(f"size {settings['size']} is no multiple of {matcher.stride}")
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds a model that cannot be loaded: {error}") from error
     return Model(matcher.to(device), settings)
@@ -144,13 +147,19 @@ def as_array(image: ImageLike, role: str) -> NDArray[np.uint8]:
 
     Raises:
         ImageError: a path that cannot be read as an image.
-        ValueError: an array of another dtype or shape.
+        ValueError: an array of another dtype or shape, or another kind of thing.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        return to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"the {role} image is of type {type(image).__name__}; "
+            "expected a path, an array or a PIL image"
+        )
+    shaped = image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size > 0
+    if image.dtype != np.uint8 or not shaped:
         raise ValueError(
             f"the {role} image is an array of {image.dtype} {image.shape}; "
             "expected uint8 (H, W) or (H, W, 3)"

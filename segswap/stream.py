@@ -1,6 +1,7 @@
 """Shards to batches: every pair once an epoch, shuffled, augmented, with its ground truth."""
 
 import bisect
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -151,14 +152,20 @@ def batches(stream: PairStream, batch: int, first: int, last: int, workers: int)
     """
     loader = DataLoader(
         stream, batch_size=batch, sampler=range(first * batch, last * batch), num_workers=workers,
-        worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
+        # Starting a loader draws a number: not from the generator of a run's dropout.
+        generator=torch.Generator(),
     )  # fmt: skip
     return iter(loader)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
+    # An interrupt of the whole process group is the trainer's affair: it still writes a checkpoint
+    # and then ends its loaders. A second SIGTERM does end them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     torch.set_num_threads(1)

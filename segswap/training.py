@@ -98,6 +98,8 @@ class Trainer:
         )
         self.val = self._val_pairs()
         self.history: list[dict[str, Any]] = []
+        self.sums: dict[str, float] = {}  # of the steps since the history's last row
+        self._first, self._started = 0, 0.0  # step and time at which that row was added
 
     def run(self, report: Callable[["Trainer", dict[str, Any]], None]) -> bool:
         """Train to the end of the schedule, or until `stop` is set; a checkpoint is left.
@@ -109,36 +111,45 @@ class Trainer:
             Whether the schedule was finished.
 
         Raises:
-            RuntimeError: the loss is not finite; the last good checkpoint is kept.
+            RuntimeError: the loss or its gradient is not finite; the last good checkpoint is kept.
         """
-        schedule = self.schedule
-        start, counted = time.monotonic(), self.step
-        sums: dict[str, float] = {}
-        for batch in self._batches():
-            if self.stop:
-                break
-            values = self._step(batch)
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-            self.step += 1
-            ended = self.step == self.schedule.steps
-            saved = ended or self.step % schedule.every == 0
-            if saved or self.step % schedule.log_every == 0:
-                count = self.step - counted
-                row = {"step": self.step} | {name: value / count for name, value in sums.items()}
-                seconds = time.monotonic() - start
-                row["pairs_per_second"] = count * schedule.batch / seconds
-                if saved and self.val:
-                    row |= {f"val_{k}": v for k, v in self.evaluate().__dict__.items()}
-                self.history.append(row)
-                start, counted, sums = time.monotonic(), self.step, {}
-                report(self, row)
-            if saved:
-                self.save()
-            if ended:
-                return True
-        self.save()
-        return False
+        self._first, self._started = self.step, time.monotonic()
+        try:
+            for batch in self._batches():
+                if self.stop:
+                    break
+                self._advance(batch, report)
+        except RuntimeError:
+            # A signal to the whole group of processes ends the loaders too.
+            if not self.stop:
+                raise
+        if self.stop:
+            self.save()
+        return self.step >= self.schedule.steps
+
+    def _advance(self, batch: Batch, report: Callable[["Trainer", dict[str, Any]], None]) -> None:
+        """One step, and what is due after it: a row of the history, scores, a checkpoint."""
+        for name, value in self._step(batch).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.step += 1
+        due = self.step % self.schedule.every == 0 or self.step == self.schedule.steps
+        if due or self.step % self.schedule.log_every == 0:
+            report(self, self._row(scored=due))
+        if due:
+            self.save()
+
+    def _row(self, scored: bool) -> dict[str, Any]:
+        """A new row of the history: means since the last one, and scores where they are due."""
+        count = self.step - (self.history[-1]["step"] if self.history else 0)
+        timed = self.step - self._first
+        row: dict[str, Any] = {"step": self.step}
+        row |= {name: value / count for name, value in self.sums.items()}
+        row["pairs_per_second"] = timed * self.schedule.batch / (time.monotonic() - self._started)
+        if scored and self.val:
+            row |= {f"val_{k}": v for k, v in self.evaluate().__dict__.items()}
+        self.history.append(row)
+        self.sums, self._first, self._started = {}, self.step, time.monotonic()
+        return row
 
     def _batches(self) -> Iterator[Batch]:
         stream = PairStream(
@@ -161,16 +172,21 @@ class Trainer:
         total = torch.stack([self.schedule.weights[n] * v for n, v in terms.items()]).sum()
         values = {name: float(value.detach()) for name, value in terms.items()}
         values["loss"] = float(total.detach())
-        if not math.isfinite(values["loss"]):
-            raise RuntimeError(
-                f"the loss is {values['loss']} at step {self.step} ({values}); the last checkpoint "
-                "is kept; try a lower --lr"
-            )
+        self._check_finite(values)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         length = torch.nn.utils.clip_grad_norm_(self.matcher.parameters(), _GRADIENT_LIMIT)
+        values |= {"lr": lr, "gradient": float(length)}
+        self._check_finite(values)
         self.optimiser.step()
-        return values | {"lr": lr, "gradient": float(length)}
+        return values
+
+    def _check_finite(self, values: dict[str, float]) -> None:
+        if not all(math.isfinite(value) for value in values.values()):
+            raise RuntimeError(
+                f"the loss or its gradient is not finite at step {self.step} ({values}); the last "
+                "checkpoint is kept; try a lower --lr"
+            )
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         weights = self.schedule.weights
@@ -216,7 +232,8 @@ class Trainer:
         return mean_scores(scores)
 
     def _val_pairs(self) -> list[Any]:
-        if not any(read_manifest(d)["splits"]["val"]["pairs"] for d in self.data.datasets):
+        splits = [read_manifest(dataset)["splits"] for dataset in self.data.datasets]
+        if not any(split.get("val", {"pairs": 0})["pairs"] for split in splits):
             return []
         found = datasets_with(self.data.datasets, "val")
         pairs = (pair for dataset in found for pair in read_pairs(dataset, "val"))
@@ -226,7 +243,8 @@ class Trainer:
         """Write the checkpoint, the history, and, if they are the best so far, the weights."""
         self.out.mkdir(parents=True, exist_ok=True)
         last = self.history[-1] if self.history else {}
-        scored = self.val and last.get("step") == self.step
+        # After an interrupt the last row may be an older one, or one without scores.
+        scored = last.get("step") == self.step and "val_mask_iou" in last
         quality = last["val_mask_iou"] + last["val_pck_5"] if scored else -math.inf
         if not self.val or quality > self.best or not (self.out / WEIGHTS).exists():
             self.best = max(self.best, quality)
@@ -237,7 +255,7 @@ class Trainer:
             {
                 "step": self.step, "best": self.best, "model": self.matcher.state_dict(),
                 "optimiser": self.optimiser.state_dict(), "rng": torch.get_rng_state(),
-                "history": self.history,
+                "history": self.history, "sums": self.sums,
             },
         )  # fmt: skip
 
@@ -247,7 +265,8 @@ class Trainer:
         self.matcher.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
-        self.step, self.best, self.history = state["step"], state["best"], state["history"]
+        self.step, self.best = state["step"], state["best"]
+        self.history, self.sums = state["history"], state["sums"]
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:

@@ -107,13 +107,18 @@ def test_feather_does_not_fade_at_the_frame() -> None:
 
 
 def laplacian(rows: int, columns: int) -> lil_matrix:
-    """The five-point Laplacian of a rectangle with 0 around it, as a sparse matrix."""
+    """The five-point Laplacian of a rectangle that is 0 on its edge, as a sparse matrix.
+
+    The edge runs between pixels: beyond it each pixel's value is mirrored with the other sign.
+    """
     matrix = lil_matrix((rows * columns, rows * columns))
     for i, j in np.ndindex(rows, columns):
         matrix[i * columns + j, i * columns + j] = -4
         for a, b in neighbours(i, j):
             if 0 <= a < rows and 0 <= b < columns:
                 matrix[i * columns + j, a * columns + b] = 1
+            else:
+                matrix[i * columns + j, i * columns + j] -= 1
     return matrix.tocsr()
 
 
@@ -149,7 +154,8 @@ def cloned_directly(background: np.ndarray, pixels: np.ndarray, mask: np.ndarray
             guide = pixels if at(mask, y, x) and at(mask, a, b) else background
             right[i * columns + j] -= at(guide, y, x).astype(float) - at(guide, a, b)
             if not (top <= a < top + rows and left <= b < left + columns):
-                right[i * columns + j] -= at(background, a, b)
+                # The neighbour differs from the background by as much as this pixel, negated.
+                right[i * columns + j] -= at(background, a, b) + at(background, y, x).astype(float)
     matrix = laplacian(rows, columns)
     solved = np.stack([spsolve(matrix, right[:, c]) for c in range(3)], axis=-1)
     result = background.astype(float)

@@ -61,10 +61,10 @@ class CorrelationMatcher(Matcher):
         """See Matcher.match."""
         source_maps, source_energy = _split(source)
         target_maps, target_energy = _split(target)
-        correlation, source_scale, target_scale = self._correlate(source_maps, target_maps)
-        if visible is not None:
-            some = visible | ~visible.flatten(1).any(1)[:, None, None]
-            correlation = correlation.masked_fill(~some.flatten(1)[:, None], -1e4)
+        hidden = None
+        if visible is not None:  # a target all of whose cells are hidden counts as seen
+            hidden = ~visible.flatten(1) & visible.flatten(1).any(1, keepdim=True)
+        correlation, source_scale, target_scale = self._correlate(source_maps, target_maps, hidden)
         grids = source.shape[2:], target.shape[2:]
         there = Direction.of(correlation, source_scale, *grids)
         back = Direction.of(correlation.transpose(1, 2), target_scale, *grids[::-1])
@@ -78,22 +78,31 @@ class CorrelationMatcher(Matcher):
             _pooled(source_maps), _pooled(target_maps), correlation,
         )  # fmt: skip
 
-    def _correlate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _correlate(
+        self, source: Tensor, target: Tensor, hidden: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Compare every two cells at every relative scale.
+
+        Args:
+            hidden: bool (B, N'), the target cells that correspond to nothing; None for none.
 
         Returns:
             logits (B, N, N') of the correlation; for each source cell the scale (B, N) of its best
             match, target over source; for each target cell the same, source over target.
         """
         temperature = self.log_temperature.clamp(max=5.0).exp()
+        # The images may be exchanged: a scale and its inverse are equally likely.
+        bias = (self.scale_bias + self.scale_bias.flip(0)) / 2
         levels = []
         for number, shift in enumerate(SHIFTS):
             first, count = _window_pairs(shift)
             a = source[:, first : first + count].flatten(3).flatten(1, 2)
             b = target[:, first + shift : first + shift + count].flatten(3).flatten(1, 2)
             a = a * (temperature / count)
-            levels.append(torch.baddbmm(self.scale_bias[number], a.transpose(1, 2), b))
+            levels.append(torch.baddbmm(bias[number], a.transpose(1, 2), b))
         volume = torch.stack(levels, dim=1)
+        if hidden is not None:
+            volume = volume.masked_fill(hidden[:, None, None], -1e4)
         with torch.no_grad():
             scales = 2.0 ** (0.5 * torch.tensor(SHIFTS, device=source.device))
             target_over_source = scales[volume.amax(dim=3).argmax(dim=1)]

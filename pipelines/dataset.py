@@ -1,0 +1,146 @@
+"""A dataset's folder: whose it is before the work, and what is written when the work is done."""
+
+import datetime
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from generators.sources.coco import Skipped
+from generators.sources.index import Index
+from pipelines import card
+from pipelines.generate_config import SPLITS, GenerateConfig
+from segswap.pair import FORMAT
+from segswap.shards import MANIFEST, DatasetError, read_manifest, write_atomically
+
+EXIT_SKIPPED = 3
+
+
+def is_finished(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether OUT already holds this very dataset.
+
+    Raises:
+        ValueError: it holds another one, or something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; expected a folder to write the dataset into")
+    if (out / MANIFEST).exists():
+        _same(read_manifest(out)["config"], settings, out)
+        return True
+    job = out / ".segswap" / "job.json"
+    if job.exists():
+        _same(json.loads(job.read_text()), settings, out)
+    elif out.is_dir() and any(path.name != ".segswap" for path in out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no dataset; choose another folder")
+    return False
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    before, now = dict(_flat(before)), dict(_flat(now))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        differences = "; ".join(
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed
+        )
+        raise DatasetError(
+            f"{out} holds a dataset of another configuration ({differences}); "
+            "use the same flags to finish it, or choose another folder"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by name, those of a group as group.name."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def sweep(out: Path) -> None:
+    """Remove the temporary files of processes that were killed."""
+    for leftover in out.glob(".*.[0-9]*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def finish(
+    config: GenerateConfig, settings: dict[str, Any], records: list[Any], skipped: Skipped
+) -> int:
+    """Write the card, then the manifest; say what was made and what was not."""
+    out, work = Path(config.out), Path(config.out) / ".segswap"
+    broken = {item["image"]: item for record in records for item in record["skipped"]}
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "generator": f"segswap {version('segswap')}",
+        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seed": config.seed,
+        "config": settings,
+        "splits": {split: _split_entry(split, records) for split in SPLITS},
+        "inputs": [
+            _input_entry(Index.load(path))
+            for path in (work / "index", work / "backgrounds")
+            if path.exists()
+        ],
+        "skipped": skipped + [broken[name] for name in sorted(broken)],
+        "rejected": _rejected(records),
+    }
+    sweep(out)
+    card.write(out, manifest)
+    write_atomically(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+    shutil.rmtree(work)
+    made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
+    print(
+        f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
+        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}"
+    )
+    return _status(config.max_skipped, manifest["inputs"], skipped, len(broken))
+
+
+def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
+    shards = [r["shard"] for r in records if r["shard"]["name"].startswith(f"{split}-")]
+    return {"pairs": sum(shard["pairs"] for shard in shards), "shards": shards}
+
+
+def _input_entry(index: Index) -> dict[str, Any]:
+    return {
+        "name": index.dataset,
+        "images": len(index),
+        "segments": len(index.arrays["segments"]),
+        "fingerprint": index.header["fingerprint"],
+        "filtered": index.header["filtered"],
+    }
+
+
+def _rejected(records: list[Any]) -> dict[str, int]:
+    """Rejected draws of all shards by reason, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts.update(record["rejected"])
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _status(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> int:
+    """The exit status; says so where a larger share than the limit could not be used.
+
+    Args:
+        limit: the share of the images, or of the annotations.
+        inputs: the manifest's.
+        skipped: what was left out of the index.
+        broken: how many images of the index could not be used after all.
+    """
+    annotations = sum("annotation" in item for item in skipped)
+    absent = len(skipped) - annotations
+    images = absent + sum(item["images"] for item in inputs)
+    segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
+    status = 0
+    for what, lost, given in (
+        ("images", absent + broken, images),
+        ("annotations", annotations, annotations + segments),
+    ):
+        if lost > limit * given:
+            print(f"{lost} of {given} {what} could not be used; {MANIFEST} lists them")
+            status = EXIT_SKIPPED
+    return status
