@@ -4,9 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from segswap.shards import write_atomically
+from pipelines.croissant import croissant
+from segswap import geometry
+from segswap.images import encode_jpeg
+from segswap.shards import Shard, write_atomically
+
+_EXAMPLES = 4
 
 _READER = """\
 import io, json, tarfile
@@ -37,12 +43,18 @@ and the exact map of every region's points. Made by {generator}.
 
 ## Inputs
 
-| inputs | images | segments |
-|---|---|---|
+| inputs | images | segments | licences of the images |
+|---|---|---|---|
 {inputs}
 
 The source images and backgrounds keep the licences of the images that they were made from; every
 sample names them. {skipped} inputs could not be used; `segswap.json` lists them with the reasons.
+
+## Examples
+
+Source and target of the first pairs:
+
+![source and target of the first pairs](examples.jpg)
 
 ## Content
 
@@ -70,16 +82,27 @@ coordinates and holds for every pixel of the object's mask.
 
 
 def write(out: Path, manifest: dict[str, Any]) -> None:
-    """Write README.md and croissant.json of a dataset."""
+    """Write README.md, its examples.jpg and croissant.json of a dataset."""
+    write_atomically(out / "examples.jpg", _examples(out / _shards(manifest)[0]["name"]))
     write_atomically(out / "README.md", _card(out.resolve().name, manifest).encode())
     write_atomically(
         out / "croissant.json",
-        json.dumps(_croissant(out.resolve().name, manifest), indent=1).encode(),
+        json.dumps(croissant(out.resolve().name, manifest), indent=1).encode(),
     )
 
 
 def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [shard for split in manifest["splits"].values() for shard in split["shards"]]
+
+
+def _examples(shard: Path) -> bytes:
+    """A JPEG of the first pairs of a shard, source and target side by side."""
+    opened = Shard.open(shard)
+    rows = []
+    for pair in map(opened.read, range(min(_EXAMPLES, len(opened.samples)))):
+        sides = [geometry.resize(image, 240, 240) for image in (pair.source, pair.target)]
+        rows.append(np.hstack(sides))
+    return encode_jpeg(np.vstack(rows), 90)
 
 
 def _card(name: str, manifest: dict[str, Any]) -> str:
@@ -104,7 +127,10 @@ def _card(name: str, manifest: dict[str, Any]) -> str:
         f"| {sum(shard['bytes'] for shard in entry['shards'])} |"
         for split, entry in splits.items()
     ]
-    inputs = [f"| {i['name']} | {i['images']} | {i['segments']} |" for i in manifest["inputs"]]
+    inputs = [
+        f"| {i['name']} | {i['images']} | {i['segments']} | {_counted(i['licences'])} |"
+        for i in manifest["inputs"]
+    ]
     text = _TEXT.format(
         name=name, generator=manifest["generator"], splits="\n".join(rows),
         inputs="\n".join(inputs), skipped=len(manifest["skipped"]),
@@ -114,59 +140,5 @@ def _card(name: str, manifest: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{text}"
 
 
-def _croissant(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Croissant 1.0 metadata: the shards with their hashes, and the fields of a sample."""
-    shards = _shards(manifest)
-    files = [
-        {
-            "@type": "cr:FileObject", "@id": shard["name"], "name": shard["name"],
-            "contentUrl": shard["name"], "contentSize": f"{shard['bytes']} B",
-            "encodingFormat": "application/x-tar", "sha256": shard["sha256"],
-        }
-        for shard in shards
-    ]  # fmt: skip
-    members = {
-        "source.jpg": ("image/jpeg", "sc:ImageObject"),
-        "target.jpg": ("image/jpeg", "sc:ImageObject"),
-        "source_mask.png": ("image/png", "sc:ImageObject"),
-        "target_mask.png": ("image/png", "sc:ImageObject"),
-        "json": ("application/json", "sc:Text"),
-    }  # fmt: skip
-    sets, fields = [], []
-    for part, (encoding, kind) in members.items():
-        identity = part.replace(".", "-")
-        sets.append(
-            {
-                "@type": "cr:FileSet", "@id": identity, "name": identity,
-                "containedIn": [{"@id": shard["name"]} for shard in shards],
-                "encodingFormat": encoding, "includes": f"*.{part}",
-            }
-        )  # fmt: skip
-        fields.append(
-            {
-                "@type": "cr:Field", "@id": f"pairs/{identity}", "name": f"pairs/{identity}",
-                "dataType": kind,
-                "source": {"fileSet": {"@id": identity}, "extract": {"fileProperty": "content"}},
-            }
-        )  # fmt: skip
-    return {
-        "@context": {
-            "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
-            "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/",
-            "conformsTo": "dct:conformsTo", "containedIn": "cr:containedIn",
-            "data": {"@id": "cr:data", "@type": "@json"},
-            "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-            "extract": "cr:extract", "field": "cr:field", "fileObject": "cr:fileObject",
-            "fileProperty": "cr:fileProperty", "fileSet": "cr:fileSet", "includes": "cr:includes",
-            "recordSet": "cr:recordSet", "source": "cr:source",
-        },
-        "@type": "sc:Dataset", "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": name, "datePublished": manifest["created"][:10], "version": "1.0.0",
-        "description": "Image pairs that share regions, with masks and exact correspondences.",
-        "license": "The licences of the input images; each sample names its inputs.",
-        "url": "README.md",
-        "distribution": files + sets,
-        "recordSet": [
-            {"@type": "cr:RecordSet", "@id": "pairs", "name": "pairs", "field": fields}
-        ],
-    }  # fmt: skip
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())

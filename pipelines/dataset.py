@@ -111,6 +111,7 @@ def _input_entry(index: Index) -> dict[str, Any]:
         "segments": len(index.arrays["segments"]),
         "fingerprint": index.header["fingerprint"],
         "filtered": index.header["filtered"],
+        "licences": index.header["licences"],
     }
 
 

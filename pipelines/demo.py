@@ -28,9 +28,9 @@ class DemoConfig:
     """Folder for pairs, run and report; an earlier demo in it is replaced."""
     pairs: int = 600
     """Pairs to train on."""
-    val_pairs: int = 60
+    val_pairs: int = 48
     """Held-out pairs, from photographs of their own."""
-    steps: int = 250
+    steps: int = 180
     """Training steps; about a second each on two cores."""
 
 
@@ -51,7 +51,7 @@ def demo(config: DemoConfig) -> int:
         str(pairs), pairs=config.pairs, val_pairs=config.val_pairs, val_share=0.34, shard_pairs=50
     )
     training = TrainConfig(
-        (str(pairs),), str(run), steps=config.steps, every=max(1, config.steps // 5)
+        (str(pairs),), str(run), steps=config.steps, every=max(1, config.steps // 3)
     )
     for job in (lambda: generate(making), lambda: train(training)):
         if status := job():

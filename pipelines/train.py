@@ -260,7 +260,8 @@ def _check_folder(config: TrainConfig, out: Path, identity: dict[str, Any]) -> N
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; expected a folder for the run")
     if not config.resume:
-        if out.is_dir() and any(out.iterdir()):
+        begun = (out / RUN).exists() and not (out / STATE).exists()  # killed before a checkpoint
+        if out.is_dir() and any(out.iterdir()) and not begun:
             has = "a run; --resume goes on with it," if (out / STATE).exists() else "other files;"
             raise ValueError(f"--out {out} holds {has} or choose another folder")
         return

@@ -22,12 +22,18 @@ def reversed_batch(batch: Batch) -> Batch:
     )  # fmt: skip
 
 
-def mask_loss(matches: Matches, batch: Batch, negatives: Matches | None = None) -> Tensor:
+def mask_loss(
+    matches: Matches,
+    batch: Batch,
+    negatives: Matches | None = None,
+    positive_weight: float = 1.0,
+) -> Tensor:
     """Binary cross-entropy of the masks with the soft ground truth, BCE(M_gt, M).
 
     Args:
         negatives: matches of pairs that share nothing; their masks must be 0 everywhere. They are
             part of the same mean.
+        positive_weight: how often a cell counts by its share in the true mask; published is 1.
     """
     total = torch.zeros((), device=batch.source_mask.device)
     sides = (
@@ -39,20 +45,26 @@ def mask_loss(matches: Matches, batch: Batch, negatives: Matches | None = None) 
             empty = getattr(negatives, name)
             logits = torch.cat([logits, empty])
             truth = torch.cat([truth, torch.zeros_like(empty, dtype=truth.dtype)])
-        total = total + F.binary_cross_entropy_with_logits(logits.float(), truth)
+        total = total + _cross_entropy(logits, truth, positive_weight)
     return total
 
 
-def transfer_loss(matches: Matches, batch: Batch) -> Tensor:
+def transfer_loss(matches: Matches, batch: Batch, positive_weight: float = 1.0) -> Tensor:
     """BCE(M_gt^s, M^t at C^{s->t}): the other image's mask, carried over by the predicted
     positions, must give this image's mask too. Gradients reach the mask and the positions.
     """
-    return _transfer(matches, batch) + _transfer(matches.reversed(), reversed_batch(batch))
+    there = _transfer(matches, batch, positive_weight)
+    return there + _transfer(matches.reversed(), reversed_batch(batch), positive_weight)
 
 
-def _transfer(matches: Matches, batch: Batch) -> Tensor:
+def _transfer(matches: Matches, batch: Batch, positive_weight: float) -> Tensor:
     carried = sample(matches.target_logits[:, None].float(), matches.to_target.float())[:, 0]
-    return F.binary_cross_entropy_with_logits(carried, batch.source_mask)
+    return _cross_entropy(carried, batch.source_mask, positive_weight)
+
+
+def _cross_entropy(logits: Tensor, truth: Tensor, positive_weight: float) -> Tensor:
+    weight = torch.tensor(positive_weight, device=logits.device)
+    return F.binary_cross_entropy_with_logits(logits.float(), truth, pos_weight=weight)
 
 
 def correspondence_loss(matches: Matches, batch: Batch) -> Tensor:

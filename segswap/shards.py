@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ _MEMBER = re.compile(
     r"|(source|target)_grid\.npy)"
 )
 _MEMBER_LIMIT = 1 << 30
+Members = dict[str, bytes]  # of one sample: part ("source.jpg", "json", ...) to content
 
 
 class DatasetError(ValueError):
@@ -229,7 +230,7 @@ class Shard:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
         return cls(path, tuple(samples.values()))
 
-    def members(self, position: int) -> dict[str, bytes]:
+    def members(self, position: int) -> Members:
         """The members of the sample at a position in the shard: part to content."""
         if position >= len(self.samples):
             raise DatasetError(f"{self.path} holds {len(self.samples)} pairs, none at {position}")
@@ -240,10 +241,15 @@ class Shard:
                 members[part] = file.read(size)
         return members
 
-    def read(self, position: int) -> Pair:
-        """Decode the sample at a position in the shard."""
+    def read(self, position: int, choose: Callable[[Members], Members] | None = None) -> Pair:
+        """Decode the sample at a position in the shard.
+
+        Args:
+            choose: given the members, returns those to decode; by default all of them.
+        """
+        members = self.members(position)
         try:
-            return decode_pair(self.members(position))
+            return decode_pair(choose(members) if choose else members)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segswap.augment import Warp, photometric, random_spline
 from segswap.pair import Pair
-from segswap.shards import Shard, datasets_with, decode_pair, split_shards
+from segswap.shards import Members, Shard, datasets_with, split_shards
 from segswap.truth import GridTruth, source_truth, target_truth
 
 
@@ -86,20 +86,22 @@ class PairStream(Dataset):
         rng = np.random.default_rng([self.seed, 1, number])
         if self.augment:
             position = int(_order(self.seed, epoch, len(self))[position])
-        members = self._members(position)
-        if self.augment:
-            for side in ("source", "target"):
-                styled = members.pop(f"{side}_styled.jpg", None)
-                if styled is not None and rng.random() < 0.5:
-                    members[f"{side}.jpg"] = styled
-        else:
-            members = {name: data for name, data in members.items() if "styled" not in name}
-        return self._sample(decode_pair(members), rng)
+        shard, place = self._find(position)
+        return self._sample(shard.read(place, lambda members: self._sides(members, rng)), rng)
 
-    def _members(self, position: int) -> dict[str, bytes]:
+    def _find(self, position: int) -> tuple[Shard, int]:
+        """The shard of the epoch's sample at a position, and its place in it."""
         number = bisect.bisect_right(self._ends, position)
         path, pairs = self._shards[number]
-        return _shard(path).members(position - (self._ends[number] - pairs))
+        return _shard(path), position - (self._ends[number] - pairs)
+
+    def _sides(self, members: Members, rng: np.random.Generator) -> Members:
+        """The members to decode: of each side one image, styled with a probability of 0.5."""
+        for side in ("source", "target"):
+            styled = members.pop(f"{side}_styled.jpg", None)
+            if self.augment and styled is not None and rng.random() < 0.5:
+                members[f"{side}.jpg"] = styled
+        return members
 
     def _sample(self, pair: Pair, rng: np.random.Generator) -> Batch:
         source_warp = target_warp = Warp()

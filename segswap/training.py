@@ -199,9 +199,11 @@ class Trainer:
         terms = {}
         if weights["mask"]:
             negatives = self._negatives(source, target)
-            terms["mask"] = losses.mask_loss(matches, batch, negatives)
+            terms["mask"] = losses.mask_loss(
+                matches, batch, negatives, self.matcher.positive_weight
+            )
         if weights["transfer"]:
-            terms["transfer"] = losses.transfer_loss(matches, batch)
+            terms["transfer"] = losses.transfer_loss(matches, batch, self.matcher.positive_weight)
         if weights["corr"]:
             terms["corr"] = losses.correspondence_loss(matches, batch)
         if weights["correlation"] and matches.correlation is not None:

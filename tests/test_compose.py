@@ -119,28 +119,33 @@ def test_forward_then_backward_returns(shapes_pool: Pool, recipe: Recipe) -> Non
             assert np.abs(back - points).max() * pair.width < 1e-6
 
 
-def test_covered_and_outside_pixels_do_not_count() -> None:
-    """A later object hides an earlier one; what leaves the frame is not shared."""
-    half = np.zeros((64, 64), np.uint8)
-    half[16:48, 16:48] = 1
-    moved = geometry.translation(0.5, 0)
-    target = np.zeros((64, 64), np.uint8)
-    target[16:48, 48:] = 1
-    target[30:40, 40:] = 2
-    second = np.zeros_like(half)
-    second[30:40, :24] = 2
-    source = np.where(second > 0, 0, half) + second
+@pytest.mark.parametrize("shift", [0, 26, 36, 40])
+def test_covered_and_outside_pixels_do_not_count(shift: int) -> None:
+    """What one image shows of an object and the other does not is no shared region.
+
+    The second object covers the first in the source, and, moved by `shift` pixels, also in the
+    target; the first one, moved by 32, leaves the frame in part.
+    """
+    shifts = {1: 32, 2: shift}
+    shape = np.zeros((3, 64, 64), bool)
+    shape[1, 16:48, 16:48] = True
+    shape[2, 30:40, :24] = True
+    source, target = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    for label, moved in shifts.items():
+        source[shape[label]] = label
+        target[:, moved:][shape[label][:, : 64 - moved]] = label
     objects = [
-        compose.PairObject(1, moved, None, {}, "paste"),
-        compose.PairObject(2, geometry.translation(40 / 64, 0), None, {}, "paste"),
+        compose.PairObject(label, geometry.translation(moved / 64, 0), None, {}, "paste")
+        for label, moved in shifts.items()
     ]
     in_source, in_target = compose.visible(source, target, objects)
-    expected = np.zeros_like(half)
-    expected[16:48, 16:32] = 1
-    expected[30:40, 16:32] = 0
-    expected[30:40, :24] = 2
-    np.testing.assert_array_equal(in_source, expected)
-    np.testing.assert_array_equal(in_target, target)
+    expected_source, expected_target = np.zeros_like(source), np.zeros_like(target)
+    for label, moved in shifts.items():
+        both = (source[:, : 64 - moved] == label) & (target[:, moved:] == label)
+        expected_source[:, : 64 - moved][both] = label
+        expected_target[:, moved:][both] = label
+    np.testing.assert_array_equal(in_source, expected_source)
+    np.testing.assert_array_equal(in_target, expected_target)
 
 
 @BOTH

@@ -40,7 +40,8 @@ def hashes(dataset: Path) -> dict[str, str]:
 def assert_clean(dataset: Path) -> None:
     """Shards, manifest and card, and nothing else."""
     names = {path.name for path in dataset.iterdir()}
-    assert names == {*hashes(dataset), "segswap.json", "README.md", "croissant.json"}
+    beside = {"segswap.json", "README.md", "examples.jpg", "croissant.json"}
+    assert names == {*hashes(dataset), *beside}
 
 
 def assert_whole_shards(out: Path) -> None:

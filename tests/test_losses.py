@@ -242,3 +242,18 @@ def test_losses_of_half_precision_matches_are_float32_and_finite() -> None:
         value = loss(half, batch)
         assert value.dtype == torch.float32
         assert float(value) == pytest.approx(float(loss(matches, batch)), rel=0.05)
+
+
+def test_positive_weight_counts_cells_by_their_share_in_the_mask() -> None:
+    matches, batch = random_matches(), random_batch()
+    # The loss of the background alone, then of the mask alone: BCE is linear in the truth.
+    logits = (matches.source_logits, matches.target_logits)
+    truths = (batch.source_mask, batch.target_mask)
+    shared = sum(
+        float((t * torch.nn.functional.softplus(-x)).mean())
+        for x, t in zip(logits, truths, strict=True)
+    )
+    rest = float(mask_loss(matches, batch)) - shared
+    weighted = mask_loss(matches, batch, positive_weight=3.0)
+    assert float(weighted) == pytest.approx(rest + 3 * shared, rel=1e-5)
+    assert float(transfer_loss(matches, batch, 3.0)) > float(transfer_loss(matches, batch))

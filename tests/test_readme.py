@@ -1,5 +1,6 @@
 """Every command of the README runs, as it stands but for smaller numbers."""
 
+import json
 import os
 import re
 import shutil
@@ -41,10 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(annotations, place / "instances.json")
     for name in ("photos", "paintings", "my_photos"):
         (place / name).mkdir()
-    for picture in ("astronaut.png", "camera.png", "coffee.png", "chelsea.png", "rocket.jpg",
-                    "coins.png", "ihc.png", "retina.jpg"):  # fmt: skip
-        shutil.copy(images / picture, place / "photos")
-        shutil.copy(images / picture, place / "my_photos")
+    for image in json.loads(annotations.read_text())["images"]:
+        for copy in ("photos", "my_photos"):
+            shutil.copy(images / image["file_name"], place / copy)
     shutil.copy(images / "ihc.png", place / "paintings")
     shutil.copy(images / "motorcycle_left.png", place / "a.jpg")
     shutil.copy(images / "motorcycle_right.png", place / "b.jpg")

@@ -242,6 +242,8 @@ def test_real_annotations(data: Path) -> None:
     assert len(index) == 80
     assert index.header["filtered"]["crowd"] == 8
     assert len(index.arrays["segments"]) + sum(index.header["filtered"].values()) == 739
+    assert sum(index.header["licences"].values()) == 80
+    assert index.header["licences"]["Attribution License"] > 0
 
 
 def test_the_index_on_disk_is_the_same(shapes_index: Index, tmp_path: Path) -> None:
@@ -282,6 +284,7 @@ def test_held_out_images(count: int, share: float) -> None:
         return build(
             dataset="d", root="/", exif=False, proposer="p", categories=(), segments=(),
             images=[(name, 64, 64) for name in names], present=[()] * len(names), filtered={},
+            licences={},
         )  # fmt: skip
 
     names = [f"{number}.jpg" for number in range(count)]
@@ -367,6 +370,8 @@ def test_the_built_in_photographs() -> None:
     assert skipped == []
     assert index.header["filtered"] == {}
     assert len(index) == 12
+    assert sum(index.header["licences"].values()) == 12
+    assert "not stated" not in index.header["licences"]
 
 
 # --- the command line on bad inputs ------------------------------------------------------------

@@ -11,7 +11,7 @@ from made_pairs import PLACEMENT, pasted_pair, write_dataset
 from segswap import geometry, stream
 from segswap.augment import Warp, random_spline
 from segswap.pair import Pair, PairObject
-from segswap.shards import DatasetError
+from segswap.shards import DatasetError, Shard
 from segswap.stream import Batch, PairStream, batches
 from segswap.truth import GridTruth, source_truth, target_truth
 
@@ -189,13 +189,13 @@ def same(first: Batch, second: Batch) -> bool:
 def order(items: PairStream, monkeypatch: pytest.MonkeyPatch, numbers: range) -> list[int]:
     """Positions in the split of a run's samples."""
     seen: list[int] = []
-    original = PairStream._members
+    original = PairStream._find
 
-    def noted(self: PairStream, position: int) -> dict[str, bytes]:
+    def noted(self: PairStream, position: int) -> tuple[Shard, int]:
         seen.append(position)
         return original(self, position)
 
-    monkeypatch.setattr(PairStream, "_members", noted)
+    monkeypatch.setattr(PairStream, "_find", noted)
     for number in numbers:
         items[number]
     return seen
@@ -271,6 +271,17 @@ def test_sides_exchange_their_roles_half_the_time(dataset: str, no_photometry: N
     items = [stream_of(dataset)[number] for number in range(40)]
     exchanged = np.mean([float(i.source_mask.sum()) < float(i.target_mask.sum()) for i in items])
     assert 0.25 < exchanged < 0.75
+
+
+def test_both_sides_are_mirrored_alike(dataset: str) -> None:
+    # A mirrored copy is another object: the map between the two sides keeps its sense of turning.
+    for number in range(12):
+        item = stream_of(dataset)[number]
+        valid = item.source_valid.numpy()
+        start = geometry.cell_centres(CELLS, CELLS)[valid]
+        end = item.to_target.numpy()[valid]
+        linear = np.linalg.lstsq(start - start.mean(0), end - end.mean(0), rcond=None)[0]
+        assert np.linalg.det(linear) > 0.1
 
 
 def test_batch_shapes_and_types(dataset: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from generators.sources.index import UNKNOWN, Index, Segment, build
+from generators.sources.index import NOT_STATED, UNKNOWN, Index, Segment, build
 from segswap.images import ImageError, read_size
 
 Skipped = list[dict[str, Any]]
@@ -75,6 +75,7 @@ def coco_index(
         dataset=annotations.stem, root=str(images.resolve()), exif=False, proposer="coco",
         categories=[category["name"] for category in content["categories"]],
         images=usable, present=present, segments=segments, filtered=dict(filtered),
+        licences=_licences(content, positions),
     )  # fmt: skip
     return index, skipped
 
@@ -125,6 +126,21 @@ def _images(
         positions[image["id"]] = len(usable)
         usable.append((name, width, height))
     return usable, positions
+
+
+def _licences(content: dict[str, Any], positions: dict[int | str, int]) -> dict[str, int]:
+    """How many of the usable images carry each licence, the most frequent first."""
+    names = {
+        str(entry.get("id")): str(entry.get("name"))
+        for entry in content.get("licenses", ())
+        if isinstance(entry, dict)
+    }
+    count = Counter(
+        names.get(str(image.get("license")), NOT_STATED)
+        for image in content["images"]
+        if image["id"] in positions
+    )
+    return dict(count.most_common())
 
 
 def encode_segmentation(segmentation: Any, width: int, height: int) -> tuple[bytes, int]:

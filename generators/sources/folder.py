@@ -7,7 +7,7 @@ from pathlib import Path
 from generators.segments import PROPOSERS
 from generators.segments.proposer import object_like
 from generators.sources.coco import Skipped, encode_mask
-from generators.sources.index import UNKNOWN, Index, Segment, build
+from generators.sources.index import NOT_STATED, UNKNOWN, Index, Segment, build
 from segswap.images import ImageError, image_files, read_image
 
 # What one image gives: its name, width and height, and the masks of its segments as run lengths;
@@ -65,6 +65,6 @@ def folder_index(
     index = build(
         dataset=folder.resolve().name, root=str(folder.resolve()), exif=True,
         proposer=proposer or "none", categories=(), images=images, present=[()] * len(images),
-        segments=segments, filtered={},
+        segments=segments, filtered={}, licences={NOT_STATED: len(images)},
     )  # fmt: skip
     return index, skipped

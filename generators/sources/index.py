@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 UNKNOWN = -1  # the category of a segment that has none
+NOT_STATED = "not stated"  # the licence of an image that names none
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Index:
 
     Attributes:
         header: dataset (its name), root (the images' folder), exif (turn images upright),
-            proposer, categories (names), fingerprint, filtered (count by reason).
+            proposer, categories (names), fingerprint, filtered (count by reason), licences
+            (count of images by the licence's name).
         arrays: sizes (N, 2) width and height; names and name_ends, blobs of UTF-8 text;
             present and present_ends, the categories that each image shows;
             segments (M, 3) image, category, annotation, in the order of the images;
@@ -118,6 +120,7 @@ def build(
     present: Sequence[Iterable[int]],
     segments: Iterable[Segment],
     filtered: dict[str, int],
+    licences: dict[str, int],
 ) -> Index:
     """An index in memory from its parts; images are (name, width, height)."""
     ordered = sorted(segments, key=lambda segment: (segment.image, segment.annotation))
@@ -140,7 +143,8 @@ def build(
         digest.update(arrays[name].tobytes())
     header = {
         "dataset": dataset, "root": root, "exif": exif, "proposer": proposer,
-        "categories": list(categories), "filtered": filtered, "fingerprint": digest.hexdigest(),
+        "categories": list(categories), "filtered": filtered, "licences": licences,
+        "fingerprint": digest.hexdigest(),
     }  # fmt: skip
     return Index(header, arrays)
 

@@ -58,12 +58,14 @@ class Matcher(nn.Module):
         name: what --matcher calls it.
         stride: pixels of the image a cell, in both directions.
         hide: probability that a training step hides the target's cells outside the shared region.
+        positive_weight: of the shared region's cells in the mask losses.
         size, match_size, lr: image side in training, image side afterwards, and learning rate, when
             the user names none.
     """
 
     name: ClassVar[str]
     hide: ClassVar[float] = 0.0
+    positive_weight: ClassVar[float] = 1.0
     size: ClassVar[int]
     match_size: ClassVar[int]
     lr: ClassVar[float]

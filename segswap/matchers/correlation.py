@@ -28,6 +28,9 @@ class CorrelationMatcher(Matcher):
     """Correlation of adapted gradient descriptors at all relative scales, with local consensus."""
 
     name: ClassVar[str] = "correlation"
+    # Few cells are shared, fewer still among the negatives: unweighted, a mask cut at 0.5 is
+    # much too small.
+    positive_weight: ClassVar[float] = 3.0
     size: ClassVar[int] = 240
     match_size: ClassVar[int] = 320
     lr: ClassVar[float] = 2e-3
