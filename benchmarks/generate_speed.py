@@ -3,8 +3,8 @@
     python benchmarks/generate_speed.py --annotations COCO.json --images FOLDER
 
 One object a pair, Poisson blending, 480 px, no style, for both. The published one ends with loose
-files, this one with a synced and hashed shard. Also prints how far either one's recorded map
-misses the pixels (see position_error.py), since a fast wrong pair is worth nothing.
+files, this one with encoded members, or with a synced and hashed shard. Also prints how far either
+one's recorded map misses the pixels (see position_error.py): a fast wrong pair is worth nothing.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from generators.compose import ONE_OBJECT, TWO_OBJECTS, Look, Recipe, RejectedDr
 from generators.sources.coco import coco_index
 from generators.sources.index import Pool
 from segswap.pair import Pair
-from segswap.shards import write_shard
+from segswap.shards import encode_pair, write_shard
 
 AREA = (0.015, 0.5)
 
@@ -96,13 +96,18 @@ def main() -> None:
             for number, pair in enumerate(theirs(coco, first, count), first):
                 published.save(pair, folder, number)
 
+        def encoded(first: int) -> None:
+            for pair in ours(pool, ONE_OBJECT, first, count):
+                encode_pair(pair)
+
         def shard(recipe: Recipe, first: int) -> None:
             write_shard(folder / "train-000000.tar", ours(pool, recipe, first, count))
 
         jobs: dict[str, Callable[[int], None]] = {
             "published procedure": loose,
-            "segswap, one object": lambda first: shard(ONE_OBJECT, first),
-            "segswap, two objects": lambda first: shard(TWO_OBJECTS, first),
+            "segswap, encoded": encoded,
+            "segswap, shard": lambda first: shard(ONE_OBJECT, first),
+            "segswap, two objects, shard": lambda first: shard(TWO_OBJECTS, first),
         }
         times: dict[str, list[float]] = {what: [] for what in jobs}
         for job in jobs.values():  # warm-up

@@ -43,8 +43,11 @@ def _truth(
     labels: NDArray[np.uint8], matrices: dict[int, NDArray],
     rows: int, columns: int, own: Warp, other: Warp,
 ) -> GridTruth:  # fmt: skip
-    # Each cell looks up its mask at a lattice of points, so that its mean is an area.
+    # Each cell looks up its mask at a lattice of points, so that its mean is an area: every pixel,
+    # but for splines, which are slow to evaluate, no more than 6 x 6 points a cell.
     fine = max(1, -(-labels.shape[0] // rows))
+    if own.spline is not None:
+        fine = min(fine, 6)
     points = own.to_original(geometry.cell_centres(rows * fine, columns * fine))
     shown = _look_up(labels, points) > 0
     mask = shown.reshape(rows, fine, columns, fine).mean(axis=(1, 3), dtype=np.float32)
