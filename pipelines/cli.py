@@ -45,9 +45,14 @@ def parse(config_type: type[Config], arguments: Sequence[str]) -> Config:
             del given[position : position + (1 if equals else 2)]
     read = [flag for path in files for flag in flags_from_yaml(Path(path))]
     # A file's flags come last and are passed over where the command line has them too.
-    own = {argument.partition("=")[0].replace("--no-", "--") for argument in given}
-    extra = [part for flag in read if flag[0].replace("--no-", "--") not in own for part in flag]
+    own = {_positive(argument.partition("=")[0]) for argument in given}
+    extra = [part for flag in read if _positive(flag[0]) not in own for part in flag]
     return tyro.cli(config_type, args=[*given, *extra])
+
+
+def _positive(flag: str) -> str:
+    """A flag's one name: long-name and long_name are the same, and so are a switch's two."""
+    return flag.replace("_", "-").replace("--no-", "--")
 
 
 def flags_from_yaml(path: Path) -> list[list[str]]:

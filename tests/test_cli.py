@@ -76,7 +76,6 @@ def test_flags_win_over_the_file(tmp_path: Path, flags: list[str], first: bool) 
     assert config.kind == "b"
 
 
-@pytest.mark.xfail(strict=True, reason="--long_name and --long-name are not seen to be the same")
 def test_flags_with_underscores_win_over_the_file(tmp_path: Path) -> None:
     assert parse(tmp_path, ["--long_name", "1"], YAML).long_name == 1
 
