@@ -415,9 +415,9 @@ def test_negatives_are_other_samples_targets(
     counts = []
     original = losses.mask_loss
 
-    def noted(matches: Any, batch: Any, negatives: Any) -> Tensor:
+    def noted(matches: Any, batch: Any, negatives: Any, weight: float) -> Tensor:
         counts.append(0 if negatives is None else len(negatives.source_logits))
-        return original(matches, batch, negatives)
+        return original(matches, batch, negatives, weight)
 
     monkeypatch.setattr(losses, "mask_loss", noted)
     for number, (batch, negatives) in enumerate(((3, 2), (2, 5), (2, 0), (1, 1))):
