@@ -17,10 +17,16 @@ def ray_workers(workers: int) -> Iterator[None]:
     import ray  # it takes a second, and an inline run has no use for it
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False,
-        logging_level=logging.WARNING, object_store_memory=200 * 2**20,
-    )  # fmt: skip
+    try:
+        ray.init(
+            address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False,
+            logging_level=logging.WARNING, object_store_memory=200 * 2**20,
+        )  # fmt: skip
+    except Exception as error:  # Ray raises many kinds, among them when it is not up in 30 s
+        ray.shutdown()
+        raise RuntimeError(
+            f"Ray did not start ({error}); run again when the machine is less busy, or use --inline"
+        ) from error
     try:
         yield
     finally:
@@ -66,6 +72,11 @@ def run_on_ray(
                 yield ray.get(reference)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
+            except ray.exceptions.RayError as error:
+                raise RuntimeError(
+                    f"a worker was lost four times ({error}); what is finished is kept, run again "
+                    "to go on"
+                ) from error
 
 
 def limit_threads() -> None:

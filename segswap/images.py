@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 # No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
@@ -74,13 +74,34 @@ def read_image(
     name = name or ("image bytes" if isinstance(source, bytes) else str(source))
     try:
         with _open(source, name) as image:
-            if exif:
-                image = ImageOps.exif_transpose(image)
-            return to_rgb(image)
+            turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if image.format == "JPEG" and image.mode == "RGB" and not turned:
+                pixels = _decode_jpeg(source if isinstance(source, bytes) else _content(source))
+                if pixels is not None:
+                    return pixels
+            return to_rgb(ImageOps.exif_transpose(image) if turned else image)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
         raise ImageError(name, f"cannot be decoded ({error})") from error
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+    """The common case, faster than through Pillow and with the same result: a whole RGB JPEG.
+
+    None where OpenCV gives up, or where the end is missing, which it would not tell.
+    """
+    if data.rstrip(b"\0")[-2:] != b"\xff\xd9":
+        return None
+    pixels = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    )
+    return None if pixels is None or pixels.ndim != 3 else pixels.astype(np.uint8, copy=False)
 
 
 def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:

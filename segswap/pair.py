@@ -75,9 +75,10 @@ class Pair:
                 raise ValueError(
                     f"pair {self.index}: {name} is {mask.dtype} {mask.shape}, expected uint8 {size}"
                 )
-            unknown = set(np.flatnonzero(np.bincount(mask.ravel()))) - {0, *labels}
-            if unknown:
-                found = sorted(map(int, unknown))
+            known = np.zeros(256, bool)
+            known[[0, *labels]] = True
+            if not known.take(mask).all():
+                found = sorted(set(np.unique(mask).tolist()) - {0, *labels})
                 raise ValueError(f"pair {self.index}: {name} holds labels {found} of no object")
         for item in self.objects:
             m = item.target_from_source

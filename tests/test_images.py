@@ -199,3 +199,9 @@ def test_folders_without_images(tmp_path: Path) -> None:
         image_files(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
         image_files(tmp_path / "none")
+
+
+def test_a_plain_jpeg_is_what_pillow_makes_of_it(data: Path) -> None:
+    for path in sorted((data / "coco_mini" / "val2017").glob("*.jpg"))[:20]:
+        with Image.open(path) as image:
+            assert np.array_equal(read_image(path, exif=False), np.array(image.convert("RGB")))
