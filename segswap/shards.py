@@ -125,7 +125,7 @@ def encode_pair(pair: Pair) -> dict[str, bytes]:
         "styles": pair.styles,
         "rng": list(pair.rng),
     }
-    members[f"{key}.json"] = json.dumps(record, indent=1).encode()
+    members[f"{key}.json"] = json.dumps(record).encode()
     return members
 
 
