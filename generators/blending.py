@@ -49,18 +49,19 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
     """
     if not mask.any():
         return background.copy()
-    patch = _patch(mask)
+    patch = patch_around(mask)
     inside = _crop(mask.view(np.uint8), patch).astype(np.float32)
-    neighbours = _sum_around(inside)
+    neighbours, inside = (cv2.merge([plane] * 3) for plane in (_sum_around(inside), inside))
     # What is solved for is the change of the background: zero on the patch's edge, so that no
     # boundary term is left.
-    divergence = np.empty((3, patch.rows, patch.columns), np.float32)
-    planes = zip(cv2.split(_crop(pixels, patch)), cv2.split(_crop(background, patch)), strict=True)
-    for channel, (new, old) in enumerate(planes):
-        excess = cv2.subtract(new, old, dtype=cv2.CV_32F) * inside
-        # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
-        divergence[channel] = (_sum_around(excess) - excess * neighbours) * inside
-    change = cv2.merge(list(solve_poisson(divergence)))
+    excess = cv2.subtract(_crop(pixels, patch), _crop(background, patch), dtype=cv2.CV_32F)
+    excess *= inside
+    # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
+    divergence = _sum_around(excess)
+    excess *= neighbours
+    divergence -= excess
+    divergence *= inside
+    change = solve_poisson(divergence)
     top, left = max(patch.top, 0), max(patch.left, 0)
     result = background.copy()
     part = result[top : patch.top + patch.rows, left : patch.left + patch.columns]
@@ -70,9 +71,9 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
     return result
 
 
-def _sum_around(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sum_around(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The sum of every pixel's four neighbours; beyond the frame the nearest pixel is repeated."""
-    return cv2.filter2D(plane, -1, _CROSS, borderType=cv2.BORDER_REPLICATE)
+    return cv2.filter2D(image, -1, _CROSS, borderType=cv2.BORDER_REPLICATE)
 
 
 BLENDS: dict[str, Blend] = {"poisson": poisson, "feather": feather, "paste": paste}
@@ -85,16 +86,16 @@ def solve_poisson(divergence: NDArray[np.float32]) -> NDArray[np.float32]:
     negative of the one before it.
 
     Args:
-        divergence: float32 (C, H, W); fastest where H and W have small prime factors.
+        divergence: float32 (H, W, C); fastest where H and W have small prime factors.
 
     Returns:
-        u, float32 (C, H, W): its five-point Laplacian is the divergence.
+        u, float32 (H, W, C): its five-point Laplacian is the divergence.
     """
-    rows, columns = divergence.shape[1:]
+    rows, columns = divergence.shape[:2]
     # The sine transform's basis functions are the Laplacian's eigenvectors.
-    spectrum = fft.dstn(divergence, type=2, axes=(1, 2))
-    spectrum /= _eigenvalues(rows)[:, None] + _eigenvalues(columns)
-    return fft.idstn(spectrum, type=2, axes=(1, 2), overwrite_x=True)
+    spectrum = fft.dstn(divergence, type=2, axes=(0, 1))
+    spectrum /= (_eigenvalues(rows)[:, None] + _eigenvalues(columns))[..., None]
+    return fft.idstn(spectrum, type=2, axes=(0, 1), overwrite_x=True)
 
 
 def _eigenvalues(length: int) -> NDArray[np.float32]:
@@ -123,7 +124,7 @@ def _box(mask: Mask) -> Patch:
     return Patch(top, left, rows, columns)
 
 
-def _patch(mask: Mask) -> Patch:
+def patch_around(mask: Mask) -> Patch:
     """The rectangle to solve on: the mask's box, a margin, and padding to a size whose sine
     transform is fast.
     """

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -108,7 +110,7 @@ def generate_pair(
     segments = _draw_segments(pool, recipe, rng)
     behind = _draw_background(pool, segments, rng)
     masks = [_dilated(pool.index.mask(segment), recipe.dilation) for segment in segments]
-    if np.any(np.sum(masks, axis=0) > 1):
+    if any(np.any(a & b) for a, b in combinations(masks, 2)):
         raise RejectedDraw("segments overlap")
     part = _tight(masks) if rng.uniform() < recipe.crop else np.s_[:, :]
     masks = [mask[part] for mask in masks]
@@ -188,10 +190,9 @@ def _place(
         },
         blend=names[rng.choice(len(names), p=weights / weights.sum())],
     )
-    soft = mask.view(np.uint8) * np.uint8(255)
     windows = [_spanned(geometry.transform(m, points), size) for m in (np.eye(3), matrix)]
     copied, pasted = (
-        geometry.warp(soft, m, size, size, constant=0, window=window) >= 128
+        geometry.warp_labels(mask.view(np.uint8), m, size, size, window=window).view(bool)
         for m, window in zip((np.eye(3), matrix), windows, strict=True)
     )
     return _Placed(description, copied, pasted, windows[1])
@@ -213,10 +214,8 @@ def _boxes(objects: int, size: int, rng: np.random.Generator) -> list[Box]:
 
 def _labelled(masks: list[Mask]) -> Image:
     """A label map of masks, 1 for the first; later ones cover earlier ones."""
-    labels = np.zeros(masks[0].shape, np.uint8)
-    for label, mask in enumerate(masks, 1):
-        labels[mask] = label
-    return labels
+    labels = (mask.view(np.uint8) * np.uint8(label) for label, mask in enumerate(masks, 1))
+    return reduce(np.maximum, labels)
 
 
 def visible(
@@ -238,8 +237,9 @@ def visible(
                 window = geometry.window_of(here)
                 shown = there.view(np.uint8)
                 here &= geometry.warp_labels(shown, carry, width, height, window=window) > 0
-        source[in_source] = item.label
-        target[in_target] = item.label
+        # An object's pixels are its own, so that nothing is added twice.
+        source += in_source.view(np.uint8) * np.uint8(item.label)
+        target += in_target.view(np.uint8) * np.uint8(item.label)
     return source, target
 
 
@@ -281,18 +281,18 @@ def _load(index: Index, image: int) -> Image:
 
 
 def _dilated(mask: Mask, margin: int) -> Mask:
-    """The mask grown by a margin in pixels, in all directions alike."""
+    """The mask grown by a margin in pixels, one pixel's step to the sides at a time."""
     left, top, right, bottom = geometry.window_of(mask)
     part = np.s_[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
     grown = np.zeros_like(mask)
-    away = cv2.distanceTransform(1 - mask[part].view(np.uint8), cv2.DIST_L2, 5)
+    away = cv2.distanceTransform(1 - mask[part].view(np.uint8), cv2.DIST_L1, 3)
     grown[part] = away <= margin
     return grown
 
 
 def _tight(masks: list[Mask]) -> tuple[slice, slice]:
     """The part of the image without what lies beyond the objects on the side nearest to them."""
-    left, top, right, bottom = geometry.window_of(np.any(masks, axis=0))
+    left, top, right, bottom = geometry.window_of(np.logical_or.reduce(masks))
     height, width = masks[0].shape
     # Distances relative to the image, since it is squashed to a square.
     sides = [
@@ -310,11 +310,12 @@ def _check(
     """Reject pairs that show too little in common, or whose objects touch on the stride's grid."""
     cells = max(1, round(source_mask.shape[0] / STRIDE))
     for mask in (source_mask, target_mask):
+        # Shares of a cell, 255 for all of it.
         shares = [
-            geometry.cell_means((mask == item.label).astype(np.float32), cells, cells)
+            geometry.cell_means(cv2.compare(mask, item.label, cv2.CMP_EQ), cells, cells)
             for item in objects
         ]
-        if np.sum(np.sum(shares, axis=0) > 0.5) < recipe.min_share * cells * cells:
+        if np.sum(np.sum(shares, axis=0) > 127) < recipe.min_share * cells * cells:
             raise RejectedDraw("shared region too small")
         if not all(share.any() for share in shares):
             raise RejectedDraw("an object is hidden")

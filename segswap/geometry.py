@@ -24,7 +24,7 @@ def cell_centres(rows: int, columns: int) -> Array:
 
 def scaling(x: float, y: float) -> Array:
     """3x3 matrix that multiplies x and y."""
-    return np.diag([x, y, 1.0])
+    return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def translation(x: float, y: float) -> Array:
@@ -53,7 +53,7 @@ def inside(points: ArrayLike) -> NDArray[np.bool_]:
 
 def pixels_from_normalised(width: int, height: int) -> Array:
     """3x3 matrix from normalised coordinates to OpenCV's pixels (centre of pixel j at j)."""
-    return translation(-0.5, -0.5) @ scaling(width, height)
+    return np.array([[width, 0.0, -0.5], [0.0, height, -0.5], [0.0, 0.0, 1.0]])
 
 
 def sample(image: NDArray, points: ArrayLike, interpolation: int = cv2.INTER_LINEAR) -> NDArray:
@@ -169,7 +169,8 @@ def _smoothed(image: NDArray, steps: Sequence[float] | Array) -> NDArray:
     sigma = [0.5 * np.sqrt(max(1 / step**2 - 1, 0.0)) for step in steps]
     if max(sigma) <= 0.3:
         return image
+    width, height = (2 * round(3 * s) + 1 for s in sigma)
     return cv2.GaussianBlur(
-        image, (0, 0), max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3),
+        image, (width, height), max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3),
         borderType=cv2.BORDER_REPLICATE,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: missing, not an image, a side under 32 px, or over 100 megapixels.
     """
-    with _open(path, str(path)) as image:
+    with _file(path, str(path)) as file, _open(file, str(path)) as image:
         return image.size
 
 
@@ -73,10 +74,11 @@ def read_image(
     """
     name = name or ("image bytes" if isinstance(source, bytes) else str(source))
     try:
-        with _open(source, name) as image:
+        with _file(source, name) as file, _open(file, name) as image:
             turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             if image.format == "JPEG" and image.mode == "RGB" and not turned:
-                pixels = _decode_jpeg(source if isinstance(source, bytes) else _content(source))
+                file.seek(0)
+                pixels = _decode_jpeg(file.read())
                 if pixels is not None:
                     return pixels
             return to_rgb(ImageOps.exif_transpose(image) if turned else image)
@@ -86,9 +88,13 @@ def read_image(
         raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def _file(source: str | os.PathLike[str] | bytes, name: str) -> BinaryIO:
+    try:
+        return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+    except FileNotFoundError as error:
+        raise ImageError(name, "missing") from error
+    except IsADirectoryError as error:
+        raise ImageError(name, "is a folder, not an image") from error
 
 
 def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
@@ -111,7 +117,7 @@ def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:
         ImageError: of another kind, broken, a side under 32 px, or over 100 megapixels.
     """
     try:
-        with _open(data, name) as image:
+        with _open(io.BytesIO(data), name) as image:
             if image.mode != "L":
                 raise ImageError(name, f"not an 8-bit greyscale image but {image.mode}")
             return np.array(image)
@@ -121,14 +127,10 @@ def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:
         raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
-def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    """The image of an open file, its header read and its size checked."""
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = Image.open(file, formats=_FORMATS)
-    except FileNotFoundError as error:
-        raise ImageError(name, "missing") from error
-    except IsADirectoryError as error:
-        raise ImageError(name, "is a folder, not an image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(name, f"over {MAX_PIXELS // 10**6} megapixels") from error
     except Exception as error:  # as above

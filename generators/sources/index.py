@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
@@ -90,7 +91,8 @@ class Index:
     def mask(self, segment: Segment) -> NDArray[np.bool_]:
         """A segment's mask at its image's own size: bool (H, W)."""
         width, height = self.image_size(segment.image)
-        return rle.decode({"size": [height, width], "counts": segment.counts}).astype(bool)
+        columns = rle.decode({"size": [height, width], "counts": segment.counts}).T
+        return cv2.transpose(columns).view(bool)  # in C order, which OpenCV needs not copy
 
     def save(self, folder: Path) -> None:
         """Write the index into a new folder."""
