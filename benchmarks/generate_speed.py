@@ -44,8 +44,7 @@ class Segswap:
     def __init__(self, annotations: Path, images: Path) -> None:
         settle()
         index, _ = coco_index(annotations, images, *AREA)
-        everything = np.arange(len(index))
-        self.pool = Pool.of(index, everything, index, everything)
+        self.pool = Pool.whole(index)
 
     def pairs(self, recipe: Recipe, first: int, count: int) -> Iterator[Pair]:
         """Accepted pairs, as segswap-generate draws them."""

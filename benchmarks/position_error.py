@@ -2,15 +2,9 @@
 
     python benchmarks/position_error.py DATASET
 
-Reads the shards with tarfile and Pillow and shares no code with the generator. For every object
-the source is carried into the target by the recorded map; whatever affine motion then still
-separates the two pictures inside the object is the map's error. It is found by Gauss-Newton on the
-colours (Lucas and Kanade 1981; Baker and Matthews 2004), after smoothing against JPEG's noise and
-after taking off the local mean, which Poisson blending changes.
-
-A region without texture cannot be registered by anyone. The residual's noise and the texture give
-the standard error of the found motion; regions where it is above 0.1 px are counted and left out.
-It does not depend on how large the found motion is.
+Reads the shards with tarfile and Pillow, and registers source and target of every object along its
+recorded map (segswap/registration.py): nothing of the generator takes part. Objects that nobody
+could register, for want of texture, are counted and left out.
 """
 
 import io
@@ -19,37 +13,13 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float64]
-# In target pixels, or in source pixels where the map enlarges.
-SMOOTH = 0.7  # of both pictures, against noise
-LOCAL = 3.0  # the scale of the local mean
-RIM = 4.0  # left out at the mask's rim, where object and background mix
-MAX_STANDARD_ERROR = 0.1  # target pixels, at the pixel of the object where it is largest
-# Pixels and channels are not independent: noise of a patch of 4 pi sigma^2 counts once.
-CORRELATION = 4 * np.pi * SMOOTH**2 * 3
-
-
-class Found(NamedTuple):
-    """The registration of one object.
-
-    All in target pixels.
-
-    Attributes:
-        errors: displacement at 200 pixels of the mask: (200,).
-        worst: the largest displacement in the mask.
-        standard_error: of the displacement, where it is largest.
-    """
-
-    errors: Array
-    worst: float
-    standard_error: float
+from segswap.registration import Found, certain, register
 
 
 def samples(dataset: Path) -> Iterator[tuple[dict[str, Any], dict[str, NDArray]]]:
@@ -72,130 +42,6 @@ def samples(dataset: Path) -> Iterator[tuple[dict[str, Any], dict[str, NDArray]]
             )
 
 
-def register(images: dict[str, NDArray], label: int, matrix: Array) -> Found | None:
-    """Register one object's pixels along its recorded map; None where too few are left.
-
-    Args:
-        images: of `samples`.
-        label: the object's.
-        matrix: its target_from_source, (3, 3), normalised coordinates.
-    """
-    height, width = images["target_mask"].shape
-    mask = (images["target_mask"] == label).astype(np.uint8)
-    zoom = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))  # source and target are of one size
-    scale = max(zoom, 1.0)
-    region = cv2.erode(mask, np.ones((2 * round(RIM * scale) + 1,) * 2, np.uint8), borderValue=0)
-    if region.sum() < 200:
-        return None
-    left, top, columns, rows = cv2.boundingRect(region)
-    margin = int(3 * LOCAL * scale)
-    part = np.s_[
-        max(top - margin, 0) : top + rows + margin, max(left - margin, 0) : left + columns + margin
-    ]
-    y, x = (np.arange(size)[extent] for size, extent in zip((height, width), part, strict=True))
-    grid = np.stack(np.meshgrid(x, y), axis=-1)  # the part's pixels in the target: (h, w, 2)
-    inner = region[part] > 0
-    target = detail(images["target"][part], inner, scale)
-    centre, extent = grid[inner].mean(axis=0), np.maximum(grid[inner].std(axis=0), 1)
-    # At most 15,000 pixels: neighbours tell hardly more than each other.
-    every = 1 + len(grid[inner]) // 15_000
-    pixels = np.flatnonzero(inner)[::every]
-    basis = affine_basis((grid[inner][::every] - centre) / extent)
-    source = images["source"].astype(np.float32)
-    if zoom < 1:
-        source = cv2.GaussianBlur(source, (0, 0), max(0.5 * np.sqrt(1 / zoom**2 - 1), 0.1))
-    # target pixels from normalised target coordinates, and the found motion before them
-    to_pixels = np.array([[width, 0, -0.5], [0, height, -0.5], [0, 0, 1.0]])
-    correction = np.eye(3)
-    for _ in range(8):
-        carried = carry(source, correction @ to_pixels @ matrix, grid)
-        step, covariance = gauss_newton(detail(carried, inner, scale), target, pixels, basis)
-        correction = as_matrix(step, centre, extent) @ correction
-        if np.abs(step).max() < 1e-3:
-            break
-    covariance *= max(CORRELATION * scale**2 / every, 3)
-    places = np.argwhere(mask)[:, ::-1]
-    chosen = places[np.linspace(0, len(places) - 1, 200).round().astype(int)]
-    # An affine displacement, and its variance, are largest at a corner of the hull.
-    corners = cv2.convexHull(places.astype(np.int32))[:, 0]
-    spread = np.einsum("nb,cd->ncbd", affine_basis((corners - centre) / extent), np.eye(2))
-    spread = spread.reshape(-1, 2, 6)
-    variance = np.einsum("nij,jk,nik->n", spread, covariance, spread).max()
-    errors = [displacement(correction, points) for points in (chosen, corners)]
-    return Found(errors[0], float(errors[1].max()), float(np.sqrt(variance)))
-
-
-def displacement(matrix: Array, points: NDArray) -> Array:
-    """How far an affine map moves points (N, 2): (N,)."""
-    return np.linalg.norm(points @ matrix[:2, :2].T + matrix[:2, 2] - points, axis=1)
-
-
-def carry(source: NDArray, pixels_from_source: Array, grid: NDArray) -> NDArray:
-    """The source at the target's pixels: float32 (h, w, 3).
-
-    Args:
-        source: (H, W, 3).
-        pixels_from_source: target pixels from normalised source coordinates, (3, 3).
-        grid: target pixels (h, w, 2), x then y.
-    """
-    rows, columns = source.shape[:2]
-    homogeneous = np.concatenate([grid, np.ones((*grid.shape[:2], 1))], axis=-1)
-    place = homogeneous @ np.linalg.inv(pixels_from_source).T
-    place = (place[..., :2] / place[..., 2:] * (columns, rows) - 0.5).astype(np.float32)
-    return cv2.remap(
-        source, place[..., 0], place[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-
-
-def detail(image: NDArray, inner: NDArray, scale: float) -> NDArray:
-    """The image smoothed, less its local mean inside the region: float32 (h, w, 3)."""
-    weight = inner.astype(np.float32)
-    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), SMOOTH * scale)
-    total = cv2.GaussianBlur(smooth * weight[..., None], (0, 0), LOCAL * scale)
-    share = cv2.GaussianBlur(weight, (0, 0), LOCAL * scale)
-    return smooth - total / np.maximum(share, 1e-3)[..., None]
-
-
-def affine_basis(points: Array) -> Array:
-    """1, x and y of points (N, 2): (N, 3)."""
-    return np.column_stack([np.ones(len(points)), points])
-
-
-def as_matrix(motion: Array, centre: Array, extent: Array) -> Array:
-    """p + affine_basis((p - centre) / extent) @ motion as a (3, 3) matrix."""
-    linear = motion[1:].T / extent
-    matrix = np.eye(3)
-    matrix[:2, :2] += linear
-    matrix[:2, 2] = motion[0] - linear @ centre
-    return matrix
-
-
-def gauss_newton(
-    carried: NDArray, target: NDArray, pixels: NDArray, basis: Array
-) -> tuple[Array, Array]:
-    """The motion (3, 2) that carries the first picture onto the second, to first order.
-
-    Returns the motion and the covariance of its six numbers, (6, 6), for independent pixels.
-    """
-    kernel = np.array([[-0.25, 0, 0.25]])
-    slopes = [cv2.filter2D(target + carried, -1, k) for k in (kernel, kernel.T)]
-    here, there, *slopes = (
-        image.reshape(-1, 3)[pixels].astype(np.float64) for image in (carried, target, *slopes)
-    )
-    gradient = np.stack(slopes, axis=-1)  # (N, 3 channels, 2)
-    # Unknowns: motion of x and y by each basis function, and the pictures' relative contrast.
-    jacobian = np.einsum("nb,ncd->ncbd", basis, gradient).reshape(len(basis), 3, 6)
-    jacobian = np.concatenate([jacobian, -here[..., None]], axis=-1).reshape(-1, 7)
-    residual = (here - there).ravel()
-    scale = 1.48 * np.median(np.abs(residual)) + 1e-6
-    trust = 1 / np.maximum(np.abs(residual) / (2 * scale), 1)
-    normal = jacobian.T @ (jacobian * trust[:, None]) + 1e-9 * np.eye(7)
-    step = np.linalg.solve(normal, jacobian.T @ (residual * trust))
-    remaining = residual - jacobian @ step
-    noise = float((trust * remaining**2).sum() / trust.sum())
-    return step[:6].reshape(3, 2), noise * np.linalg.inv(normal)[:6, :6]
-
-
 def measure(dataset: Path) -> list[Found | None]:
     """The registration of every object of a dataset."""
     return [
@@ -203,11 +49,6 @@ def measure(dataset: Path) -> list[Found | None]:
         for record, images in samples(dataset)
         for item in record["objects"]
     ]
-
-
-def certain(found: list[Found | None]) -> list[Found]:
-    """The registrations whose standard error is small enough to say anything."""
-    return [one for one in found if one and one.standard_error <= MAX_STANDARD_ERROR]
 
 
 def summary(found: list[Found | None]) -> str:

@@ -47,21 +47,30 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
     transform, so the solution is exact and takes two transforms a channel. The object is not
     moved. It may touch the frame, where the background is continued outwards.
     """
+    return _cloned(background, pixels, mask, _object_gradients)
+
+
+def poisson_mixed(background: Image, pixels: Image, mask: Mask) -> Image:
+    """Seamless cloning with mixed gradients: as `poisson`, but between two pixels of the mask the
+    stronger one of the object's and the background's gradient (Perez et al., equation 12), for
+    each channel. The background's texture shows through where the object is smooth.
+    """
+    return _cloned(background, pixels, mask, _stronger_gradients)
+
+
+# Takes object and background (rows, columns, 3) and the mask (rows, columns) of 0 and 1; returns
+# the divergence (rows, columns, 3) of the guidance field less the background's gradient.
+_Guidance = Callable[[Image, Image, NDArray[np.float32]], NDArray[np.float32]]
+
+
+def _cloned(background: Image, pixels: Image, mask: Mask, guidance: _Guidance) -> Image:
     if not mask.any():
         return background.copy()
     patch = patch_around(mask)
     inside = _crop(mask.view(np.uint8), patch).astype(np.float32)
-    neighbours, inside = (cv2.merge([plane] * 3) for plane in (_sum_around(inside), inside))
     # What is solved for is the change of the background: zero on the patch's edge, so that no
     # boundary term is left.
-    excess = cv2.subtract(_crop(pixels, patch), _crop(background, patch), dtype=cv2.CV_32F)
-    excess *= inside
-    # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
-    divergence = _sum_around(excess)
-    excess *= neighbours
-    divergence -= excess
-    divergence *= inside
-    change = solve_poisson(divergence)
+    change = solve_poisson(guidance(_crop(pixels, patch), _crop(background, patch), inside))
     top, left = max(patch.top, 0), max(patch.left, 0)
     result = background.copy()
     part = result[top : patch.top + patch.rows, left : patch.left + patch.columns]
@@ -71,12 +80,39 @@ def poisson(background: Image, pixels: Image, mask: Mask) -> Image:
     return result
 
 
+def _object_gradients(new: Image, old: Image, inside: NDArray[np.float32]) -> NDArray[np.float32]:
+    neighbours, inside = (cv2.merge([plane] * 3) for plane in (_sum_around(inside), inside))
+    excess = cv2.subtract(new, old, dtype=cv2.CV_32F)
+    excess *= inside
+    # The divergence of the excess' gradient, of steps between two pixels of the mask alone.
+    divergence = _sum_around(excess)
+    excess *= neighbours
+    divergence -= excess
+    divergence *= inside
+    return divergence
+
+
+def _stronger_gradients(new: Image, old: Image, inside: NDArray[np.float32]) -> NDArray[np.float32]:
+    divergence = np.zeros(new.shape, np.float32)
+    ahead, behind = np.s_[1:], np.s_[:-1]
+    for axis in (0, 1):
+        here, there = ((np.s_[:],) * axis + (part,) for part in (behind, ahead))
+        of_new, of_old = np.diff(np.stack([new, old]).astype(np.float32), axis=axis + 1)
+        both_inside = (inside[here] * inside[there])[..., None]
+        step = np.where(np.abs(of_new) > np.abs(of_old), of_new - of_old, 0) * both_inside
+        divergence[here] += step
+        divergence[there] -= step
+    return divergence
+
+
 def _sum_around(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The sum of every pixel's four neighbours; beyond the frame the nearest pixel is repeated."""
     return cv2.filter2D(image, -1, _CROSS, borderType=cv2.BORDER_REPLICATE)
 
 
-BLENDS: dict[str, Blend] = {"poisson": poisson, "feather": feather, "paste": paste}
+BLENDS: dict[str, Blend] = {
+    "poisson": poisson, "poisson-mixed": poisson_mixed, "feather": feather, "paste": paste
+}  # fmt: skip
 
 
 def solve_poisson(divergence: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Compose a pair: draw objects, copy them into a background, and keep what both images show."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import combinations
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generators.blending import BLENDS
+from generators.framing import room, square, tight
 from generators.placement import Box, layouts, outline, place
 from generators.sources.index import Index, Pool, Segment
-from generators.style import Styler
+from generators.style import Styler, style_pairs
 from segswap import geometry
 from segswap.images import ImageError, read_image
 from segswap.pair import Pair, PairObject
+from segswap.stopwatch import stage
 
 STRIDE = 16
 MAX_DRAWS = 500
@@ -81,11 +83,15 @@ class Look:
 
     Attributes:
         size: side of all images in pixels.
+        fit: how images become square. "squash": both sides are scaled on their own, as published;
+            "crop": cut at the longer side, around the objects or the background's middle; "pad":
+            black at the shorter side, where no object is put.
         blends: weight of each way of blending, by its name in BLENDS.
         styler: restyles both images of every pair, or None.
     """
 
     size: int = 480
+    fit: str = "squash"
     blends: Mapping[str, float] = field(default_factory=lambda: {"poisson": 1.0})
     styler: Styler | None = None
 
@@ -112,13 +118,19 @@ def generate_pair(
     masks = [_dilated(pool.index.mask(segment), recipe.dilation) for segment in segments]
     if any(np.any(a & b) for a, b in combinations(masks, 2)):
         raise RejectedDraw("segments overlap")
-    part = _tight(masks) if rng.uniform() < recipe.crop else np.s_[:, :]
-    masks = [mask[part] for mask in masks]
+    cropped = tight(masks) if rng.uniform() < recipe.crop else _whole(masks[0])
+    masks = [geometry.cut(mask, cropped) for mask in masks]
+    height, width = masks[0].shape
+    framed = square(look.fit, width, height, masks)
+    masks = [geometry.cut(mask, framed) for mask in masks]
+    if not all(mask.any() for mask in masks):
+        raise RejectedDraw("an object lies outside the crop")
+    behind_size = pool.backgrounds.image_size(behind)
+    behind_framed = square(look.fit, *behind_size)
+    boxes = _boxes(recipe.objects, look.size, room(*behind_size, behind_framed), rng)
     placed = [
         _place(pool.index, segment, label, mask, box, recipe, look, rng)
-        for label, (segment, mask, box) in enumerate(
-            zip(segments, masks, _boxes(recipe.objects, look.size, rng), strict=True), 1
-        )
+        for label, (segment, mask, box) in enumerate(zip(segments, masks, boxes, strict=True), 1)
     ]
     objects = tuple(item.description for item in placed)
     source_mask, target_mask = visible(
@@ -128,8 +140,9 @@ def generate_pair(
     )
     _check(source_mask, target_mask, objects, recipe)
     # The images come last: nearly every rejected draw is rejected without them.
-    original = _load(pool.index, segments[0].image)[part]
-    target = geometry.resize(_load(pool.backgrounds, behind), look.size, look.size)
+    original = geometry.cut(geometry.cut(_load(pool.index, segments[0].image), cropped), framed)
+    target = geometry.cut(_load(pool.backgrounds, behind), behind_framed)
+    target = geometry.resize(target, look.size, look.size)
     for item in placed:
         target = item.put_into(target, original)
     pair = Pair(
@@ -205,11 +218,20 @@ def _spanned(points: NDArray[np.float64], size: int) -> geometry.Window:
     return left, top, right, bottom
 
 
-def _boxes(objects: int, size: int, rng: np.random.Generator) -> list[Box]:
-    """A box of the target for each object."""
-    options = layouts(objects, STRIDE / size)
+def _whole(mask: Mask) -> geometry.Window:
+    return 0, 0, mask.shape[1], mask.shape[0]
+
+
+def _boxes(objects: int, size: int, within: Box, rng: np.random.Generator) -> list[Box]:
+    """A box of the target for each object, all within one."""
+    left, top, right, bottom = within
+    across, down = right - left, bottom - top
+    options = layouts(objects, STRIDE / size / min(across, down))
     boxes = options[rng.integers(len(options))]
-    return [boxes[i] for i in rng.permutation(len(boxes))]
+    return [
+        (left + across * a, top + down * b, left + across * c, top + down * d)
+        for a, b, c, d in (boxes[i] for i in rng.permutation(len(boxes)))
+    ]
 
 
 def _labelled(masks: list[Mask]) -> Image:
@@ -270,7 +292,8 @@ def _draw_background(pool: Pool, segments: list[Segment], rng: np.random.Generat
 
 def _load(index: Index, image: int) -> Image:
     try:
-        pixels = read_image(index.image_path(image), exif=index.header["exif"])
+        with stage("decode"):
+            pixels = read_image(index.image_path(image), exif=index.header["exif"])
     except ImageError as error:
         failed = {"image": index.image_name(image), "reason": error.reason}
         raise RejectedDraw("image cannot be decoded", failed) from error
@@ -288,20 +311,6 @@ def _dilated(mask: Mask, margin: int) -> Mask:
     away = cv2.distanceTransform(1 - mask[part].view(np.uint8), cv2.DIST_L1, 3)
     grown[part] = away <= margin
     return grown
-
-
-def _tight(masks: list[Mask]) -> tuple[slice, slice]:
-    """The part of the image without what lies beyond the objects on the side nearest to them."""
-    left, top, right, bottom = geometry.window_of(np.logical_or.reduce(masks))
-    height, width = masks[0].shape
-    # Distances relative to the image, since it is squashed to a square.
-    sides = [
-        (left / width, np.s_[:, left:]),
-        (1 - right / width, np.s_[:, :right]),
-        (top / height, np.s_[top:, :]),
-        (1 - bottom / height, np.s_[:bottom, :]),
-    ]
-    return min(sides, key=lambda side: side[0])[1]
 
 
 def _check(
@@ -324,7 +333,4 @@ def _check(
 
 
 def _styled(pair: Pair, styler: Styler, rng: np.random.Generator) -> Pair:
-    source, source_style = styler(pair.source, rng)
-    target, target_style = styler(pair.target, rng)
-    styles = {"source": source_style, "target": target_style}
-    return replace(pair, source_styled=source, target_styled=target, styles=styles)
+    return style_pairs([pair], styler, [rng])[0]

@@ -1,18 +1,18 @@
 """The dataset card (README.md) and Croissant metadata (croissant.json) written with a dataset."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from pipelines import attribution
 from pipelines.croissant import croissant
-from segswap import geometry
+from pipelines.look import contact_sheet, draw_pair
 from segswap.images import encode_jpeg
-from segswap.shards import Shard, write_atomically
+from segswap.shards import Shard
+from segswap.storage import PathLike, base_name, join, write_atomically
 
-_EXAMPLES = 4
+_EXAMPLES = 8
 
 _READER = """\
 import io, json, tarfile
@@ -43,18 +43,24 @@ and the exact map of every region's points. Made by {generator}.
 
 ## Inputs
 
-| inputs | images | segments | licences of the images |
+| inputs | images | segments | images left out by licence |
 |---|---|---|---|
 {inputs}
 
-The source images and backgrounds keep the licences of the images that they were made from; every
-sample names them. {skipped} inputs could not be used; `segswap.json` lists them with the reasons.
+{skipped} inputs could not be used; `segswap.json` lists them with the reasons.
+
+## Licences and attribution
+
+Sources and targets keep the licences of the images that they were made from{asked}. Every sample
+names its images; `attribution.csv` lists all {used} of them with licence and origin.
+
+{attribution}
 
 ## Examples
 
-Source and target of the first pairs:
+The first pairs, source and target, the shared regions outlined and points joined along the map:
 
-![source and target of the first pairs](examples.jpg)
+![the first pairs](examples.jpg)
 
 ## Content
 
@@ -65,7 +71,7 @@ A shard is a tar file in WebDataset naming. The members of one pair, with a nine
 | KEY.source.jpg, KEY.target.jpg | RGB images of one size; the target holds the copied regions |
 | KEY.source_styled.jpg, KEY.target_styled.jpg | where there: the same in another style |
 | KEY.source_mask.png, KEY.target_mask.png | uint8 label maps: 0 background, k = object k |
-| KEY.json | objects with `target_from_source` (3x3), categories, where everything comes from |
+{grids}| KEY.json | objects with `target_from_source` (3x3), categories, where all comes from |
 
 Coordinates are normalised: x = 0 is the image's left edge, x = 1 its right edge, y likewise
 downwards; pixel column j's centre is (j + 0.5) / width. `target_from_source` maps source to target
@@ -81,34 +87,47 @@ coordinates and holds for every pixel of the object's mask.
 """
 
 
-def write(out: Path, manifest: dict[str, Any]) -> None:
-    """Write README.md, its examples.jpg and croissant.json of a dataset."""
-    write_atomically(out / "examples.jpg", _examples(out / _shards(manifest)[0]["name"]))
-    write_atomically(out / "README.md", _card(out.resolve().name, manifest).encode())
-    write_atomically(
-        out / "croissant.json",
-        json.dumps(croissant(out.resolve().name, manifest), indent=1).encode(),
-    )
+_ASKED = {
+    "any": "",
+    "shareable": ", of which only those were used that allow derived works",
+    "commercial": ", of which only those were used that allow derived works and commercial use",
+}
+_GRIDS = (
+    "| KEY.source_grid.npy, KEY.target_grid.npy | float32 (3, rows, columns) on cells of {0} x {0} "
+    "pixels: x, y in the other image, share of the cell that is shared |\n"
+)
+
+
+def write(out: PathLike, manifest: dict[str, Any], used: list[attribution.Row]) -> None:
+    """Write README.md, its examples.jpg, attribution.csv and croissant.json of a dataset.
+
+    Args:
+        used: the images whose pixels stand in it.
+    """
+    name = base_name(out)
+    write_atomically(join(out, attribution.FILE), attribution.table_file(used))
+    write_atomically(join(out, "examples.jpg"), _examples(join(out, _shards(manifest)[0]["name"])))
+    write_atomically(join(out, "README.md"), _card(name, manifest, used).encode())
+    description = json.dumps(croissant(name, manifest), indent=1)
+    write_atomically(join(out, "croissant.json"), description.encode())
 
 
 def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [shard for split in manifest["splits"].values() for shard in split["shards"]]
 
 
-def _examples(shard: Path) -> bytes:
-    """A JPEG of the first pairs of a shard, source and target side by side."""
+def _examples(shard: str) -> bytes:
+    """A JPEG contact sheet of the first pairs of a shard."""
     opened = Shard.open(shard)
-    rows = []
-    for pair in map(opened.read, range(min(_EXAMPLES, len(opened.samples)))):
-        sides = [geometry.resize(image, 240, 240) for image in (pair.source, pair.target)]
-        rows.append(np.hstack(sides))
-    return encode_jpeg(np.vstack(rows), 90)
+    first = map(opened.read, range(min(_EXAMPLES, len(opened.samples))))
+    return encode_jpeg(contact_sheet([draw_pair(pair, 240) for pair in first]), 90)
 
 
-def _card(name: str, manifest: dict[str, Any]) -> str:
-    splits = manifest["splits"]
+def _card(name: str, manifest: dict[str, Any], used: list[attribution.Row]) -> str:
+    splits, config = manifest["splits"], manifest["config"]
     front = {
         "pretty_name": name,
+        "license": "other",
         "task_categories": ["image-segmentation", "image-feature-extraction"],
         "tags": ["image-matching", "correspondence", "co-segmentation", "webdataset"],
         "configs": [
@@ -128,17 +147,15 @@ def _card(name: str, manifest: dict[str, Any]) -> str:
         for split, entry in splits.items()
     ]
     inputs = [
-        f"| {i['name']} | {i['images']} | {i['segments']} | {_counted(i['licences'])} |"
+        f"| {i['name']} | {i['images']} | {i['segments']} | {sum(i['left_out'].values())} |"
         for i in manifest["inputs"]
     ]
     text = _TEXT.format(
         name=name, generator=manifest["generator"], splits="\n".join(rows),
         inputs="\n".join(inputs), skipped=len(manifest["skipped"]),
         reader=_READER.format(shard=_shards(manifest)[0]["name"], key="000000000"),
-        config=yaml.safe_dump(manifest["config"], sort_keys=False),
+        asked=_ASKED[config["licenses"]], used=len(used), attribution=attribution.card_part(used),
+        grids="" if config["grid_stride"] is None else _GRIDS.format(config["grid_stride"]),
+        config=yaml.safe_dump(config, sort_keys=False),
     )  # fmt: skip
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{text}"
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} ({count})" for name, count in counts.items())

@@ -10,6 +10,8 @@ import tyro
 import yaml
 
 Config = TypeVar("Config")
+# Metadata of a config's field that only groups flags for --help: its own name stands nowhere.
+FLAT = {"flat": True}
 
 
 def run(config_type: type[Config], job: Callable[[Config], int | None]) -> None:
@@ -23,8 +25,8 @@ def run(config_type: type[Config], job: Callable[[Config], int | None]) -> None:
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
 
 
@@ -86,7 +88,11 @@ def _negated(name: str) -> str:
 
 def as_dict(config: Any) -> dict[str, Any]:
     """A config as plain JSON values, keys as in a --config file."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = _plain(getattr(config, field.name))
+        plain.update(value if field.metadata.get("flat") else {field.name: value})
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -7,9 +7,11 @@ Records of equal keys make a pair; Croissant cannot join files by their names wi
 from typing import Any
 
 _KINDS = {"jpg": ("image/jpeg", "sc:ImageObject"), "png": ("image/png", "sc:ImageObject"),
-          "json": ("application/json", "sc:Text")}  # fmt: skip
+          "json": ("application/json", "sc:Text"),
+          "npy": ("application/octet-stream", "sc:Text")}  # fmt: skip
 _PARTS = ("json", "source.jpg", "target.jpg", "source_mask.png", "target_mask.png")
 _STYLED = ("source_styled.jpg", "target_styled.jpg")
+_GRIDS = ("source_grid.npy", "target_grid.npy")
 _TERMS = (
     "citeAs column equivalentProperty extract field fileObject fileProperty fileSet format "
     "includes isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated "
@@ -28,7 +30,11 @@ _CONTEXT = {
 
 def croissant(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """The description of a dataset of this name, from its manifest; JSON values."""
-    parts = _PARTS if manifest["config"]["style"] == "none" else (*_PARTS, *_STYLED)
+    config = manifest["config"]
+    parts = (
+        *_PARTS, *(_STYLED if config["style"] != "none" else ()),
+        *(_GRIDS if config["grid_stride"] is not None else ()),
+    )  # fmt: skip
     splits = {split: entry["shards"] for split, entry in manifest["splits"].items()}
     members = [(split, part) for split, shards in splits.items() if shards for part in parts]
     return {
@@ -36,7 +42,7 @@ def croissant(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
         "@type": "sc:Dataset", "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name, "datePublished": manifest["created"][:10], "version": "1.0.0",
         "description": "Image pairs that share regions, with masks and exact correspondences.",
-        "license": "The licences of the input images; each sample names its inputs.",
+        "license": "Each image keeps its input's licence: attribution.csv.",
         "url": "README.md",
         "citeAs": "Xi Shen, Alexei A. Efros, Armand Joulin, Mathieu Aubry. Learning "
         "Co-segmentation by Segment Swapping for Retrieval and Discovery. CVPR workshops 2022.",

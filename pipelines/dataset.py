@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -11,34 +10,46 @@ from typing import Any
 
 from generators.sources.coco import Skipped
 from generators.sources.index import Index
-from pipelines import card
+from pipelines import attribution, card
 from pipelines.generate_config import SPLITS, GenerateConfig
+from segswap import storage
+from segswap.copies import forget_copies
 from segswap.pair import FORMAT
-from segswap.shards import MANIFEST, DatasetError, read_manifest, write_atomically
+from segswap.shards import MANIFEST, DatasetError, read_manifest
+from segswap.storage import PathLike
 
+WORK = ".segswap"  # in OUT until the manifest is written: settings, indexes, records of shards
 EXIT_SKIPPED = 3
 
 
-def is_finished(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether OUT already holds this very dataset.
+def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
+    """Whether OUT, a folder or URL, already holds this very dataset.
 
     Raises:
-        ValueError: it holds another one, or something else.
+        ValueError: it holds another one, or something else, or cannot be written to.
+        StorageError: its store cannot be reached, or the bucket does not exist.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; expected a folder to write the dataset into")
-    if (out / MANIFEST).exists():
+    storage.check_writable(out)
+    try:
+        names = storage.entries(out)
+    except NotADirectoryError as error:
+        message = f"{out} is a file; expected a folder to write the dataset into"
+        raise ValueError(message) from error
+    if MANIFEST in names:
         _same(read_manifest(out)["config"], settings, out)
         return True
-    job = out / ".segswap" / "job.json"
-    if job.exists():
-        _same(json.loads(job.read_text()), settings, out)
-    elif out.is_dir() and any(path.name != ".segswap" for path in out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no dataset; choose another folder")
+    try:
+        job = storage.read_bytes(storage.join(out, WORK, "job.json"))
+    except FileNotFoundError:
+        if set(names) - {WORK}:
+            message = f"{out} is not empty and holds no dataset; choose another folder"
+            raise ValueError(message) from None
+    else:
+        _same(json.loads(job), settings, out)
     return False
 
 
-def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+def _same(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
     before, now = dict(_flat(before)), dict(_flat(now))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
@@ -60,43 +71,46 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
-def sweep(out: Path) -> None:
-    """Remove the temporary files of processes that were killed."""
-    for leftover in out.glob(".*.[0-9]*.tmp"):
-        leftover.unlink(missing_ok=True)
+def sweep(out: PathLike) -> None:
+    """Remove the temporary files of processes that were killed; below a URL there are none."""
+    if not storage.is_url(out):
+        for leftover in Path(storage.local_path(out)).glob(".*.[0-9]*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 def finish(
     config: GenerateConfig, settings: dict[str, Any], records: list[Any], skipped: Skipped
 ) -> int:
     """Write the card, then the manifest; say what was made and what was not."""
-    out, work = Path(config.out), Path(config.out) / ".segswap"
+    out, work = config.out, storage.join(config.out, WORK)
+    names = ("index", "backgrounds") if config.inputs.backgrounds else ("index",)
+    folders = [storage.join(work, name) for name in names]
+    indexes = [Index.load(folder) for folder in folders]
     broken = {item["image"]: item for record in records for item in record["skipped"]}
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "generator": f"segswap {version('segswap')}",
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "seed": config.seed,
+        "seed": config.amount.seed,
         "config": settings,
         "splits": {split: _split_entry(split, records) for split in SPLITS},
-        "inputs": [
-            _input_entry(Index.load(path))
-            for path in (work / "index", work / "backgrounds")
-            if path.exists()
-        ],
+        "inputs": [_input_entry(index) for index in indexes],
         "skipped": skipped + [broken[name] for name in sorted(broken)],
         "rejected": _rejected(records),
     }
     sweep(out)
-    card.write(out, manifest)
-    write_atomically(out / MANIFEST, json.dumps(manifest, indent=1).encode())
-    shutil.rmtree(work)
+    used = {(dataset, image) for record in records for dataset, image in record["used"]}
+    card.write(out, manifest, attribution.rows(used, indexes))
+    storage.write_atomically(storage.join(out, MANIFEST), json.dumps(manifest, indent=1).encode())
+    storage.remove_folder(work)
+    for folder in (out, *folders):
+        forget_copies(folder)
     made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
     print(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
         f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}"
     )
-    return _status(config.max_skipped, manifest["inputs"], skipped, len(broken))
+    return _status(config.running.max_skipped, manifest["inputs"], skipped, len(broken))
 
 
 def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
@@ -111,7 +125,8 @@ def _input_entry(index: Index) -> dict[str, Any]:
         "segments": len(index.arrays["segments"]),
         "fingerprint": index.header["fingerprint"],
         "filtered": index.header["filtered"],
-        "licences": index.header["licences"],
+        "left_out": index.header["left_out"],
+        "licences": index.images_by_licence(),
     }
 
 

@@ -12,7 +12,7 @@ import tyro
 from pipelines import cli
 from pipelines.evaluate import EvalConfig, score_methods, table
 from pipelines.generate import generate
-from pipelines.generate_config import GenerateConfig
+from pipelines.generate_config import Amount, GenerateConfig
 from pipelines.report import write_report
 from pipelines.train import TrainConfig, train
 from segswap.model import load
@@ -47,9 +47,8 @@ def demo(config: DemoConfig) -> int:
     _clear(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
-    making = GenerateConfig(
-        str(pairs), pairs=config.pairs, val_pairs=config.val_pairs, val_share=0.34, shard_pairs=50
-    )
+    amount = Amount(config.pairs, config.val_pairs, val_share=0.34, shard_pairs=50)
+    making = GenerateConfig(str(pairs), amount)
     training = TrainConfig(
         (str(pairs),), str(run), steps=config.steps, every=max(1, config.steps // 3)
     )
@@ -60,8 +59,9 @@ def demo(config: DemoConfig) -> int:
     print(table(rows))
     quoted = [shlex.quote(str(path)) for path in (pairs, run)]
     commands = [
-        f"segswap-generate {quoted[0]} --pairs {making.pairs} --val-pairs {making.val_pairs} "
-        f"--val-share {making.val_share} --shard-pairs {making.shard_pairs}",
+        f"segswap-generate {quoted[0]} --pairs {amount.pairs} --val-pairs {amount.val_pairs} "
+        f"--val-share {amount.val_share} --shard-pairs {amount.shard_pairs}",
+        f"segswap-look {quoted[0]} --out gallery.html",
         f"segswap-train {quoted[0]} --out {quoted[1]} --steps {training.steps} "
         f"--every {training.every}",
         f"segswap-eval {quoted[0]} --model {quoted[1]} --baseline sift",

@@ -20,8 +20,9 @@ from segswap.metrics import Scores, mean_scores, score_negative, score_pair
 from segswap.model import SETTINGS, WEIGHTS, load
 from segswap.pair import Pair
 from segswap.prediction import Prediction
-from segswap.shards import MANIFEST, datasets_with, file_hash, read_pairs, write_atomically
+from segswap.shards import MANIFEST, datasets_with, file_hash, read_pairs
 from segswap.stereo import StereoScores, score_stereo
+from segswap.storage import write_atomically
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], Prediction]
 KEY = "predictions.json"

@@ -1,11 +1,13 @@
 """segswap-generate: make a dataset of pairs, shard by shard, on Ray or in this process."""
 
+import errno
 import json
-import shutil
+import socket
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,25 @@ import numpy as np
 
 from generators.compose import MAX_DRAWS, Look, RejectedDraw, generate_pair
 from generators.sources.index import Pool
-from pipelines import cli
-from pipelines.dataset import finish, is_finished, sweep
+from generators.style import style_pairs
+from pipelines import attribution, cli
+from pipelines.dataset import WORK, finish, is_finished, sweep
 from pipelines.generate_config import SPLITS, GenerateConfig
 from pipelines.inputs import prepare, split_inputs
 from pipelines.progress import Progress
-from pipelines.tasks import ray_workers, run_inline, run_on_ray
+from pipelines.stopping import Stopping
+from pipelines.tasks import gpu_share, ray_workers, run_inline, run_on_ray
+from pipelines.throughput import THROUGHPUT, as_json, throughput
+from segswap import stopwatch, storage
 from segswap.pair import Pair
-from segswap.shards import file_hash, shard_name, write_atomically, write_shard
+from segswap.shards import file_hash, shard_name, write_shard
+from segswap.stopwatch import stage
 
-# What does not change a pair's bytes: how the work is run.
-_RUN_ONLY = ("workers", "inline", "max_skipped")
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+# Paths in a config's groups.
+_INPUT_PATHS = ("annotations", "images", "backgrounds")
+_STYLING_PATHS = ("styles", "adain_weights")
 
 
 def main() -> None:
@@ -42,29 +52,80 @@ def generate(config: GenerateConfig) -> int:
         ValueError: the inputs or OUT cannot be used.
         RuntimeError: no acceptable pair could be drawn.
     """
-    out = Path(config.out)
-    settings = {k: v for k, v in cli.as_dict(config).items() if k not in ("out", *_RUN_ONLY)}
-    work = out / ".segswap"
+    out = config.out
+    aside = {"out", *cli.as_dict(config.running)}
+    settings = {k: v for k, v in cli.as_dict(config).items() if k not in aside}
     if is_finished(out, settings):
-        shutil.rmtree(work, ignore_errors=True)  # of a run killed just before it would do so
+        storage.remove_folder(storage.join(out, WORK))  # of a run killed just before it would do so
         print(f"{out} is complete already")
         return 0
-    with nullcontext() if config.inline else ray_workers(config.workers):
-        run = run_inline if config.inline else partial(run_on_ray, workers=config.workers)
-        # Absolute paths: a worker's current folder need not be this process's.
-        config = replace(config, out=str(out.resolve()))
-        skipped = prepare(config, settings, work, run)
-        sweep(out)
-        tasks = list(_tasks(config))
-        records = {task.name: _whole_shard(task) for task in tasks}
-        done = sum(entry["shard"]["pairs"] for entry in records.values() if entry)
-        progress = Progress("pairs", config.pairs + config.val_pairs, "pairs", done)
-        missing = [task for task in tasks if records[task.name] is None]
-        for record in run(make_shard, missing):
-            records[record["shard"]["name"]] = record
-            progress.add(record["shard"]["pairs"])
-        progress.close()
-    return finish(config, settings, [records[task.name] for task in tasks], skipped)
+    # Absolute paths: a worker's current folder need not be this process's.
+    config = _absolute(config)
+    running = config.running
+    machines = nullcontext(1) if running.inline else ray_workers(running.workers, running.address)
+    try:
+        with machines as workers, Stopping() as stopping:
+            run: Run = run_inline if running.inline else partial(run_on_ray, workers=workers)
+            skipped = prepare(config, settings, storage.join(config.out, WORK), run)
+            sweep(out)
+            if config.styling.style == "adain" and not running.inline:
+                run = partial(run_on_ray, workers=workers, gpu=gpu_share(workers))
+            records = _make_missing(config, run, workers, stopping)
+        return finish(config, settings, records, skipped)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RuntimeError(
+            f"{error.strerror} in {out}; what is finished is kept: make room, and the same command "
+            "goes on"
+        ) from error
+    finally:
+        sweep(out)  # of workers that were killed in the middle of a shard
+
+
+def _absolute(config: GenerateConfig) -> GenerateConfig:
+    """The config with its local paths made absolute."""
+
+    def resolved(path: str | None) -> str | None:
+        return None if path is None else storage.absolute(path)
+
+    inputs: dict[str, Any] = {name: resolved(getattr(config.inputs, name)) for name in _INPUT_PATHS}
+    styling: dict[str, Any] = {
+        name: resolved(getattr(config.styling, name)) for name in _STYLING_PATHS
+    }
+    return replace(
+        config,
+        out=resolved(config.out) or config.out,
+        inputs=replace(config.inputs, **inputs),
+        styling=replace(config.styling, **styling),
+    )
+
+
+def _make_missing(
+    config: GenerateConfig, run: Run, workers: int, stopping: Stopping
+) -> list[dict[str, Any]]:
+    """Make the shards that no earlier run finished; records of all of them, in order."""
+    tasks = list(_tasks(config))
+    begun = set(storage.entries(storage.join(config.out, WORK)))
+    records = dict(run(_whole_shard, [task for task in tasks if f"{task.name}.json" in begun]))
+    missing = [task for task in tasks if records.get(task.name) is None]
+    wanted = config.amount.pairs + config.amount.val_pairs
+    lacking = sum(task.last - task.first for task in missing)
+    progress = Progress("pairs", wanted, "pairs", wanted - lacking)
+    start, left = time.perf_counter(), len(missing)
+    for record in run(make_shard, stopping.until_asked(missing)):
+        records[record["shard"]["name"]] = record
+        left -= 1
+        progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
+    progress.close()
+    if left:
+        raise KeyboardInterrupt
+    ordered = [records[task.name] for task in tasks]
+    speed = throughput(ordered, lacking, time.perf_counter() - start, workers)
+    storage.write_atomically(storage.join(config.out, THROUGHPUT), as_json(speed))
+    return ordered
 
 
 @dataclass(frozen=True)
@@ -90,44 +151,96 @@ class ShardTask:
         return shard_name(self.split, self.number)
 
     @property
-    def record(self) -> Path:
+    def path(self) -> str:
+        """The shard's file or URL."""
+        return storage.join(self.config.out, self.name)
+
+    @property
+    def record(self) -> str:
         """Where the shard's record lies until the manifest is written."""
-        return Path(self.config.out) / ".segswap" / f"{self.name}.json"
+        return storage.join(self.config.out, WORK, f"{self.name}.json")
 
 
 def _tasks(config: GenerateConfig) -> Iterator[ShardTask]:
-    for split, pairs in zip(SPLITS, (config.pairs, config.val_pairs), strict=True):
-        for number, first in enumerate(range(0, pairs, config.shard_pairs)):
-            last = min(first + config.shard_pairs, pairs)
+    for split, pairs in zip(SPLITS, (config.amount.pairs, config.amount.val_pairs), strict=True):
+        for number, first in enumerate(range(0, pairs, config.amount.shard_pairs)):
+            last = min(first + config.amount.shard_pairs, pairs)
             yield ShardTask(config, split, number, first, last)
 
 
 def make_shard(task: ShardTask) -> dict[str, Any]:
-    """Draw and write one shard, then its record: manifest entry, rejections, unusable images."""
+    """Draw and write one shard, then its record.
+
+    Returns:
+        The record: manifest entry, rejections, unusable images, histograms of the stages' times.
+    """
     config = task.config
+    if not (storage.is_url(config.out) or Path(config.out).is_dir()):
+        raise RuntimeError(
+            f"{config.out} is not there on {socket.gethostname()}; with --address, OUT must be a "
+            "folder that all machines share, or a URL"
+        )
     pool, look = split_inputs(config, task.split)
-    rejected: Counter[str] = Counter()
-    broken: dict[str, dict[str, str]] = {}
+    losses = _Losses()
+    used: set[attribution.Used] = set()
+    at_once = look.styler.pairs_at_once if look.styler else 1
 
     def draws() -> Iterator[Pair]:
-        for index in range(task.first, task.last):
-            yield _accepted(config, pool, look, task.split, index, rejected, broken)
+        for first in range(task.first, task.last, at_once):
+            indices = range(first, min(first + at_once, task.last))
+            for pair in _pairs(config, pool, look, task.split, indices, losses):
+                used.update(attribution.images_of(pair))
+                yield pair
+            stopwatch.lap(len(indices))
 
-    entry = write_shard(Path(config.out) / task.name, draws())
-    record = {"shard": entry, "rejected": dict(rejected), "skipped": list(broken.values())}
-    write_atomically(task.record, json.dumps(record).encode())
+    stopwatch.read()  # what an interrupted shard has left
+    with stage("finish"):  # sync, hash and put in place: what is in no other stage
+        entry = write_shard(task.path, draws(), grid_stride=config.amount.grid_stride)
+    stopwatch.lap(entry["pairs"])
+    record = {
+        "shard": entry, "rejected": dict(losses.rejected),
+        "skipped": list(losses.broken.values()), "used": sorted(used), "stages": stopwatch.read(),
+    }  # fmt: skip
+    storage.write_atomically(task.record, json.dumps(record).encode())
     return record
 
 
+@dataclass(frozen=True)
+class _Losses:
+    """What a shard's draws came to nothing by.
+
+    Attributes:
+        rejected: draws by reason.
+        broken: unusable images by name, each with its entry for the manifest.
+    """
+
+    rejected: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def _pairs(
+    config: GenerateConfig, pool: Pool, look: Look, split: str, indices: range, losses: _Losses
+) -> list[Pair]:
+    """The pairs of these indices, composed one by one and restyled together."""
+    plain = replace(look, styler=None)
+    keys = [(SPLITS.index(split), index) for index in indices]
+    rngs = [np.random.default_rng([config.amount.seed, *key]) for key in keys]
+    with stage("compose"):
+        pairs = [
+            _accepted(config, pool, plain, key, rng, losses)
+            for key, rng in zip(keys, rngs, strict=True)
+        ]
+    return style_pairs(pairs, look.styler, rngs) if look.styler else pairs
+
+
 def _accepted(
-    config: GenerateConfig, pool: Pool, look: Look, split: str, index: int,
-    rejected: Counter[str], broken: dict[str, dict[str, str]],
+    config: GenerateConfig, pool: Pool, look: Look, key: tuple[int, int],
+    rng: np.random.Generator, losses: _Losses,
 ) -> Pair:  # fmt: skip
-    """Pair `index`: draws from its own generator until one is acceptable."""
-    key = (SPLITS.index(split), index)
-    rng = np.random.default_rng([config.seed, *key])
+    """The pair of a split and index: draws from its own generator until one is acceptable."""
+    split, index = key
     recipes = {"1": (config.one,), "2": (config.two,), "mix": (config.one, config.two)}
-    choices = recipes[config.objects]
+    choices = recipes[config.composition.objects]
     reasons: Counter[str] = Counter()
     for _ in range(MAX_DRAWS):
         recipe = choices[rng.integers(len(choices))]
@@ -135,22 +248,25 @@ def _accepted(
             return generate_pair(pool, recipe, look, rng, index=index, key=key)
         except RejectedDraw as rejection:
             reasons[str(rejection)] += 1
-            rejected[str(rejection)] += 1
+            losses.rejected[str(rejection)] += 1
             if rejection.image:
-                broken[rejection.image["image"]] = rejection.image
+                losses.broken[rejection.image["image"]] = rejection.image
     raise RuntimeError(
-        f"{split} pair {index}: none of {MAX_DRAWS} draws was acceptable "
+        f"{SPLITS[split]} pair {index}: none of {MAX_DRAWS} draws was acceptable "
         f"({dict(reasons.most_common())}); add images, or loosen the recipe"
     )
 
 
-def _whole_shard(task: ShardTask) -> dict[str, Any] | None:
-    """The record of a shard that an earlier run finished; None where it must be made."""
-    path = Path(task.config.out) / task.name
-    if not path.exists() or not task.record.exists():
-        return None
-    record = json.loads(task.record.read_text())
+def _whole_shard(task: ShardTask) -> tuple[str, dict[str, Any] | None]:
+    """A shard's name and the record of an earlier run that finished it; None where it must be
+    made.
+
+    At a URL the size alone is compared: the record was written after an upload whose size agreed,
+    and hashing would read the whole dataset back.
+    """
+    record = json.loads(storage.read_bytes(task.record))
     entry = record["shard"]
-    if path.stat().st_size != entry["bytes"] or file_hash(path) != entry["sha256"]:
-        return None
-    return record
+    whole = storage.size(task.path) == entry["bytes"] and (
+        storage.is_url(task.path) or file_hash(task.path) == entry["sha256"]
+    )
+    return task.name, record if whole else None

@@ -1,7 +1,6 @@
 """What a dataset is made from: indexes made once, shared by all workers, and parted into splits."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -10,53 +9,86 @@ from typing import Any
 import numpy as np
 
 from generators.compose import Look
+from generators.segments.labels import labels_place
+from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import Skipped, coco_index
 from generators.sources.folder import folder_index
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
 from generators.style import Styler
+from pipelines.dataset import WORK
 from pipelines.generate_config import SPLITS, GenerateConfig, parse_blend
 from pipelines.progress import Progress
-from segswap.shards import write_atomically
+from segswap import storage
+from segswap.copies import local_copy
 
 
 def prepare(
-    config: GenerateConfig, settings: dict[str, Any], work: Path, run: Callable[..., Any]
+    config: GenerateConfig, settings: dict[str, Any], work: str, run: Callable[..., Any]
 ) -> Skipped:
     """Make the indexes that the workers share, unless an earlier run left them."""
-    if config.styles:
-        Styler.from_folder(config.style, config.styles)  # an unusable folder ends the run here
-    listed = work / "skipped.json"
-    if not listed.exists():
-        work.mkdir(parents=True, exist_ok=True)
+    styler_of(config)  # an unusable folder ends the run here
+    listed = storage.join(work, "skipped.json")
+    if storage.size(listed) is None:
+        storage.make_folder(work)
         index, skipped = _index(config, run)
         indexes = {"index": index}
-        if config.backgrounds:
+        if config.inputs.backgrounds:
             indexes["backgrounds"], more = folder_index(
-                Path(config.backgrounds), None, 0, 1, partial(_with_progress, run, "backgrounds")
-            )
+                config.inputs.backgrounds, None, 0, 1,
+                partial(_with_progress, run, "backgrounds"),
+            )  # fmt: skip
             skipped = skipped + more
         for name, made in indexes.items():
-            shutil.rmtree(work / name, ignore_errors=True)
-            made.save(work / name)
-        for split, pairs in zip(SPLITS, (config.pairs, config.val_pairs), strict=True):
+            storage.remove_folder(storage.join(work, name))
+            made.save(storage.join(work, name))
+        wanted = (config.amount.pairs, config.amount.val_pairs)
+        for split, pairs in zip(SPLITS, wanted, strict=True):
             if pairs:
                 _check_pool(split_inputs(config, split)[0], config, split)
         # From here on OUT belongs to this configuration; before, another may still be tried.
-        write_atomically(work / "job.json", json.dumps(settings).encode())
-        write_atomically(listed, json.dumps(skipped).encode())
-    return json.loads(listed.read_text())
+        storage.write_atomically(storage.join(work, "job.json"), json.dumps(settings).encode())
+        storage.write_atomically(listed, json.dumps(skipped).encode())
+    return json.loads(storage.read_bytes(listed))
 
 
 def _index(config: GenerateConfig, run: Callable[..., Any]) -> tuple[Index, Skipped]:
-    if config.images and not config.annotations:
-        return folder_index(
-            Path(config.images), config.segments, *config.segment_area,
-            partial(_with_progress, run, "segments"),
+    """The index of a job's segments, from the cache where an earlier job left it."""
+    inputs = config.inputs
+    if inputs.images and not inputs.annotations:
+        identity: dict[str, Any] = {
+            "images": fingerprint(inputs.images), "segments": inputs.segments,
+            "area": inputs.segment_area,
+        }  # fmt: skip
+        if inputs.segments == "labels":
+            identity["labels"] = fingerprint(labels_place(inputs.images))
+        return cached_index(
+            identity,
+            lambda: folder_index(
+                str(inputs.images), inputs.segments, *inputs.segment_area,
+                partial(_with_progress, run, "segments"),
+            ),
         )  # fmt: skip
-    if config.annotations and config.images:
-        return coco_index(Path(config.annotations), Path(config.images), *config.segment_area)
-    return coco_index(*photos(), *config.segment_area)
+    annotations, images = (
+        (Path(local_copy(inputs.annotations)), _place(inputs.images))
+        if inputs.annotations and inputs.images
+        else photos()
+    )
+    identity = {
+        "annotations": fingerprint(annotations), "images": fingerprint(images),
+        "area": inputs.segment_area, "categories": inputs.categories, "licenses": inputs.licenses,
+    }  # fmt: skip
+    return cached_index(
+        identity,
+        lambda: coco_index(
+            annotations, images, *inputs.segment_area,
+            categories=inputs.categories, licenses=inputs.licenses,
+        ),
+    )  # fmt: skip
+
+
+def _place(folder: str) -> storage.PathLike:
+    return folder if storage.is_url(folder) else Path(storage.local_path(folder))
 
 
 def _with_progress(
@@ -73,7 +105,7 @@ def _check_pool(pool: Pool, config: GenerateConfig, split: str) -> None:
     problem = None
     if not len(pool.segments):
         problem = f"none of its {len(pool.images)} images has a usable segment"
-    elif config.objects != "1" and not pool.several():
+    elif config.composition.objects != "1" and not pool.several():
         problem = "none of its images has segments of two categories; use --objects 1"
     elif pool.backgrounds is pool.index and len(pool.background_images) < 2:
         problem = "it has one image, and needs others as backgrounds"
@@ -84,17 +116,34 @@ def _check_pool(pool: Pool, config: GenerateConfig, split: str) -> None:
 @lru_cache(maxsize=4)
 def split_inputs(config: GenerateConfig, split: str) -> tuple[Pool, Look]:
     """What a split draws from, and how its pairs look; kept for the worker's next shard."""
-    work = Path(config.out) / ".segswap"
-    index = Index.load(work / "index")
-    behind = Index.load(work / "backgrounds") if config.backgrounds else index
+    work = storage.join(config.out, WORK)
+    index = Index.load(storage.join(work, "index"))
+    behind = index
+    if config.inputs.backgrounds:
+        behind = Index.load(storage.join(work, "backgrounds"))
     pool = Pool.of(
         index, _split_images(index, config, split), behind, _split_images(behind, config, split)
     )
-    styler = Styler.from_folder(config.style, config.styles) if config.styles else None
-    return pool, Look(config.size, parse_blend(config.blend), styler)
+    blends = parse_blend(config.composition.blend)
+    look = Look(config.amount.size, config.composition.fit, blends, styler_of(config))
+    return pool, look
+
+
+def styler_of(config: GenerateConfig) -> Styler | None:
+    """What restyles the pairs of a config; None for nothing."""
+    styling = config.styling
+    if styling.styles is None:
+        return None
+    return _styler(styling.style, styling.styles, styling.adain_weights)
+
+
+@lru_cache(maxsize=1)
+def _styler(method: str, folder: str, weights: str | None) -> Styler:
+    """One for both splits: it holds a network's weights."""
+    return Styler.from_folder(method, folder, weights)
 
 
 def _split_images(index: Index, config: GenerateConfig, split: str) -> np.ndarray:
-    if not (config.pairs and config.val_pairs):
+    if not (config.amount.pairs and config.amount.val_pairs):
         return np.arange(len(index))
-    return np.flatnonzero(held_out(index, config.val_share) == (split == "val"))
+    return np.flatnonzero(held_out(index, config.amount.val_share) == (split == "val"))

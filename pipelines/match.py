@@ -11,7 +11,7 @@ from pipelines import cli
 from segswap.draw import draw_match
 from segswap.images import encode_jpeg, encode_png, read_image
 from segswap.model import load
-from segswap.shards import write_atomically
+from segswap.storage import write_atomically
 
 
 @dataclass(frozen=True)

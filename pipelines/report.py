@@ -1,7 +1,6 @@
 """A report page of a run: scores, curves, pairs and their ground truth, held-out matches."""
 
 import html
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -9,31 +8,34 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segswap.draw import beside, draw_match, join, outlined, spread_points
+from pipelines import gallery
+from pipelines.look import read_samples
+from segswap.draw import draw_match
 from segswap.images import encode_jpeg
 from segswap.metrics import Scores
 from segswap.model import Model
-from segswap.pair import Pair
-from segswap.shards import read_pairs, write_atomically
+from segswap.shards import read_pairs
 from segswap.stereo import StereoScores, score_stereo
+from segswap.storage import write_atomically
 
 _HEADINGS = {
     "mask_iou": "mask IoU", "pck_1": "PCK@1%", "pck_3": "PCK@3%", "pck_5": "PCK@5%",
     "false_area": "false area",
 }  # fmt: skip
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; max-width: 1060px; margin: 2.5rem auto;
-  padding: 0 1.2rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--card);
+  max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; }
-p { max-width: 46rem; } .note { color: #5b6475; }
+p { max-width: 46rem; } .note { color: var(--faint); }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .9rem; text-align: right; border-bottom: 1px solid #dfe3ea; }
-th:first-child, td:first-child { text-align: left; } td.best { font-weight: 700; color: #0b6e4f; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1.1rem; }
+th, td { padding: .4rem .9rem; text-align: right; border-bottom: 1px solid var(--rule); }
+th:first-child, td:first-child { text-align: left; } td.best { font-weight: 700; color: #1c9a6c; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr));
+  gap: 1.1rem; }
 figure { margin: 0; } figure img, .wide { width: 100%; border-radius: 6px; display: block; }
-figcaption { color: #5b6475; font-size: .88rem; padding: .25rem .1rem; }
-code, pre { background: #f2f4f8; border-radius: 4px; padding: .1rem .3rem; font-size: .88rem; }
+code, pre { background: var(--page); border-radius: 4px; padding: .1rem .3rem; font-size: .88rem; }
 pre { padding: .8rem 1rem; overflow-x: auto; }
+.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
 """
 
 
@@ -56,36 +58,23 @@ def write_report(
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     made = [
-        _save(pictures / f"pair-{p.index}.jpg", draw_pair(p)) for p in _some(dataset, "train", 6)
+        gallery.pair_html(pair, members)
+        for members, pair in islice(read_samples(dataset, "train"), 6)
     ]
     found = []
-    for pair in _some(dataset, "val", 8):
+    for pair in islice(read_pairs(dataset, "val"), 8):
         prediction = model.predict(pair.source, pair.target)
         picture = draw_match(pair.source, pair.target, prediction)
         found.append(_save(pictures / f"match-{pair.index}.jpg", picture))
     stereo = _save(pictures / "stereo.jpg", _stereo_picture(model))
     write_atomically(pictures / "curves.png", (run / "curves.png").read_bytes())
     page = _PAGE.format(
-        style=_STYLE, table=_table(rows), made=_figures(made), found=_figures(found),
-        stereo=_figures([stereo]), commands=html.escape("\n".join(commands)),
+        style=gallery.STYLE + _STYLE, script=gallery.SCRIPT, table=_table(rows),
+        made="".join(made), found=_figures(found), stereo=_figures([stereo]),
+        commands=html.escape("\n".join(commands)),
     )  # fmt: skip
     write_atomically(folder / "report.html", page.encode())
     return folder / "report.html"
-
-
-def draw_pair(pair: Pair, height: int = 320, points: int = 8) -> NDArray[np.uint8]:
-    """A pair side by side: the objects outlined, points joined along the ground truth."""
-    picture = beside(
-        outlined(pair.source, pair.source_mask), outlined(pair.target, pair.target_mask), height
-    )
-    each = max(2, points // len(pair.objects))
-    start = [spread_points(pair.source_mask == item.label, each) for item in pair.objects]
-    end = [pair.to_target(p, item.label) for p, item in zip(start, pair.objects, strict=True)]
-    join(
-        picture, np.concatenate(start), np.concatenate(end), pair.source.shape, pair.target.shape,
-        height,
-    )  # fmt: skip
-    return picture
 
 
 def _stereo_picture(model: Model) -> NDArray[np.uint8]:
@@ -93,10 +82,6 @@ def _stereo_picture(model: Model) -> NDArray[np.uint8]:
 
     left, right, _ = stereo_motorcycle()
     return draw_match(left, right, score_stereo(model.predict)[1], height=300)
-
-
-def _some(dataset: Path, split: str, count: int) -> Iterator[Pair]:
-    return islice(read_pairs(dataset, split), count)
 
 
 def _save(path: Path, picture: NDArray[np.uint8]) -> str:
@@ -152,10 +137,13 @@ unrelated image. Stereo: a real pair of photographs with measured disparity.</p>
 
 <h2>Pairs to learn from</h2>
 <p>Left a photograph with segments, right the background that they were blended into; points are
-joined along the recorded ground truth.</p>
-<div class="grid">{made}</div>
+joined along the recorded ground truth. Point at an object in either image to see the same place in
+the other one. <code>segswap-look</code> makes a page of any dataset's pairs.</p>
+<div class="pairs">
+{made}</div>
 
 <h2>The same by hand</h2>
 <pre>{commands}</pre>
+<script>{script}</script>
 </body></html>
 """

@@ -2,37 +2,104 @@
 
 import ctypes
 import logging
+import math
 import os
 import signal
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+RETRIES = 3
+_STUCK = 60.0  # seconds without a result before the cluster is looked at
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @contextmanager
-def ray_workers(workers: int) -> Iterator[None]:
-    """A Ray of this process's own with so many workers, shut down at the end."""
+def ray_workers(workers: int, address: str | None = None) -> Iterator[int]:
+    """Ray for so many workers: a running cluster, or one of this process's own.
+
+    A running cluster is left as it was; an own one is shut down at the end. Yields how many
+    workers there are: no more than CPUs, which is said on standard error.
+
+    Args:
+        workers: how many are wanted.
+        address: the running cluster's, as ray.init takes it; None for an own one.
+
+    Raises:
+        RuntimeError: Ray does not start, or no cluster answers.
+    """
     import ray  # it takes a second, and an inline run has no use for it
 
+    # As a newer Ray does: GPUs are not hidden from tasks that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    own = {
+        "num_cpus": min(workers, cores()), "include_dashboard": False,
+        "object_store_memory": 200 * 2**20,
+    }  # fmt: skip
     try:
+        if address:
+            _check_answers(address)
         ray.init(
-            address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False,
-            logging_level=logging.WARNING, object_store_memory=200 * 2**20,
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
+            **({} if address else own),
         )  # fmt: skip
     except Exception as error:  # Ray raises many kinds, among them when it is not up in 30 s
         ray.shutdown()
         raise RuntimeError(
-            f"Ray did not start ({error}); run again when the machine is less busy, or use --inline"
+            f"no Ray cluster can be joined at --address {address} ({error}); start one with "
+            "`ray start --head`, or leave out --address"
+            if address
+            else f"Ray did not start ({error}); run again when the machine is less busy, or use "
+            "--inline"
         ) from error
     try:
-        yield
+        available = _available("CPU")
+        if workers > available:
+            where = f"the cluster at {address}" if address else "this machine"
+            print(
+                f"--workers {workers}: {where} has {available:g} CPUs; working with as many",
+                file=sys.stderr,
+            )
+        yield max(1, min(workers, int(available)))
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nothing answers at HOST:PORT; Ray would ask for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def cores() -> int:
+    """CPUs that this process may use: of its affinity, and of its control group's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota, period = "max", "1"
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    if limit.exists():
+        quota, period = limit.read_text().split()
+    return max(1, min(allowed or 1, sys.maxsize if quota == "max" else int(quota) // int(period)))
+
+
+def gpu_share(workers: int) -> float:
+    """The share of a GPU that each of so many workers can have, so that all of them run at once;
+    0 where Ray has none."""
+    gpus = int(_available("GPU"))
+    return 1 / math.ceil(workers / gpus) if gpus else 0.0
+
+
+def _available(resource: str) -> float:
+    """How much of a resource the cluster has now, in use or not."""
+    import ray
+
+    return ray.cluster_resources().get(resource, 0.0)
 
 
 def run_inline(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -42,16 +109,24 @@ def run_inline(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
 
 
 def run_on_ray(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, gpu: float = 0.0
 ) -> Iterator[Result]:
-    """Results as they finish, computed by Ray tasks, at most two a worker under way.
+    """Results as they finish, computed by Ray tasks.
 
-    A task whose process dies is tried again up to three times; an exception that the function
+    No more tasks are under way than the cluster has CPUs for at that time, nor more than workers:
+    memory does not grow with the number of items, and what is handed out is soon finished. A task
+    whose process or node dies is tried again, up to three times; an exception that the function
     raises is raised here.
+
+    Args:
+        function: called in a worker process, on one item.
+        items: taken one by one, as workers become free.
+        workers: most tasks at a time, 1 or more.
+        gpu: share of a GPU that each task asks for.
     """
     import ray
 
-    @ray.remote(max_retries=3)
+    @ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpu)
     def task(item: Any) -> Any:
         # Ctrl-C reaches every process of the terminal; stopping is the driver's decision.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -61,14 +136,16 @@ def run_on_ray(
     pending: list[Any] = []
     remaining = iter(items)
     while True:
-        while len(pending) < 2 * workers:
+        # One task always: where no CPU is left, it waits for one.
+        window = max(1, min(workers, int(_available("CPU"))))
+        while len(pending) < window:
             try:
                 pending.append(task.remote(next(remaining)))
             except StopIteration:
                 break
         if not pending:
             return
-        done, pending = ray.wait(pending)
+        done, pending = _wait(pending, gpu)
         for reference in done:
             try:
                 yield ray.get(reference)
@@ -76,14 +153,36 @@ def run_on_ray(
                 raise error.cause from None
             except ray.exceptions.RayError as error:
                 raise RuntimeError(
-                    f"a worker was lost four times ({error}); what is finished is kept, run again "
-                    "to go on"
+                    f"a worker was lost {RETRIES + 1} times ({error}); what is finished is kept, "
+                    "run again to go on"
                 ) from error
+
+
+def _wait(pending: list[Any], gpu: float) -> tuple[list[Any], list[Any]]:
+    """Wait for a task to finish, and say so where the cluster has nothing left to run it on.
+
+    Returns:
+        Finished tasks and the others.
+    """
+    import ray
+
+    while True:
+        done, others = ray.wait(pending, timeout=_STUCK)
+        if done:
+            return done, others
+        if _available("CPU") < 1 or _available("GPU") < gpu:
+            what = "CPU" if _available("CPU") < 1 else "GPU"
+            print(
+                f"{time.strftime('%H:%M:%S')} the Ray cluster has no {what} left; waiting for one "
+                "to join",
+                file=sys.stderr,
+            )
 
 
 def settle() -> None:
     """Make this process one of many: one thread for OpenCV, which takes no notice of
-    OMP_NUM_THREADS, and memory that is kept between pairs.
+    OMP_NUM_THREADS, and memory that is kept between pairs. Ray has set OMP_NUM_THREADS to 1 for
+    the others.
 
     Images are just large enough for glibc to hand their memory back each time, and to have it
     zeroed anew: 5% of a pair's time.

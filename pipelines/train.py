@@ -22,7 +22,8 @@ from pipelines.progress import Progress
 from segswap.checkpoints import STATE
 from segswap.matchers import CorrelationMatcher, Matcher, TransformerMatcher
 from segswap.model import Model
-from segswap.shards import MANIFEST, datasets_with, file_hash, write_atomically
+from segswap.shards import MANIFEST, datasets_with, file_hash
+from segswap.storage import write_atomically
 from segswap.training import Data, Schedule, Trainer
 
 RUN = "run.json"

@@ -131,6 +131,17 @@ def window_of(mask: NDArray[np.bool_]) -> Window:
     return left, top, left + width, top + height
 
 
+def cut(image: NDArray, window: Window) -> NDArray:
+    """The part of an image (H, W[, C]) in a window; zeros where that reaches beyond the image."""
+    left, top, right, bottom = window
+    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    height, width = image.shape[:2]
+    beyond = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0))]
+    if not np.any(beyond):
+        return part
+    return np.pad(part, beyond + [(0, 0)] * (image.ndim - 2))
+
+
 def _in_frame(part: NDArray, window: Window, width: int, height: int) -> NDArray:
     """An image that is 0 but for a window."""
     left, top, right, bottom = window

@@ -1,8 +1,9 @@
 """Images from files and bytes to RGB arrays and back, with errors that say what is wrong."""
 
 import io
-import os
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import cv2
@@ -10,9 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from segswap import storage
+from segswap.storage import PathLike
+
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 # No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_AT_A_TIME = 32  # requests for the sizes of images at URLs: nearly all of their time is waiting
+_HEAD = 1 << 16  # bytes that hold the header of nearly every image
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 32
 
@@ -25,39 +31,71 @@ class ImageError(ValueError):
         self.reason = reason
 
 
-def image_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of all image files below a folder, relative to it, with /, sorted.
+def image_files(folder: PathLike) -> list[str]:
+    """Paths of all image files below a folder or URL, relative to it, with /, sorted.
 
     Raises:
         ValueError: the folder is missing or holds no image file.
+        StorageError: the URL cannot be listed.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{root} is not a folder; expected a folder of images")
-    files = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
+    files = [name for name in _files(folder) if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not files:
         raise ValueError(
-            f"{root} holds no image; expected files ending in {', '.join(sorted(EXTENSIONS))}"
+            f"{folder} holds no image; expected files ending in {', '.join(sorted(EXTENSIONS))}"
         )
     return files
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def _files(folder: PathLike) -> list[str]:
+    if storage.is_url(folder):
+        return storage.files_below(str(folder))
+    root = Path(storage.absolute(folder))
+    if not root.is_dir():
+        raise ValueError(f"{folder} is not a folder; expected a folder of images")
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def read_size(path: PathLike) -> tuple[int, int]:
     """Width and height from the file's header, checked against the limits on size.
+
+    Of a URL only the beginning is read, unless the header goes on behind it.
 
     Raises:
         ImageError: missing, not an image, a side under 32 px, or over 100 megapixels.
+        StorageError: its store cannot be read.
     """
-    with _file(path, str(path)) as file, _open(file, str(path)) as image:
+    name = str(path)
+    if storage.is_url(path):
+        head = _fetch(path, _HEAD)
+        try:
+            with _open(io.BytesIO(head), name) as image:
+                return image.size
+        except ImageError:
+            if len(head) < _HEAD:
+                raise
+    with _file(path, name) as file, _open(file, name) as image:
         return image.size
 
 
+def read_sizes(paths: Iterable[PathLike]) -> Iterator[tuple[int, int] | ImageError]:
+    """`read_size` of many files, in order, errors as values; those at URLs, many at a time."""
+
+    def size(path: PathLike) -> tuple[int, int] | ImageError:
+        try:
+            return read_size(path)
+        except ImageError as error:
+            return error
+
+    paths = list(paths)
+    if not any(map(storage.is_url, paths)):
+        yield from map(size, paths)
+        return
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        yield from pool.map(size, paths)
+
+
 def read_image(
-    source: str | os.PathLike[str] | bytes, *, name: str | None = None, exif: bool = True
+    source: PathLike | bytes, *, name: str | None = None, exif: bool = True
 ) -> NDArray[np.uint8]:
     """Decode an image of any common kind to RGB: uint8 (H, W, 3).
 
@@ -65,12 +103,13 @@ def read_image(
     laid over white.
 
     Args:
-        source: a path, or the encoded bytes.
+        source: a path, a URL, or the encoded bytes.
         name: what errors call the image; by default the path.
         exif: turn the image upright by its EXIF orientation. COCO's annotations ignore it.
 
     Raises:
         ImageError: missing, not an image, broken, a side under 32 px, or over 100 megapixels.
+        StorageError: its store cannot be read; this says nothing about the image.
     """
     name = name or ("image bytes" if isinstance(source, bytes) else str(source))
     try:
@@ -82,19 +121,30 @@ def read_image(
                 if pixels is not None:
                     return pixels
             return to_rgb(ImageOps.exif_transpose(image) if turned else image)
-    except ImageError:
+    except (ImageError, storage.StorageError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
         raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
-def _file(source: str | os.PathLike[str] | bytes, name: str) -> BinaryIO:
+def _file(source: PathLike | bytes, name: str) -> BinaryIO:
+    if not isinstance(source, bytes) and storage.is_url(source):
+        source = _fetch(source)
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
     try:
-        return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+        return open(storage.local_path(source), "rb")
     except FileNotFoundError as error:
         raise ImageError(name, "missing") from error
     except IsADirectoryError as error:
         raise ImageError(name, "is a folder, not an image") from error
+
+
+def _fetch(url: PathLike, first: int | None = None) -> bytes:
+    try:
+        return storage.read_bytes(url, first)
+    except FileNotFoundError as error:
+        raise ImageError(str(url), "missing") from error
 
 
 def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
@@ -122,6 +172,25 @@ def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:
                 raise ImageError(name, f"not an 8-bit greyscale image but {image.mode}")
             return np.array(image)
     except ImageError:
+        raise
+    except Exception as error:  # as above
+        raise ImageError(name, f"cannot be decoded ({error})") from error
+
+
+def read_label_map(path: PathLike) -> NDArray[np.int32]:
+    """Decode a label map of any size of labels, a PNG with one channel or a palette: int32 (H, W).
+
+    Raises:
+        ImageError: missing, of another kind, broken, a side under 32 px, or over 100 megapixels.
+        StorageError: its store cannot be read.
+    """
+    name = str(path)
+    try:
+        with _file(path, name) as file, _open(file, name) as image:
+            if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+                raise ImageError(name, f"not one label a pixel but {image.mode}")
+            return np.array(image).astype(np.int32)
+    except (ImageError, storage.StorageError):
         raise
     except Exception as error:  # as above
         raise ImageError(name, f"cannot be decoded ({error})") from error

@@ -13,14 +13,17 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segswap import copies, storage
+from segswap.grids import stride_grids
 from segswap.images import encode_jpeg, encode_png, read_image, read_labels
 from segswap.pair import FORMAT, Pair, PairObject
+from segswap.stopwatch import stage
+from segswap.storage import PathLike
 
 MANIFEST = "segswap.json"
 JPEG_QUALITY = 95
@@ -29,6 +32,7 @@ _MEMBER = re.compile(
     r"|(source|target)_grid\.npy)"
 )
 _MEMBER_LIMIT = 1 << 30
+_SHARD_NAME = re.compile(r"\w[\w.-]*\.tar")
 Members = dict[str, bytes]  # of one sample: part ("source.jpg", "json", ...) to content
 
 
@@ -44,60 +48,61 @@ def shard_name(split: str, number: int) -> str:
 # --- writing ---------------------------------------------------------------------------------
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file under a temporary name, sync it, and put it in place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_shard(path: Path, pairs: Iterable[Pair]) -> dict[str, Any]:
-    """Write pairs as one shard: under a temporary name, synced, then renamed.
+def write_shard(
+    path: PathLike, pairs: Iterable[Pair], *, grid_stride: int | None = None
+) -> dict[str, Any]:
+    """Write pairs as one shard, which appears whole: see `storage.replacing`.
 
     Equal pairs give equal bytes: no time, owner or name of the machine stands in the file.
+
+    Args:
+        path: of the shard, or its URL.
+        grid_stride: also write grids, see `encode_pair`.
 
     Returns:
         The shard's manifest entry: name, pairs, bytes, sha256.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with open(temporary, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for pair in pairs:
-                    for name, data in encode_pair(pair).items():
+    with storage.replacing(path) as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for pair in pairs:
+                with stage("encode"):
+                    members = encode_pair(pair, grid_stride)
+                with stage("write"):
+                    for name, data in members.items():
                         member = tarfile.TarInfo(name)
                         member.size = len(data)
                         tar.addfile(member, io.BytesIO(data))
-                    count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        entry = {
-            "name": path.name,
-            "pairs": count,
-            "bytes": temporary.stat().st_size,
-            "sha256": file_hash(temporary),
-        }
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return entry
+                count += 1
+        length = file.tell()
+        file.seek(0)
+        digest = _hash(file)
+    return {
+        "name": storage.base_name(path), "pairs": count, "bytes": length, "sha256": digest
+    }  # fmt: skip
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+def file_hash(path: PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; what a URL names is read whole."""
+    if storage.is_url(path):
+        return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    with open(storage.local_path(path), "rb") as file:
+        return _hash(file)
+
+
+def _hash(file: BinaryIO) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
-def encode_pair(pair: Pair) -> dict[str, bytes]:
-    """A pair's members of a shard: name to content, in the order in which they are written."""
+def encode_pair(pair: Pair, grid_stride: int | None = None) -> dict[str, bytes]:
+    """A pair's members of a shard: name to content, in the order in which they are written.
+
+    Args:
+        grid_stride: also write `stride_grids` of cells of so many pixels.
+    """
     key = f"{pair.index:09d}"
     members = {}
     for part in ("source", "target", "source_styled", "target_styled"):
@@ -126,6 +131,11 @@ def encode_pair(pair: Pair) -> dict[str, bytes]:
         "rng": list(pair.rng),
     }
     members[f"{key}.json"] = json.dumps(record).encode()
+    if grid_stride is not None:
+        for side, grid in zip(("source", "target"), stride_grids(pair, grid_stride), strict=True):
+            file = io.BytesIO()
+            np.save(file, grid, allow_pickle=False)
+            members[f"{key}.{side}_grid.npy"] = file.getvalue()
     return members
 
 
@@ -196,46 +206,54 @@ class Shard:
     """One shard of a dataset, its members found by their place in the file.
 
     Attributes:
-        path: the tar file.
+        path: the tar file, or its URL.
+        file: the file itself, or this machine's copy of what the URL names.
         samples: for each sample, in order, part name to (offset, bytes).
     """
 
-    path: Path
+    path: str
+    file: str
     samples: tuple[dict[str, tuple[int, int]], ...]
 
     @classmethod
-    def open(cls, path: Path) -> "Shard":
-        """Read a shard's headers.
+    def open(cls, path: PathLike) -> "Shard":
+        """Read a shard's headers. What a URL names is copied to this machine whole, see
+        `copies.local_copy`: its headers are strewn over the file, and its samples asked for next.
 
         Raises:
             DatasetError: missing, not a tar file, cut short, or holding members of other names.
+            StorageError: it cannot be read from its store.
         """
         samples: dict[str, dict[str, tuple[int, int]]] = {}
         try:
-            with tarfile.open(path, mode="r:") as tar:
+            local = copies.local_copy(path)
+            with open(local, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     match = _MEMBER.fullmatch(member.name)
                     if not match or not member.isfile() or member.size > _MEMBER_LIMIT:
                         raise DatasetError(f"{path}: unexpected member {member.name!r}")
                     place = (member.offset_data, member.size)
                     samples.setdefault(match["key"], {})[match["part"]] = place
-            # tarfile takes a damaged header, or none at all, for the end.
-            with open(path, "rb") as file:
+                # tarfile takes a damaged header, or none at all, for the end.
                 file.seek(tar.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise DatasetError(f"{path} is damaged or cut short at byte {tar.offset}")
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing; generate the dataset again") from error
+        except storage.StorageError:
+            raise
         except (tarfile.TarError, OSError) as error:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
-        return cls(path, tuple(samples.values()))
+        return cls(os.fspath(path), local, tuple(samples.values()))
 
     def members(self, position: int) -> Members:
         """The members of the sample at a position in the shard: part to content."""
         if position >= len(self.samples):
             raise DatasetError(f"{self.path} holds {len(self.samples)} pairs, none at {position}")
         members = {}
-        with open(self.path, "rb") as file:
+        # A copy is removed when others need the room.
+        local = self.file if os.path.exists(self.file) else copies.local_copy(self.path)
+        with open(local, "rb") as file:
             for part, (offset, size) in self.samples[position].items():
                 file.seek(offset)
                 members[part] = file.read(size)
@@ -254,29 +272,33 @@ class Shard:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 
 
-def read_manifest(dataset: str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(dataset: PathLike) -> dict[str, Any]:
     """A dataset's manifest.
+
+    Args:
+        dataset: its folder, or its URL.
 
     Raises:
         DatasetError: there is none, it cannot be read, or its format is another one.
+        StorageError: its store cannot be read.
     """
-    path = Path(dataset) / MANIFEST
-    if not path.is_file():
+    path = storage.join(dataset, MANIFEST)
+    try:
+        manifest = json.loads(storage.read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(
             f"{dataset} is no finished dataset: it has no {MANIFEST}; "
             "run segswap-generate with the same flags to finish it"
-        )
-    try:
-        manifest = json.loads(path.read_bytes())
+        ) from error
     except ValueError as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error
-    check_format(manifest, str(path))
+    check_format(manifest, path)
     if not isinstance(manifest.get("splits"), dict):
         raise DatasetError(f"{path} lists no splits")
     return manifest
 
 
-def split_shards(dataset: str | os.PathLike[str], split: str) -> list[dict[str, Any]]:
+def split_shards(dataset: PathLike, split: str) -> list[dict[str, Any]]:
     """Manifest entries of a split's shards, in order.
 
     Raises:
@@ -287,7 +309,7 @@ def split_shards(dataset: str | os.PathLike[str], split: str) -> list[dict[str, 
         present = [name for name, entry in splits.items() if entry["pairs"]]
         raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {present}")
     for entry in splits[split]["shards"]:
-        if Path(entry["name"]).name != entry["name"]:
+        if not _SHARD_NAME.fullmatch(entry["name"]):
             raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
     return splits[split]["shards"]
 
@@ -304,10 +326,10 @@ def datasets_with(datasets: Sequence[str], split: str) -> list[str]:
     return chosen
 
 
-def read_pairs(dataset: str | os.PathLike[str], split: str) -> Iterator[Pair]:
+def read_pairs(dataset: PathLike, split: str) -> Iterator[Pair]:
     """All pairs of a split in order."""
     for entry in split_shards(dataset, split):
-        shard = Shard.open(Path(dataset) / entry["name"])
+        shard = Shard.open(storage.join(dataset, entry["name"]))
         if len(shard.samples) != entry["pairs"]:
             raise DatasetError(
                 f"{shard.path} holds {len(shard.samples)} pairs, listed with {entry['pairs']}"

@@ -2,15 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+from runs import SETTINGS, assert_clean
 
 from generators.sources.coco import coco_index
 from generators.sources.index import Index, Pool
@@ -27,6 +29,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def _one_thread() -> None:
     """OpenCV's threads cost more than they bring on small images, and other jobs run beside."""
     cv2.setNumThreads(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is found of what earlier runs kept, and nothing is left."""
+    os.environ["SEGSWAP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
@@ -117,8 +125,7 @@ def shapes_index(shapes: tuple[Path, Path]) -> Index:
 @pytest.fixture(scope="session")
 def shapes_pool(shapes_index: Index) -> Pool:
     """All of the made dataset to draw from."""
-    everything = np.arange(len(shapes_index))
-    return Pool.of(shapes_index, everything, shapes_index, everything)
+    return Pool.whole(shapes_index)
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +143,39 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
         "--size", 160, "--inline", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out
+
+
+@pytest.fixture(scope="session")
+def flags(shapes: tuple[Path, Path]) -> list[str]:
+    """The settings of a run of many small shards as flags, on the made images."""
+    given = {**SETTINGS, "annotations": shapes[0], "images": shapes[1]}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+
+
+@pytest.fixture(scope="session")
+def reference(generate: Run, flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of these flags from an undisturbed run in one process."""
+    out = tmp_path_factory.mktemp("reference") / "dataset"
+    generate(out, *flags, "--inline")
+    assert_clean(out)
+    return out
+
+
+@pytest.fixture
+def start(script: Callable[[str], str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start segswap-generate in a process group of its own; whatever is left is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def starter(*arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [script("segswap-generate"), *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        running.append(process)
+        return process
+
+    yield starter
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()

@@ -203,7 +203,7 @@ def test_out_is_required(refused: Callable[..., str]) -> None:
 
 def test_help_names_every_setting(generate: Run) -> None:
     text = generate("--help").stdout
-    for name in cli.as_dict(GenerateConfig("x", pairs=1)):
+    for name in cli.as_dict(GenerateConfig("x")):
         assert name == "out" or f"--{name.replace('_', '-')}" in text
 
 

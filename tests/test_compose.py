@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from generators import compose
+from generators import compose, framing
 from generators.compose import ONE_OBJECT, TWO_OBJECTS, Look, Recipe, RejectedDraw, generate_pair
 from generators.sources.coco import coco_index
 from generators.sources.folder import folder_index
 from generators.sources.index import Index, Pool
 from segswap import geometry
+from segswap.images import read_image
 from segswap.pair import Pair
 
 PASTE = Look(size=160, blends={"paste": 1.0})
@@ -240,7 +241,8 @@ def test_crops_are_tight_on_the_nearest_side(box: tuple[int, ...], side: str) ->
         "left": np.s_[:, left:], "right": np.s_[:, :right],
         "top": np.s_[top:], "bottom": np.s_[:bottom],
     }  # fmt: skip
-    np.testing.assert_array_equal(image[compose._tight([mask])], image[expected[side]])
+    cropped = geometry.cut(image, framing.tight([mask]))
+    np.testing.assert_array_equal(cropped, image[expected[side]])
 
 
 def test_the_crop_is_drawn_with_its_probability(shapes_pool: Pool) -> None:
@@ -253,6 +255,32 @@ def test_the_crop_is_drawn_with_its_probability(shapes_pool: Pool) -> None:
     never = [at_the_edge(p) for p in accepted(shapes_pool, replace(ONE, crop=0), PASTE, 15)]
     assert all(always)
     assert not any(never)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@BOTH
+def test_fits_that_keep_the_aspect_ratio(shapes_pool: Pool, recipe: Recipe, fit: str) -> None:
+    look = replace(PASTE, fit=fit)
+    for pair in accepted(shapes_pool, replace(recipe, crop=0.0), look, 6):
+        number = int(Path(pair.background["image"]).stem)
+        bars = np.s_[:18], np.s_[-18:]  # 200 x 150 becomes 160 x 120
+        for rows in bars:
+            for image in (pair.source, pair.target):
+                assert bool(image[rows].any()) == (fit == "crop")
+            assert fit == "crop" or not pair.target_mask[rows].any()
+        if fit == "crop":
+            whole = shapes_pool.index.image_path(number)
+            middle = geometry.resize(read_image(whole)[:, 25:175], 160, 160)
+            outside = ndimage.binary_dilation(pair.target_mask > 0, iterations=9)
+            np.testing.assert_array_equal(pair.target[~outside], middle[~outside])
+        for item in pair.objects:
+            # Matrices of equal scales stay so in pixels: neither side is squashed.
+            a = item.target_from_source[:2, :2]
+            assert 0.6 < np.linalg.norm(a[:, 0]) / np.linalg.norm(a[:, 1]) < 1.7
+            if (pair.target_mask == item.label).sum() > 400:
+                assert along_the_map(pair, item.label) < 0.5 * along_the_map(
+                    pair, item.label, (3.0, 0.0)
+                )
 
 
 @pytest.mark.parametrize("margin", [0, 1, 7, 20])

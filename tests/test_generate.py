@@ -1,122 +1,32 @@
 """segswap-generate as a user runs it: the same bytes always, also after kills and damage."""
 
-import hashlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Run
+from runs import assert_clean, assert_same, hashes, shards, wait_for
 
+from pipelines import cli
 from pipelines import generate as job
-
-# Small pairs in many shards: an interruption always falls between two of them.
-SETTINGS = {
-    "pairs": 300, "val_pairs": 15, "val_share": 0.5, "shard_pairs": 15, "size": 128, "objects": "1"
-}  # fmt: skip
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-
-
-def hashes(dataset: Path) -> dict[str, str]:
-    """SHA-256 of every shard's file, after checking it against the manifest."""
-    manifest = json.loads((dataset / "segswap.json").read_text())
-    found = {}
-    for split in manifest["splits"].values():
-        assert split["pairs"] == sum(shard["pairs"] for shard in split["shards"])
-        for shard in split["shards"]:
-            data = (dataset / shard["name"]).read_bytes()
-            assert len(data) == shard["bytes"]
-            found[shard["name"]] = hashlib.sha256(data).hexdigest()
-            assert found[shard["name"]] == shard["sha256"]
-    return found
-
-
-def assert_clean(dataset: Path) -> None:
-    """Shards, manifest and card, and nothing else."""
-    names = {path.name for path in dataset.iterdir()}
-    beside = {"segswap.json", "README.md", "examples.jpg", "croissant.json"}
-    assert names == {*hashes(dataset), *beside}
-
-
-def assert_whole_shards(out: Path) -> None:
-    """Every tar file in an unfinished dataset is complete."""
-    for path in out.glob("*.tar"):
-        with tarfile.open(path) as tar:
-            assert len(tar.getnames()) == 15 * 5
-        assert path.read_bytes()[-1024:] == bytes(1024)
-
-
-@pytest.fixture(scope="module")
-def flags(shapes: tuple[Path, Path]) -> list[str]:
-    """SETTINGS as flags, on the made images, which are small and quickly read."""
-    given = {**SETTINGS, "annotations": shapes[0], "images": shapes[1]}
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-
-
-@pytest.fixture(scope="module")
-def reference(
-    generate: Run, flags: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """The shards' hashes from an undisturbed run in one process."""
-    out = tmp_path_factory.mktemp("reference") / "dataset"
-    generate(out, *flags, "--inline")
-    assert_clean(out)
-    return hashes(out)
-
-
-@pytest.fixture
-def start(script: Callable[[str], str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start segswap-generate in a process group of its own; whatever is left is killed."""
-    running: list[subprocess.Popen[str]] = []
-
-    def starter(*arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [script("segswap-generate"), *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
-        running.append(process)
-        return process
-
-    yield starter
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Wait until something has happened while the process still runs."""
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def shards(out: Path) -> list[Path]:
-    return sorted(out.glob("*.tar"))
-
 
 # --- the same bytes ----------------------------------------------------------------------------
 
 
 def test_two_ray_workers_make_the_same_bytes(
-    flags: list[str], generate: Run, reference: dict[str, str], tmp_path: Path
+    flags: list[str], generate: Run, reference: Path, tmp_path: Path
 ) -> None:
     generate(tmp_path / "out", *flags, "--workers", 2)
-    assert hashes(tmp_path / "out") == reference
-    assert_clean(tmp_path / "out")
+    assert_same(tmp_path / "out", reference)
 
 
 def test_the_order_of_the_shards_changes_nothing(
-    shapes: tuple[Path, Path],
-    reference: dict[str, str],
+    flags: list[str],
+    reference: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -124,17 +34,16 @@ def test_the_order_of_the_shards_changes_nothing(
         return map(function, reversed(list(items)))
 
     monkeypatch.setattr(job, "run_inline", backwards)
-    settings = {**SETTINGS, "annotations": str(shapes[0]), "images": str(shapes[1])}
-    config = job.GenerateConfig(str(tmp_path / "out"), inline=True, **settings)  # type: ignore[arg-type]
-    assert job.generate(config) == 0
-    assert hashes(tmp_path / "out") == reference
+    arguments = [str(tmp_path / "out"), *flags, "--inline"]
+    assert job.generate(cli.parse(job.GenerateConfig, arguments)) == 0
+    assert_same(tmp_path / "out", reference)
 
 
 def test_another_seed_makes_other_bytes(
-    flags: list[str], generate: Run, reference: dict[str, str], tmp_path: Path
+    flags: list[str], generate: Run, reference: Path, tmp_path: Path
 ) -> None:
     generate(tmp_path / "out", *flags, "--pairs", 15, "--seed", 1, "--inline")
-    assert hashes(tmp_path / "out")["train-000000.tar"] != reference["train-000000.tar"]
+    assert hashes(tmp_path / "out")["train-000000.tar"] != hashes(reference)["train-000000.tar"]
 
 
 def members(dataset: Path, split: str) -> dict[str, bytes]:
@@ -169,113 +78,7 @@ def test_the_recorded_config_makes_the_same_dataset(
     assert hashes(tmp_path / "again") == hashes(photos_dataset)
 
 
-# --- interruptions -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["inline", "workers"])
-def test_killed_in_the_middle_and_run_again(
-    flags: list[str],
-    start: Callable[..., subprocess.Popen[str]], generate: Run, reference: dict[str, str],
-    tmp_path: Path, how: str,
-) -> None:  # fmt: skip
-    """kill -9 of the whole process group, then the same command: the same bytes, nothing left."""
-    out = tmp_path / "out"
-    process = start(out, *flags, *(["--inline"] if how == "inline" else ["--workers", 2]))
-    wait_for(lambda: len(shards(out)) >= 4, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (out / "segswap.json").exists()
-    made = {path.name: path.stat().st_mtime_ns for path in shards(out)}
-    assert_whole_shards(out)
-    generate(out, *flags, "--inline")
-    assert hashes(out) == reference
-    assert_clean(out)
-    kept = [name for name in made if (out / name).stat().st_mtime_ns == made[name]]
-    # A shard whose record was not yet written is made again: one a worker at most.
-    assert len(kept) >= len(made) - (1 if how == "inline" else 2) > 0
-
-
-def processes_below(pid: int) -> set[int]:
-    """All descendants of a process."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text()
-                parents[int(entry.name)] = int(status.rsplit(")")[-1].split()[1])
-            except OSError:
-                continue
-    below = {pid}
-    while True:
-        more = {child for child, parent in parents.items() if parent in below} - below
-        if not more:
-            return below - {pid}
-        below |= more
-
-
-@needs_proc
-def test_a_killed_worker_is_replaced(
-    flags: list[str],
-    start: Callable[..., subprocess.Popen[str]],
-    reference: dict[str, str],
-    tmp_path: Path,
-) -> None:
-    out = tmp_path / "out"
-    process = start(out, *flags, "--workers", 2)
-
-    def writing() -> list[int]:
-        """Workers that have a shard's temporary file open."""
-        names = [path.name.split(".")[-2] for path in out.glob(".train-*.tmp")]
-        return sorted({int(name) for name in names} & processes_below(process.pid))
-
-    wait_for(lambda: shards(out) and writing(), process)
-    victims = writing()
-    os.kill(victims[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert hashes(out) == reference
-    assert_clean(out)
-
-
-@pytest.mark.parametrize("how", ["inline", "workers"])
-def test_interrupted(
-    flags: list[str], start: Callable[..., subprocess.Popen[str]], tmp_path: Path, how: str
-) -> None:
-    """Ctrl-C: whole shards only, status 130, and within seconds."""
-    out = tmp_path / "out"
-    process = start(
-        out, *flags, "--pairs", 9000, *(["--inline"] if how == "inline" else ["--workers", 2])
-    )
-    wait_for(lambda: shards(out), process)
-    if how == "inline":
-        process.send_signal(signal.SIGINT)
-    else:  # as a terminal does
-        os.killpg(process.pid, signal.SIGINT)
-    asked = time.monotonic()
-    output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 10
-    assert process.returncode == 130, output
-    assert output.strip().endswith("interrupted")
-    assert "Traceback" not in output
-    assert_whole_shards(out)
-    assert not (out / "segswap.json").exists()
-
-
-@pytest.mark.parametrize("how", ["inline", "workers"])
-def test_terminated(
-    flags: list[str], start: Callable[..., subprocess.Popen[str]], tmp_path: Path, how: str
-) -> None:
-    """SIGTERM, as batch systems send it: whole shards only, a status that is not 0."""
-    out = tmp_path / "out"
-    process = start(
-        out, *flags, "--pairs", 9000, *(["--inline"] if how == "inline" else ["--workers", 2])
-    )
-    wait_for(lambda: shards(out), process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert_whole_shards(out)
-    assert not (out / "segswap.json").exists()
+# --- goes on -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -292,7 +95,7 @@ def unfinished(
 
 
 def test_damaged_shards_are_made_again(
-    flags: list[str], unfinished: Path, generate: Run, reference: dict[str, str]
+    flags: list[str], unfinished: Path, generate: Run, reference: Path
 ) -> None:
     """One with other bytes of the same length, one cut short."""
     first, second = shards(unfinished)[:2]
@@ -301,19 +104,17 @@ def test_damaged_shards_are_made_again(
     first.write_bytes(data)
     second.write_bytes(second.read_bytes()[:10_240])
     generate(unfinished, *flags, "--inline")
-    assert hashes(unfinished) == reference
-    assert_clean(unfinished)
+    assert_same(unfinished, reference)
 
 
 def test_leftovers_of_the_last_step_are_removed(
-    flags: list[str], unfinished: Path, generate: Run, reference: dict[str, str]
+    flags: list[str], unfinished: Path, generate: Run, reference: Path
 ) -> None:
     """Temporary files of the card, of a manifest, and of a shard that is complete already."""
     for name in ("README.md", "segswap.json", shards(unfinished)[0].name):
         (unfinished / f".{name}.123.tmp").write_text("half")
     generate(unfinished, *flags, "--inline")
-    assert hashes(unfinished) == reference
-    assert_clean(unfinished)
+    assert_same(unfinished, reference)
 
 
 # --- what OUT may be ---------------------------------------------------------------------------
@@ -377,11 +178,11 @@ def test_another_configuration_of_a_finished_dataset_is_refused(
 
 
 def test_how_the_work_is_run_may_change(
-    flags: list[str], unfinished: Path, generate: Run, reference: dict[str, str]
+    flags: list[str], unfinished: Path, generate: Run, reference: Path
 ) -> None:
     """Workers and the limit on skipped inputs belong to the run and not to the dataset."""
     generate(unfinished, *flags, "--inline", "--workers", 7, "--max-skipped", 0.5)
-    assert hashes(unfinished) == reference
+    assert_same(unfinished, reference)
 
 
 @pytest.mark.parametrize("content", ["notes.txt", "train-000000.tar", ".hidden"])

@@ -51,8 +51,9 @@ def test_importing(module: str, absent: tuple[str, ...]) -> None:
 
 def test_generating_inline_loads_no_torch_and_no_ray(tmp_path) -> None:
     module = f"""pipelines.generate as job
-from pipelines.generate_config import GenerateConfig
-job.generate(GenerateConfig({str(tmp_path / "out")!r}, pairs=1, size=64, inline=True))
+from pipelines.generate_config import Amount, GenerateConfig, Running
+out = {str(tmp_path / "out")!r}
+job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(inline=True)))
 """
     state = state_after(module)
     assert not {"torch", "ray"} & set(state["modules"])

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as rle
 
-from generators.segments import PROPOSERS
-from generators.segments.proposer import object_like
 from generators.sources.coco import coco_index, encode_segmentation
 from generators.sources.folder import folder_index
 from generators.sources.index import UNKNOWN, Index, Pool, build, held_out
@@ -242,8 +240,10 @@ def test_real_annotations(data: Path) -> None:
     assert len(index) == 80
     assert index.header["filtered"]["crowd"] == 8
     assert len(index.arrays["segments"]) + sum(index.header["filtered"].values()) == 739
-    assert sum(index.header["licences"].values()) == 80
-    assert index.header["licences"]["Attribution License"] > 0
+    counts = index.images_by_licence()
+    assert sum(counts.values()) == 80
+    assert counts["Attribution License"] > 0
+    assert index.image_credit(0).startswith("http://farm")
 
 
 def test_the_index_on_disk_is_the_same(shapes_index: Index, tmp_path: Path) -> None:
@@ -284,7 +284,6 @@ def test_held_out_images(count: int, share: float) -> None:
         return build(
             dataset="d", root="/", exif=False, proposer="p", categories=(), segments=(),
             images=[(name, 64, 64) for name in names], present=[()] * len(names), filtered={},
-            licences={},
         )  # fmt: skip
 
     names = [f"{number}.jpg" for number in range(count)]
@@ -304,29 +303,6 @@ def blobs() -> np.ndarray:
     cv2.rectangle(image, (150, 60), (210, 140), (20, 140, 30), -1)
     noise = np.random.default_rng(0).integers(0, 8, image.shape, np.uint8)
     return image + noise
-
-
-@pytest.mark.parametrize("name", PROPOSERS)
-def test_proposers_find_what_stands_out(name: str) -> None:
-    labels = PROPOSERS[name](blobs())
-    assert labels.shape == (200, 240)
-    found = list(object_like(labels, 0.02, 0.5))
-    truth = [np.all(np.abs(blobs().astype(int) - c) < 12, axis=-1)
-             for c in ((30, 60, 160), (20, 140, 30))]  # fmt: skip
-    for shape in truth:
-        overlap = max((mask & shape).sum() / (mask | shape).sum() for mask in found)
-        assert overlap > 0.85
-
-
-def test_backdrops_and_specks_are_no_objects() -> None:
-    labels = np.ones((100, 100), int)
-    labels[30:60, 30:60] = 2
-    labels[0:3, 0:3] = 3
-    labels[70:72, 5:95] = 4
-    labels[70:95, 5:7] = 4
-    found = list(object_like(labels, 0.02, 0.5))
-    assert len(found) == 1
-    assert found[0].sum() == 900
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
@@ -370,8 +346,10 @@ def test_the_built_in_photographs() -> None:
     assert skipped == []
     assert index.header["filtered"] == {}
     assert len(index) == 12
-    assert sum(index.header["licences"].values()) == 12
-    assert "not stated" not in index.header["licences"]
+    counts = index.images_by_licence()
+    assert sum(counts.values()) == 12
+    assert "not stated" not in counts
+    assert all(index.image_credit(i) for i in range(12))
 
 
 # --- the command line on bad inputs ------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
 
-from generators.sources.index import NOT_STATED, UNKNOWN, Index, Segment, build
-from segswap.images import ImageError, read_size
+from generators.sources.index import UNKNOWN, Index, Segment, build
+from generators.sources.licences import NOT_STATED, Licence, allows
+from segswap import storage
+from segswap.images import ImageError, read_sizes
+from segswap.storage import PathLike
 
 Skipped = list[dict[str, Any]]
 # What the entries of a COCO file must have; segmentations are checked one by one.
@@ -21,23 +26,62 @@ _NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 def coco_index(
-    annotations: Path, images: Path, min_area: float, max_area: float
-) -> tuple[Index, Skipped]:
+    annotations: Path, images: PathLike, min_area: float, max_area: float, *,
+    categories: Sequence[str] = (), licenses: str = "any",
+) -> tuple[Index, Skipped]:  # fmt: skip
     """Index a COCO dataset.
 
-    Crowds, and segments whose share of their image lies outside [min_area, max_area], are left out
-    and counted; their categories still count as shown by the image. What cannot be used is listed
-    with its reason: images that are missing or no image, sizes that contradict the annotations,
-    annotations of unknown images, segmentations without area.
+    Left out and counted: crowds, segments whose share of their image lies outside [min_area,
+    max_area] or whose category is not asked for; their categories still count as shown by the
+    image. Images whose licence does not allow the use are left out with all their annotations.
+    What cannot be used is listed with its reason: images that are missing or no image, sizes that
+    contradict the annotations, annotations of unknown images, segmentations without area.
+
+    Args:
+        categories: names of those whose segments are wanted; by default all.
+        licenses: "any", "shareable" or "commercial", see `licences.allows`.
 
     Raises:
-        ValueError: the file is no COCO instances JSON, or nothing in it can be used.
+        ValueError: the file is no COCO instances JSON, a category is unknown, or nothing can be
+            used.
     """
     content = _read(annotations)
+    wanted = _wanted(content["categories"], categories)
+    left_out = _leave_out_images(content, licenses)
     skipped: Skipped = []
     usable, positions = _images(content["images"], images, skipped)
-    category_ids = [category["id"] for category in content["categories"]]
-    category_of = {identity: position for position, identity in enumerate(category_ids)}
+    segments, present, filtered = _segments(
+        content, usable, positions, wanted, (min_area, max_area), skipped
+    )
+    if not segments:
+        raise ValueError(
+            f"{annotations} with images from {images} gives no usable segment: "
+            f"{len(usable)} images, {len(skipped)} skipped "
+            f"(first: {skipped[0] if skipped else None}), left out {dict(filtered)} segments and "
+            f"{left_out} images"
+        )
+    licences = licences_of(content)
+    listed = sorted(
+        (image for image in content["images"] if image["id"] in positions),
+        key=lambda image: positions[image["id"]],
+    )
+    index = build(
+        dataset=annotations.stem, root=storage.absolute(images), exif=False, proposer="coco",
+        categories=[category["name"] for category in content["categories"]],
+        images=usable, present=present, segments=segments, filtered=dict(filtered),
+        left_out=left_out,
+        licences=[licences.get(str(image.get("license")), NOT_STATED) for image in listed],
+        credits=[_credit(image) for image in listed],
+    )  # fmt: skip
+    return index, skipped
+
+
+def _segments(
+    content: dict[str, Any], usable: list[tuple[str, int, int]], positions: dict[int | str, int],
+    wanted: set[int], area_limits: tuple[float, float], skipped: Skipped,
+) -> tuple[list[Segment], list[set[int]], Counter[str]]:  # fmt: skip
+    """The segments, the categories that each image shows, and how many were left out and why."""
+    category_of = {category["id"]: place for place, category in enumerate(content["categories"])}
     present: list[set[int]] = [set() for _ in usable]
     segments: list[Segment] = []
     filtered: Counter[str] = Counter()
@@ -51,33 +95,65 @@ def coco_index(
             continue
         category = category_of.get(annotation["category_id"], UNKNOWN)
         present[position].add(category)
+        reason = None
         if annotation.get("iscrowd"):
-            filtered["crowd"] += 1
-            continue
-        name, width, height = usable[position]
-        try:
-            counts, area = encode_segmentation(annotation.get("segmentation"), width, height)
-        except ValueError as error:
-            reason = str(error)
-            skipped.append({"image": name, "annotation": annotation["id"], "reason": reason})
-            continue
-        if min_area <= area / (width * height) <= max_area:
-            segments.append(Segment(position, category, annotation["id"], counts))
+            reason = "crowd"
+        elif category not in wanted:
+            reason = "category"
         else:
-            filtered["area"] += 1
-    if not segments:
-        raise ValueError(
-            f"{annotations} with images from {images} gives no usable segment: "
-            f"{len(usable)} images, {len(skipped)} skipped "
-            f"(first: {skipped[0] if skipped else None}), left out {dict(filtered)}"
-        )
-    index = build(
-        dataset=annotations.stem, root=str(images.resolve()), exif=False, proposer="coco",
-        categories=[category["name"] for category in content["categories"]],
-        images=usable, present=present, segments=segments, filtered=dict(filtered),
-        licences=_licences(content, positions),
-    )  # fmt: skip
-    return index, skipped
+            name, width, height = usable[position]
+            try:
+                counts, area = encode_segmentation(annotation.get("segmentation"), width, height)
+            except ValueError as error:
+                entry = {"image": name, "annotation": annotation["id"], "reason": str(error)}
+                skipped.append(entry)
+                continue
+            if area_limits[0] <= area / (width * height) <= area_limits[1]:
+                segments.append(Segment(position, category, annotation["id"], counts))
+            else:
+                reason = "area"
+        if reason:
+            filtered[reason] += 1
+    return segments, present, filtered
+
+
+def _wanted(listed: list[dict[str, Any]], names: Sequence[str]) -> set[int]:
+    """Positions of the categories of these names; all of them, and UNKNOWN, where none is named."""
+    if not names:
+        return {UNKNOWN, *range(len(listed))}
+    known = [category["name"] for category in listed]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 3, 0) or ["none"]
+            raise ValueError(f"no category is called {name!r}; the nearest are {', '.join(near)}")
+    return {position for position, name in enumerate(known) if name in names}
+
+
+def licences_of(content: dict[str, Any]) -> dict[str, Licence]:
+    """The licences that a COCO file lists, by id."""
+    return {
+        str(entry.get("id")): Licence(str(entry.get("name")), str(entry.get("url") or ""))
+        for entry in content.get("licenses", ())
+        if isinstance(entry, dict)
+    }
+
+
+def _leave_out_images(content: dict[str, Any], use: str) -> dict[str, int]:
+    """Take away the images, and their annotations, whose licence does not allow a use."""
+    licences = licences_of(content)
+    refused = {
+        image["id"]: licences.get(str(image.get("license")), NOT_STATED).name
+        for image in content["images"]
+        if not allows(licences.get(str(image.get("license")), NOT_STATED), use)
+    }
+    for kind, key in (("images", "id"), ("annotations", "image_id")):
+        content[kind] = [entry for entry in content[kind] if entry[key] not in refused]
+    return {f"licence: {name}": count for name, count in Counter(refused.values()).most_common()}
+
+
+def _credit(image: dict[str, Any]) -> str:
+    """Where an image comes from: what COCO, or this project's photographs, say of it."""
+    return next((str(image[k]) for k in ("source", "flickr_url", "coco_url") if image.get(k)), "")
 
 
 def _read(annotations: Path) -> dict[str, Any]:
@@ -102,21 +178,30 @@ def _read(annotations: Path) -> dict[str, Any]:
 
 
 def _images(
-    listed: list[dict[str, Any]], folder: Path, skipped: Skipped
+    listed: list[dict[str, Any]], folder: PathLike, skipped: Skipped
 ) -> tuple[list[tuple[str, int, int]], dict[int | str, int]]:
     """The usable images (name, width, height), and their position by COCO id."""
-    if not folder.is_dir():
+    if not (storage.is_url(folder) or Path(folder).is_dir()):
         raise ValueError(f"{folder} is not a folder; expected the folder of the images")
     usable: list[tuple[str, int, int]] = []
     positions: dict[int | str, int] = {}
-    for image in sorted(listed, key=lambda image: image["file_name"]):
+    ordered = sorted(listed, key=lambda image: image["file_name"])
+    sizes = read_sizes(
+        storage.join(folder, image["file_name"])
+        for image in ordered
+        if not _outside(image["file_name"])
+    )
+    for image in ordered:
         name = image["file_name"]
         try:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
+            if _outside(name):
                 raise ImageError(name, "outside the folder of the images")
+            size = next(sizes)
             if usable and usable[-1][0] == name:
                 raise ImageError(name, "listed twice")
-            width, height = read_size(folder / name)
+            if isinstance(size, ImageError):
+                raise size
+            width, height = size
             if (width, height) != (image["width"], image["height"]):
                 listed_size = f"{image['width']} x {image['height']}"
                 raise ImageError(name, f"is {width} x {height}, annotated as {listed_size}")
@@ -128,19 +213,8 @@ def _images(
     return usable, positions
 
 
-def _licences(content: dict[str, Any], positions: dict[int | str, int]) -> dict[str, int]:
-    """How many of the usable images carry each licence, the most frequent first."""
-    names = {
-        str(entry.get("id")): str(entry.get("name"))
-        for entry in content.get("licenses", ())
-        if isinstance(entry, dict)
-    }
-    count = Counter(
-        names.get(str(image.get("license")), NOT_STATED)
-        for image in content["images"]
-        if image["id"] in positions
-    )
-    return dict(count.most_common())
+def _outside(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts
 
 
 def encode_segmentation(segmentation: Any, width: int, height: int) -> tuple[bytes, int]:

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from generators.sources.licences import NOT_STATED, Licence
+from segswap import copies, storage
+from segswap.storage import PathLike
+
 UNKNOWN = -1  # the category of a segment that has none
-NOT_STATED = "not stated"  # the licence of an image that names none
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,10 @@ class Index:
 
     Attributes:
         header: dataset (its name), root (the images' folder), exif (turn images upright),
-            proposer, categories (names), fingerprint, filtered (count by reason), licences
-            (count of images by the licence's name).
-        arrays: sizes (N, 2) width and height; names and name_ends, blobs of UTF-8 text;
+            proposer, categories (names), fingerprint, filtered (count of segments by reason),
+            left_out (count of images by reason), licences (name and address of each).
+        arrays: sizes (N, 2) width and height; names and name_ends, credits and credit_ends, blobs
+            of text; licences (N,), positions in the header's;
             present and present_ends, the categories that each image shows;
             segments (M, 3) image, category, annotation, in the order of the images;
             counts and counts_ends, the masks.
@@ -64,9 +68,27 @@ class Index:
         name = _part(self.arrays["names"], self.arrays["name_ends"], image).tobytes()
         return os.fsdecode(name)
 
-    def image_path(self, image: int) -> Path:
-        """Path of an image's file."""
-        return Path(self.header["root"]) / self.image_name(image)
+    def image_licence(self, image: int) -> Licence:
+        """An image's licence."""
+        return Licence(*self.header["licences"][self.arrays["licences"][image]])
+
+    def image_credit(self, image: int) -> str:
+        """Where an image comes from, as its dataset says; "" where it does not."""
+        credit = _part(self.arrays["credits"], self.arrays["credit_ends"], image)
+        return credit.tobytes().decode(errors="replace")
+
+    def images_by_licence(self) -> dict[str, int]:
+        """How many images carry each licence, the most frequent first."""
+        counts = np.bincount(self.arrays["licences"], minlength=len(self.header["licences"]))
+        return {
+            self.header["licences"][i][0]: int(counts[i])
+            for i in np.argsort(-counts, kind="stable") if counts[i]
+        }  # fmt: skip
+
+    def image_path(self, image: int) -> Path | str:
+        """Path of an image's file, or its URL."""
+        path = storage.join(self.header["root"], self.image_name(image))
+        return path if storage.is_url(path) else Path(path)
 
     def image_size(self, image: int) -> tuple[int, int]:
         """Width and height."""
@@ -94,21 +116,27 @@ class Index:
         columns = rle.decode({"size": [height, width], "counts": segment.counts}).T
         return cv2.transpose(columns).view(bool)  # in C order, which OpenCV needs not copy
 
-    def save(self, folder: Path) -> None:
-        """Write the index into a new folder."""
-        folder.mkdir(parents=True)
+    def save(self, folder: PathLike) -> None:
+        """Write the index into a new folder, or below a URL."""
+        storage.make_folder(folder)
         for name, array in self.arrays.items():
-            np.save(folder / f"{name}.npy", array)
-        (folder / "header.json").write_text(json.dumps(self.header))
+            with storage.replacing(storage.join(folder, f"{name}.npy")) as file:
+                np.save(file, array)
+        header = json.dumps(self.header).encode()
+        storage.write_atomically(storage.join(folder, "header.json"), header)
 
     @classmethod
-    def load(cls, folder: Path) -> "Index":
-        """Map a saved index into memory; processes that load it share its pages."""
-        arrays = {
-            path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
-            for path in sorted(folder.glob("*.npy"))
-        }
-        return cls(json.loads((folder / "header.json").read_text()), arrays)
+    def load(cls, folder: PathLike) -> "Index":
+        """Map a saved index into memory; processes that load it share its pages.
+
+        One below a URL is copied to each machine once; `copies.forget_copies` removes the copy.
+        """
+        arrays = {}
+        for name in storage.entries(folder):
+            if name.endswith(".npy"):
+                file = copies.local_copy(storage.join(folder, name))
+                arrays[name[:-4]] = np.load(file, mmap_mode="r", allow_pickle=False)
+        return cls(json.loads(storage.read_bytes(storage.join(folder, "header.json"))), arrays)
 
 
 def build(
@@ -122,16 +150,28 @@ def build(
     present: Sequence[Iterable[int]],
     segments: Iterable[Segment],
     filtered: dict[str, int],
-    licences: dict[str, int],
+    left_out: dict[str, int] | None = None,
+    licences: Sequence[Licence] | None = None,
+    credits: Sequence[str] | None = None,
 ) -> Index:
-    """An index in memory from its parts; images are (name, width, height)."""
+    """An index in memory from its parts; images are (name, width, height).
+
+    `licences` and `credits` are the images', in their order; by default nothing is stated.
+    """
     ordered = sorted(segments, key=lambda segment: (segment.image, segment.annotation))
     names = [os.fsencode(name) for name, _, _ in images]
+    licences = licences if licences is not None else [NOT_STATED] * len(images)
+    distinct = sorted(set(licences))
+    place = {licence: position for position, licence in enumerate(distinct)}
+    told = [credit.encode() for credit in credits or [""] * len(images)]
     shown = [sorted(set(categories_shown)) for categories_shown in present]
     arrays: dict[str, NDArray] = {
         "sizes": np.array([(w, h) for _, w, h in images], np.int32).reshape(-1, 2),
         "names": np.frombuffer(b"".join(names), np.uint8),
         "name_ends": _ends(map(len, names)),
+        "licences": np.array([place[licence] for licence in licences], np.int32),
+        "credits": np.frombuffer(b"".join(told), np.uint8),
+        "credit_ends": _ends(map(len, told)),
         "present": np.array([c for row in shown for c in row], np.int32),
         "present_ends": _ends(map(len, shown)),
         "segments": np.array(
@@ -145,7 +185,8 @@ def build(
         digest.update(arrays[name].tobytes())
     header = {
         "dataset": dataset, "root": root, "exif": exif, "proposer": proposer,
-        "categories": list(categories), "filtered": filtered, "licences": licences,
+        "categories": list(categories), "filtered": filtered, "left_out": left_out or {},
+        "licences": [list(licence) for licence in distinct],
         "fingerprint": digest.hexdigest(),
     }  # fmt: skip
     return Index(header, arrays)
@@ -192,6 +233,12 @@ class Pool:
         return cls(
             index, images, chosen[order], np.cumsum(lengths, dtype=np.int64), backgrounds, behind
         )
+
+    @classmethod
+    def whole(cls, index: Index) -> "Pool":
+        """The pool of all images of an index, each of them a background as well."""
+        everything = np.arange(len(index))
+        return cls.of(index, everything, index, everything)
 
     def draw_segment(self, rng: np.random.Generator) -> Segment:
         """A segment: its category first, then one of that category's, both uniformly."""
