@@ -27,7 +27,8 @@ import position_error
 import published
 
 from generators.blending import patch_around, solve_poisson
-from generators.compose import ONE_OBJECT, TWO_OBJECTS, Look, Recipe, RejectedDraw, generate_pair
+from generators.compose import generate_pair
+from generators.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
 from generators.sources.coco import coco_index
 from generators.sources.index import Pool
 from pipelines.tasks import settle
@@ -50,12 +51,7 @@ class Segswap:
         """Accepted pairs, as segswap-generate draws them."""
         for index in range(first, first + count):
             rng = np.random.default_rng([0, index])
-            while True:
-                try:
-                    yield generate_pair(self.pool, recipe, Look(), rng, index=index)
-                    break
-                except RejectedDraw:
-                    continue
+            yield generate_pair(self.pool, recipe, rng, index=index)
 
     def encoded(self, folder: Path, first: int, count: int) -> float:
         start = time.perf_counter()

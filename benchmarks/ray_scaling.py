@@ -55,7 +55,7 @@ def run(flags: list[str], out: Path) -> tuple[dict, float, float, int]:
     """One run of segswap-generate.
 
     Returns:
-        throughput.json, the largest worker's peak MB, the peak MB of all processes together, and
+        throughput.json, the largest worker's peak MiB, the peak MiB of all processes together, and
         how many workers there were.
     """
     command = [str(Path(sys.executable).parent / "segswap-generate"), str(out), *flags]
@@ -103,8 +103,8 @@ def main() -> None:
                 made.append(hashes(Path(folder) / "pairs"))
     print(f"{processor()}; Python {platform.python_version()}; {options.pairs} pairs in shards of "
           f"{options.shard_pairs}, {options.repeats} runs of each in turns")  # fmt: skip
-    print("| | pairs/s, median (min, max) | times one process | workers | largest worker, MB "
-          "| all processes, MB |")  # fmt: skip
+    print("| | pairs/s, median (min, max) | times one process | workers | largest worker, MiB "
+          "| all processes, MiB |")  # fmt: skip
     print("|---|---|---|---|---|---|")
     base = statistics.median(speed["pairs_per_second"] for speed, *_ in measured["one process"])
     for what, runs in measured.items():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -107,6 +108,53 @@ def adapt(features: Tensor, style: Tensor, alpha: Tensor) -> Tensor:
     return (features * factor[..., None, None] + offset[..., None, None]).to(features.dtype)
 
 
+class DoubledConvolution(nn.Module):
+    """Nearest doubling, reflection padding and a 3x3 convolution in one, with 4/9 of the products.
+
+    Of a doubled image the kernel sees only 2x2 different pixels at a time, so that each of the four
+    places in a doubled pixel has a 2x2 kernel of its own, of sums of the 3x3 kernel's weights. And
+    reflecting the doubled image at its border repeats the pixels at the border of the original.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.channels = convolution.out_channels
+        # sums[p, y] are the 3x3 kernel's rows that fall on row y of the two, for rows 2i + p.
+        weight = convolution.weight.data
+        sums = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+        kernels = torch.einsum("oiab,pya,qxb->pqoiyx", weight, sums, sums)
+        self.places = nn.ModuleList()
+        for kernel in kernels.flatten(0, 1):
+            place = nn.Conv2d(convolution.in_channels, self.channels, 2)
+            place.weight.data, place.bias = kernel, convolution.bias
+            self.places.append(place)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, outputs, 2 H, 2 W)."""
+        batch, _, height, width = images.shape
+        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        made = images.new_empty(batch, height, 2, width, 2, self.channels)  # channels last
+        for number, place in enumerate(self.places):
+            row, column = divmod(number, 2)
+            part = padded[:, :, row : row + height + 1, column : column + width + 1]
+            made[:, :, row, :, column] = place(part).permute(0, 2, 3, 1)
+        return made.view(batch, 2 * height, 2 * width, self.channels).permute(0, 3, 1, 2)
+
+
+def faster(decoder: nn.Sequential) -> nn.Sequential:
+    """The same function as a decoder's, its three doublings joined with what follows them."""
+    layers: list[nn.Module] = []
+    rest = iter(decoder)
+    for layer in rest:
+        if isinstance(layer, nn.Upsample):
+            next(rest)  # the padding
+            convolution = next(rest)
+            assert isinstance(convolution, nn.Conv2d)
+            layer = DoubledConvolution(convolution)
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
 class AdaIN:
     """Restyles images with an encoder and a decoder.
 
@@ -122,7 +170,7 @@ class AdaIN:
         self.device = torch.device(device)
         self.at_once = 2 if self.device.type == "cpu" else 32
         self._dtype = torch.bfloat16 if fast_bfloat16(self.device) else torch.float32
-        self._encoder, self._decoder = self._placed(encoder), self._placed(decoder)
+        self._encoder, self._decoder = self._placed(encoder), self._placed(faster(decoder))
 
     def _placed(self, net: nn.Sequential) -> nn.Sequential:
         net = net.eval().requires_grad_(False).to(self.device, self._dtype)

@@ -1,7 +1,8 @@
 """Compose a pair: draw objects, copy them into a background, and keep what both images show."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from generators.blending import BLENDS
 from generators.framing import room, square, tight
 from generators.placement import Box, layouts, outline, place
+from generators.recipe import Look, Recipe
 from generators.sources.index import Index, Pool, Segment
 from generators.style import Styler, style_pairs
 from segswap import geometry
@@ -36,79 +38,46 @@ class RejectedDraw(Exception):  # noqa: N818 - nothing went wrong
         self.image = image
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Numbers of a composition."""
-
-    objects: int = 1
-    """Objects copied out of one source image, 1 to 4, of different categories."""
-    scale: tuple[float, float] = (0.7, 1.0)
-    """Limits of the independent scales of x and y."""
-    rotation: float = 15.0
-    """Largest rotation to either side, degrees."""
-    ratio: tuple[float, float] = (0.2, 1.0)
-    """Limits of the object's size, as a share of the box that it is put into."""
-    ratio_steps: int = 10
-    """How many sizes there are between the limits."""
-    crop: float = 0.2
-    """Probability that the source is cropped tight at the side nearest to the object."""
-    dilation: int = 20
-    """Margin copied around a segment, pixels of the source image."""
-    min_share: float = 0.01
-    """Smallest share of the frame that the shared region must take in both images."""
-
-    def __post_init__(self) -> None:
-        expected = {
-            "objects": (1 <= self.objects <= 4, "1 to 4"),
-            "scale": (0 < self.scale[0] <= self.scale[1], "two rising positive numbers"),
-            "rotation": (0 <= self.rotation <= 180, "0 to 180"),
-            "ratio": (0 < self.ratio[0] <= self.ratio[1] <= 1, "two rising shares"),
-            "ratio_steps": (self.ratio_steps >= 1, "at least 1"),
-            "crop": (0 <= self.crop <= 1, "a probability"),
-            "dilation": (self.dilation >= 0, "at least 0"),
-            "min_share": (0 <= self.min_share <= 1, "a share"),
-        }
-        for name, (holds, what) in expected.items():
-            if not holds:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected {what}")
-
-
-ONE_OBJECT = Recipe()
-TWO_OBJECTS = Recipe(objects=2, ratio=(0.5, 1.0), crop=0.0)
-
-
-@dataclass(frozen=True)
-class Look:
-    """Size and appearance of the pairs.
-
-    Attributes:
-        size: side of all images in pixels.
-        fit: how images become square. "squash": both sides are scaled on their own, as published;
-            "crop": cut at the longer side, around the objects or the background's middle; "pad":
-            black at the shorter side, where no object is put.
-        blends: weight of each way of blending, by its name in BLENDS.
-        styler: restyles both images of every pair, or None.
-    """
-
-    size: int = 480
-    fit: str = "squash"
-    blends: Mapping[str, float] = field(default_factory=lambda: {"poisson": 1.0})
-    styler: Styler | None = None
-
-
 def generate_pair(
+    pool: Pool, recipe: Recipe | Sequence[Recipe], rng: np.random.Generator, *,
+    look: Look | None = None, index: int = 0, key: tuple[int, int] = (0, 0),
+    rejected: Callable[[RejectedDraw], None] | None = None,
+) -> Pair:  # fmt: skip
+    """A pair: draws until one is acceptable.
+
+    Args:
+        pool: images, segments and backgrounds to draw from; `Pool.whole` takes all of an index.
+        recipe: how many objects, how they are changed; of several, each draw takes one, all alike.
+        rng: draws everything.
+        look: size, blending, style; by default `Look()`.
+        index: the pair's index in its split.
+        key: what `rng` was seeded with after the run's seed: split and index.
+        rejected: told of every draw that was not acceptable.
+
+    Raises:
+        RuntimeError: none of 500 draws was acceptable.
+    """
+    recipes = [recipe] if isinstance(recipe, Recipe) else recipe
+    reasons: Counter[str] = Counter()
+    for _ in range(MAX_DRAWS):
+        chosen = recipes[int(rng.integers(len(recipes)))]
+        try:
+            return draw_pair(pool, chosen, look or Look(), rng, index=index, key=key)
+        except RejectedDraw as rejection:
+            reasons[str(rejection)] += 1
+            if rejected:
+                rejected(rejection)
+    raise RuntimeError(
+        f"pair {index}: none of {MAX_DRAWS} draws was acceptable "
+        f"({dict(reasons.most_common())}); add images, or loosen the recipe"
+    )
+
+
+def draw_pair(
     pool: Pool, recipe: Recipe, look: Look, rng: np.random.Generator, *, index: int = 0,
     key: tuple[int, int] = (0, 0),
 ) -> Pair:  # fmt: skip
-    """Draw one pair.
-
-    Args:
-        pool: images, segments and backgrounds to draw from.
-        recipe: how many objects, how they are changed.
-        look: size, blending, style.
-        rng: draws everything.
-        index: the pair's index in its split.
-        key: what `rng` was seeded with after the run's seed: split and index.
+    """Draw once, as `generate_pair` does.
 
     Raises:
         RejectedDraw: this draw gives no acceptable pair; draw again.

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from generators.compose import MAX_DRAWS, Look, RejectedDraw, generate_pair
+from generators.compose import RejectedDraw, generate_pair
+from generators.recipe import Look
 from generators.sources.index import Pool
 from generators.style import style_pairs
 from pipelines import attribution, cli
@@ -23,7 +24,7 @@ from pipelines.generate_config import SPLITS, GenerateConfig
 from pipelines.inputs import prepare, split_inputs
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
-from pipelines.tasks import gpu_share, ray_workers, run_inline, run_on_ray
+from pipelines.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
 from pipelines.throughput import THROUGHPUT, as_json, throughput
 from segswap import stopwatch, storage
 from segswap.pair import Pair
@@ -62,15 +63,18 @@ def generate(config: GenerateConfig) -> int:
     # Absolute paths: a worker's current folder need not be this process's.
     config = _absolute(config)
     running = config.running
-    machines = nullcontext(1) if running.inline else ray_workers(running.workers, running.address)
+    machines = nullcontext() if running.inline else ray_workers(running.workers, running.address)
     try:
-        with machines as workers, Stopping() as stopping:
-            run: Run = run_inline if running.inline else partial(run_on_ray, workers=workers)
+        with machines, Stopping() as stopping:
+            run: Run = run_inline
+            if not running.inline:
+                run = partial(run_on_ray, workers=running.workers)
             skipped = prepare(config, settings, storage.join(config.out, WORK), run)
             sweep(out)
             if config.styling.style == "adain" and not running.inline:
-                run = partial(run_on_ray, workers=workers, gpu=gpu_share(workers))
-            records = _make_missing(config, run, workers, stopping)
+                share = gpu_share(at_once(running.workers))
+                run = partial(run_on_ray, workers=running.workers, gpu=share)
+            records = _make_missing(config, run, stopping)
         return finish(config, settings, records, skipped)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
@@ -103,9 +107,7 @@ def _absolute(config: GenerateConfig) -> GenerateConfig:
     )
 
 
-def _make_missing(
-    config: GenerateConfig, run: Run, workers: int, stopping: Stopping
-) -> list[dict[str, Any]]:
+def _make_missing(config: GenerateConfig, run: Run, stopping: Stopping) -> list[dict[str, Any]]:
     """Make the shards that no earlier run finished; records of all of them, in order."""
     tasks = list(_tasks(config))
     begun = set(storage.entries(storage.join(config.out, WORK)))
@@ -123,6 +125,7 @@ def _make_missing(
     if left:
         raise KeyboardInterrupt
     ordered = [records[task.name] for task in tasks]
+    workers = 1 if config.running.inline else at_once(config.running.workers)
     speed = throughput(ordered, lacking, time.perf_counter() - start, workers)
     storage.write_atomically(storage.join(config.out, THROUGHPUT), as_json(speed))
     return ordered
@@ -175,7 +178,7 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
         The record: manifest entry, rejections, unusable images, histograms of the stages' times.
     """
     config = task.config
-    if not (storage.is_url(config.out) or Path(config.out).is_dir()):
+    if not (storage.is_url(task.record) or Path(task.record).parent.is_dir()):
         raise RuntimeError(
             f"{config.out} is not there on {socket.gethostname()}; with --address, OUT must be a "
             "folder that all machines share, or a URL"
@@ -183,11 +186,11 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     pool, look = split_inputs(config, task.split)
     losses = _Losses()
     used: set[attribution.Used] = set()
-    at_once = look.styler.pairs_at_once if look.styler else 1
+    together = look.styler.pairs_at_once if look.styler else 1
 
     def draws() -> Iterator[Pair]:
-        for first in range(task.first, task.last, at_once):
-            indices = range(first, min(first + at_once, task.last))
+        for first in range(task.first, task.last, together):
+            indices = range(first, min(first + together, task.last))
             for pair in _pairs(config, pool, look, task.split, indices, losses):
                 used.update(attribution.images_of(pair))
                 yield pair
@@ -217,44 +220,30 @@ class _Losses:
     rejected: Counter[str] = field(default_factory=Counter)
     broken: dict[str, dict[str, str]] = field(default_factory=dict)
 
+    def count(self, rejection: RejectedDraw) -> None:
+        """Take a draw that was not acceptable into account."""
+        self.rejected[str(rejection)] += 1
+        if rejection.image:
+            self.broken[rejection.image["image"]] = rejection.image
+
 
 def _pairs(
     config: GenerateConfig, pool: Pool, look: Look, split: str, indices: range, losses: _Losses
 ) -> list[Pair]:
     """The pairs of these indices, composed one by one and restyled together."""
     plain = replace(look, styler=None)
+    recipes = {"1": [config.one], "2": [config.two], "mix": [config.one, config.two]}
     keys = [(SPLITS.index(split), index) for index in indices]
     rngs = [np.random.default_rng([config.amount.seed, *key]) for key in keys]
     with stage("compose"):
         pairs = [
-            _accepted(config, pool, plain, key, rng, losses)
+            generate_pair(
+                pool, recipes[config.composition.objects], rng, look=plain, index=key[1], key=key,
+                rejected=losses.count,
+            )
             for key, rng in zip(keys, rngs, strict=True)
-        ]
+        ]  # fmt: skip
     return style_pairs(pairs, look.styler, rngs) if look.styler else pairs
-
-
-def _accepted(
-    config: GenerateConfig, pool: Pool, look: Look, key: tuple[int, int],
-    rng: np.random.Generator, losses: _Losses,
-) -> Pair:  # fmt: skip
-    """The pair of a split and index: draws from its own generator until one is acceptable."""
-    split, index = key
-    recipes = {"1": (config.one,), "2": (config.two,), "mix": (config.one, config.two)}
-    choices = recipes[config.composition.objects]
-    reasons: Counter[str] = Counter()
-    for _ in range(MAX_DRAWS):
-        recipe = choices[rng.integers(len(choices))]
-        try:
-            return generate_pair(pool, recipe, look, rng, index=index, key=key)
-        except RejectedDraw as rejection:
-            reasons[str(rejection)] += 1
-            losses.rejected[str(rejection)] += 1
-            if rejection.image:
-                losses.broken[rejection.image["image"]] = rejection.image
-    raise RuntimeError(
-        f"{SPLITS[split]} pair {index}: none of {MAX_DRAWS} draws was acceptable "
-        f"({dict(reasons.most_common())}); add images, or loosen the recipe"
-    )
 
 
 def _whole_shard(task: ShardTask) -> tuple[str, dict[str, Any] | None]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from generators.blending import BLENDS
-from generators.compose import ONE_OBJECT, TWO_OBJECTS, Recipe
+from generators.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
 from pipelines.cli import FLAT
 
 SPLITS = ("train", "val")

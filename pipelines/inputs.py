@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from generators.compose import Look
+from generators.recipe import Look
 from generators.segments.labels import labels_place
 from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import Skipped, coco_index

@@ -37,7 +37,7 @@ class Progress:
     def _print(self, note: str) -> None:
         seconds = max(self._last - self._start, 1e-9)
         rate = (self._done - self._first) / seconds
-        left = (self._total - self._done) / rate if rate else float("inf")
+        left = tqdm.format_interval((self._total - self._done) / rate) if rate else "unknown time"
         count = f"{self._what}: {self._done}/{self._total} {self._unit}"
-        line = f"{count}, {rate:.1f}/s, {left:.0f} s left  {note}".rstrip()
+        line = f"{count}, {rate:.1f}/s, {left} left  {note}".rstrip()
         print(line, file=sys.stderr, flush=True)

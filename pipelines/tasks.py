@@ -21,11 +21,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @contextmanager
-def ray_workers(workers: int, address: str | None = None) -> Iterator[int]:
+def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
     """Ray for so many workers: a running cluster, or one of this process's own.
 
-    A running cluster is left as it was; an own one is shut down at the end. Yields how many
-    workers there are: no more than CPUs, which is said on standard error.
+    A running cluster is left as it was; an own one is shut down at the end, and has no more workers
+    than this process may use CPUs. Fewer CPUs than workers are said on standard error.
 
     Args:
         workers: how many are wanted.
@@ -38,7 +38,7 @@ def ray_workers(workers: int, address: str | None = None) -> Iterator[int]:
 
     # As a newer Ray does: GPUs are not hidden from tasks that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    own = {
+    own: dict[str, Any] = {
         "num_cpus": min(workers, cores()), "include_dashboard": False,
         "object_store_memory": 200 * 2**20,
     }  # fmt: skip
@@ -63,10 +63,10 @@ def ray_workers(workers: int, address: str | None = None) -> Iterator[int]:
         if workers > available:
             where = f"the cluster at {address}" if address else "this machine"
             print(
-                f"--workers {workers}: {where} has {available:g} CPUs; working with as many",
+                f"--workers {workers}: {where} has {available:g} CPUs; working with what there is",
                 file=sys.stderr,
             )
-        yield max(1, min(workers, int(available)))
+        yield
     finally:
         ray.shutdown()
 
@@ -86,6 +86,11 @@ def cores() -> int:
     if limit.exists():
         quota, period = limit.read_text().split()
     return max(1, min(allowed or 1, sys.maxsize if quota == "max" else int(quota) // int(period)))
+
+
+def at_once(workers: int) -> int:
+    """How many of so many workers Ray has CPUs for now; 1 at least, which waits for one."""
+    return max(1, min(workers, int(_available("CPU"))))
 
 
 def gpu_share(workers: int) -> float:
@@ -136,8 +141,7 @@ def run_on_ray(
     pending: list[Any] = []
     remaining = iter(items)
     while True:
-        # One task always: where no CPU is left, it waits for one.
-        window = max(1, min(workers, int(_available("CPU"))))
+        window = at_once(workers)
         while len(pending) < window:
             try:
                 pending.append(task.remote(next(remaining)))

@@ -34,10 +34,11 @@ _MACHINE = ("images", "styles", "out", "vgg", "resume", "workers", "device", "ev
 class TrainStyleConfig:
     """Train weights for `segswap-generate --style adain --adain-weights OUT`.
 
-    With --vgg, the published method: VGG-19 stays as it is, a decoder learns to make images of its
-    features in any style. Without, no weights are needed: a narrow encoder of the same shape is
-    first learned together with the decoder, by reproducing images, and then takes VGG's place.
-    That changes colours, contrast and fine texture, and knows less of brush strokes than VGG does.
+    With --vgg, the published method: VGG-19 keeps its features, brought to one scale, and a decoder
+    learns to make images of them in any style. Without, no weights are needed: a narrow encoder of
+    the same shape is first learned together with the decoder, by reproducing images, and then takes
+    VGG's place. That changes colours, contrast and fine texture, and knows less of brush strokes
+    than VGG does.
 
     Interrupted (Ctrl-C), it leaves a checkpoint; --resume goes on from there.
     """
@@ -58,11 +59,11 @@ class TrainStyleConfig:
     """Steps in which the decoder learns styles; the published decoder took 160,000."""
     batch: int = 8
     """Photographs, and as many style pictures, a step."""
-    crop: int = 128
+    crop: int = 96
     """Side of the training images in pixels, cut at random from images of 512 px; published: 256.
     A multiple of 8."""
-    lr: float = 1e-3
-    """Learning rate at the start; it falls linearly to 0. With --vgg, 1e-4 is the published one."""
+    lr: float = 5e-4
+    """Highest learning rate; the published one was 1e-4."""
     style_weight: float = 10.0
     """Weight of the style loss; the content loss has 1."""
     every: int = 200

@@ -20,6 +20,7 @@ from generators.adain import (
     adapt,
     build_decoder,
     build_encoder,
+    faster,
     mean_std,
     stages,
 )
@@ -132,6 +133,13 @@ def test_restyling_is_the_published_procedure(published: Path) -> None:
         assert np.abs(made[0] - expected).mean() < 0.02 * np.abs(expected).max() + 1
 
 
+def test_the_faster_decoder_computes_the_same() -> None:
+    torch.manual_seed(0)
+    decoder, features = excited(build_decoder(NARROW)), torch.rand(2, 10, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(faster(decoder)(features), decoder(features))
+
+
 def test_features_take_the_statistics_of_the_style() -> None:
     torch.manual_seed(0)
     features, style = torch.rand(2, 5, 8, 9), mean_std(torch.rand(2, 5, 7, 7) * 3 + 1)
@@ -240,7 +248,7 @@ class Hostile:
 
 def test_code_in_a_weights_file_is_not_run(published: Path, tmp_path: Path) -> None:
     (tmp_path / "decoder.pth").write_bytes((published / "decoder.pth").read_bytes())
-    (tmp_path / "vgg_normalised.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "seen")))
+    (tmp_path / "vgg_normalised.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "seen"), 2))
     with pytest.raises(ValueError, match="not a readable weights file"):
         load_weights(tmp_path)
     assert not (tmp_path / "seen").exists()

@@ -12,7 +12,7 @@ import tyro
 import yaml
 from conftest import Run
 
-from generators.compose import Recipe
+from generators.recipe import Recipe
 from pipelines import cli
 from pipelines.generate import main
 from pipelines.generate_config import GenerateConfig, parse_blend
@@ -157,7 +157,7 @@ def message_of(text: str) -> str:
         (["--style", "histogram"], "--style and --styles go together"),
         (["--styles", "."], "--style and --styles go together"),
         (["--annotations", "a.json"], "--annotations needs --images"),
-        (["--blend", "poison"], "--blend has 'poison'; expected names of poisson, feather, paste"),
+        (["--blend", "poison"], "--blend has 'poison'; expected names of poisson, poisson-mixed, feather, paste"),
         (["--blend", "paste:0"], "--blend has 'paste:0'"),
         (["--blend", ""], "--blend has ''"),
         (["--segment-area", 0.5, 0.1], "--segment-area is (0.5, 0.1)"),

@@ -11,7 +11,8 @@ from conftest import textured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.compose import ONE_OBJECT, Look, RejectedDraw, generate_pair
+from generators.compose import generate_pair
+from generators.recipe import ONE_OBJECT, Look
 from generators.sources.index import Pool
 from generators.style import METHODS, Choice, Styler, adapt_fourier, adapt_pixels, style_pairs
 from segswap import geometry
@@ -128,12 +129,8 @@ def test_a_broken_style_picture_is_named(tmp_path: Path) -> None:
 
 def styled_pair(pool: Pool, styler: Styler | None, seed: int = 0) -> Pair:
     look = Look(size=128, blends={"paste": 1.0}, styler=styler)
-    rng = np.random.default_rng(seed)
-    while True:
-        try:
-            return generate_pair(pool, replace(ONE_OBJECT, dilation=4), look, rng)
-        except RejectedDraw:
-            continue
+    recipe = replace(ONE_OBJECT, dilation=4)
+    return generate_pair(pool, recipe, np.random.default_rng(seed), look=look)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,6 +1,7 @@
 """segswap-train-style: losses fall, pictures move to the style, interruptions cost nothing."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -14,15 +15,17 @@ import torch
 from conftest import textured
 from safetensors.torch import load_file
 
-from generators.adain import build_encoder, mean_std
+from generators.adain import build_decoder, build_encoder
 from generators.adain_training import initialise, normalise
 from generators.sources.photos import photos
 from generators.style import Choice, Styler
 
 FLAGS = [
-    "--width", "0.125", "--crop", "64", "--batch", "4", "--encoder-steps", "60", "--steps", "60",
-    "--every", "40", "--workers", "0",
+    "--width", "0.125", "--crop", "64", "--batch", "4", "--encoder-steps", "70", "--steps", "80",
+    "--every", "60", "--workers", "0",
 ]  # fmt: skip
+# A second thread costs more than it brings on networks as small as these.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def train(script: Callable[[str], str], inputs: tuple[Path, Path]) -> Callable[.
     def run(out: Path, *flags: str, status: int = 0) -> str:
         done = subprocess.run(
             [script("segswap-train-style"), *map(str, inputs), "--out", str(out), *FLAGS, *flags],
-            capture_output=True, text=True, timeout=300,
+            capture_output=True, text=True, timeout=300, env=ENVIRONMENT,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -64,10 +67,10 @@ def trained(train: Callable[..., str], tmp_path_factory: pytest.TempPathFactory)
 
 def test_losses_fall(trained: Path) -> None:
     history = json.loads((trained / "history.json").read_text())
-    for name in ("copy", "style"):
+    for name, rows in (("copy", 7), ("style", 8)):
         losses = [row[name] for row in history if name in row]
-        assert len(losses) == 6
-        assert losses[-1] < 0.6 * losses[0]
+        assert len(losses) == rows
+        assert losses[-1] < 0.7 * losses[0]
 
 
 def test_restyled_pictures_move_towards_the_style(trained: Path, inputs: tuple[Path, Path]) -> None:
@@ -96,7 +99,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     out = tmp_path / "weights"
     process = subprocess.Popen(
         [script("segswap-train-style"), *map(str, inputs), "--out", str(out), *FLAGS],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     end = time.monotonic() + 120
     while not (out / "last.pt").exists() and time.monotonic() < end:
@@ -130,13 +133,13 @@ def test_unusable_inputs_are_named(
 
 def test_normalising_changes_scales_alone() -> None:
     encoder, images = build_encoder((4, 6, 8, 10)), torch.rand(4, 3, 64, 64)
-    initialise(encoder, seed=1)
+    initialise(encoder, build_decoder((4, 6, 8, 10)), seed=1)
     with torch.no_grad():
         before = encoder(images)
         scales = normalise(encoder, images)
         after = encoder(images)
     torch.testing.assert_close(after * scales[:, None, None], before, rtol=1e-3, atol=1e-5)
-    means = mean_std(after)[0].mean(dim=0)
-    alive = before.mean(dim=(0, 2, 3)) > 0.02 * before.mean()
+    sizes, old = (f.square().mean(dim=(0, 2, 3)).sqrt() for f in (after, before))
+    alive = old > 0.2 * old.mean()
     assert alive.sum() >= 5
-    torch.testing.assert_close(means[alive], torch.ones(int(alive.sum())), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(sizes[alive], torch.ones(int(alive.sum())), rtol=1e-3, atol=1e-3)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 
@@ -12,7 +13,7 @@ from conftest import Run
 from runs import assert_same, shards, wait_for, writing
 
 from pipelines import tasks
-from pipelines.tasks import gpu_share, ray_workers, run_on_ray
+from pipelines.tasks import at_once, gpu_share, ray_workers, run_on_ray
 
 STORE = 80 * 2**20
 
@@ -46,7 +47,10 @@ def test_a_lost_node_changes_nothing_and_the_cluster_is_left_running(
     both.remove_node(lost, allow_graceful=False)
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output
-    assert f"--workers 3: the cluster at {both.address} has 2 CPUs; working with as many" in output
+    assert (
+        f"--workers 3: the cluster at {both.address} has 2 CPUs; working with what there is"
+        in output
+    )
     assert_same(out, reference)
     # The next command finds the cluster as it was.
     generate(tmp_path / "next", *flags, "--pairs", 15, "--address", both.address, "--workers", 1)
@@ -94,7 +98,8 @@ def assert_all_delivered_within(window: int, count: int) -> None:
 
 
 def test_tasks_on_an_own_ray(capfd: pytest.CaptureFixture[str]) -> None:
-    with ray_workers(1000) as workers:
+    with ray_workers(1000):
+        workers = at_once(1000)
         assert workers == tasks.cores()
         assert f"--workers 1000: this machine has {workers} CPUs" in capfd.readouterr().err
         assert gpu_share(workers) <= 1
@@ -118,6 +123,24 @@ def test_all_workers_fit_onto_the_gpus(
 
 
 @pytest.mark.slow
+def test_tasks_share_a_gpu(cluster: Callable) -> None:
+    """Two of them at a time on one GPU, which Ray is told of and need not be there."""
+    own = cluster(num_cpus=2, num_gpus=1)
+
+    def seen(item: int) -> tuple[float, float, str]:
+        begun = time.time()
+        time.sleep(0.5)
+        return begun, time.time(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+    with ray_workers(2, own.address):
+        share = gpu_share(at_once(2))
+        assert share == 0.5
+        spans = sorted(run_on_ray(seen, range(6), 2, share))
+    assert {device for *_, device in spans} == {"0"}
+    assert any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+
+
+@pytest.mark.slow
 def test_a_cluster_without_cpus_waits_for_some(
     cluster: Callable, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,8 +148,8 @@ def test_a_cluster_without_cpus_waits_for_some(
     monkeypatch.setattr(tasks, "_STUCK", 2.0)
     shrinking = cluster(num_cpus=0)
     only = shrinking.add_node(num_cpus=2, object_store_memory=STORE)
-    with ray_workers(2, shrinking.address) as workers:
-        results = run_on_ray(doubler(), range(300), workers)
+    with ray_workers(2, shrinking.address):
+        results = run_on_ray(doubler(), range(300), 2)
         found = [next(results) for _ in range(20)]
         shrinking.remove_node(only, allow_graceful=False)
         rest = threading.Thread(target=lambda: found.extend(results), daemon=True)
@@ -145,6 +168,6 @@ def test_a_cluster_without_cpus_waits_for_some(
 def test_64_logical_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """More processes than any machine of the tests has cores for: none is lost, none too many."""
     monkeypatch.setattr(tasks, "cores", lambda: 64)
-    with ray_workers(64) as workers:
-        assert workers == 64
+    with ray_workers(64):
+        assert at_once(64) == 64
         assert_all_delivered_within(64, 2000)
