@@ -29,8 +29,9 @@ def prepare(
     """Make the indexes that the workers share, unless an earlier run left them."""
     styler_of(config)  # an unusable folder ends the run here
     listed = storage.join(work, "skipped.json")
+    storage.make_folder(work)
+    _check_styles(config, storage.join(work, "styles.json"), new=storage.size(listed) is None)
     if storage.size(listed) is None:
-        storage.make_folder(work)
         index, skipped = _index(config, run)
         indexes = {"index": index}
         if config.inputs.backgrounds:
@@ -50,6 +51,19 @@ def prepare(
         storage.write_atomically(storage.join(work, "job.json"), json.dumps(settings).encode())
         storage.write_atomically(listed, json.dumps(skipped).encode())
     return json.loads(storage.read_bytes(listed))
+
+
+def _check_styles(config: GenerateConfig, kept: str, *, new: bool) -> None:
+    """Refuse to finish a dataset with other style pictures or weights than it was begun with."""
+    paths = (config.styling.styles, config.styling.adain_weights)
+    now = json.dumps([fingerprint(path) for path in paths if path]).encode()
+    if new:
+        storage.write_atomically(kept, now)
+    elif storage.read_bytes(kept) != now:
+        raise ValueError(
+            f"the files in {' or '.join(path for path in paths if path)} have changed since "
+            f"{config.out} was begun; put them back, or choose another OUT"
+        )
 
 
 def _index(config: GenerateConfig, run: Callable[..., Any]) -> tuple[Index, Skipped]:

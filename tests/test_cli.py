@@ -157,7 +157,7 @@ def message_of(text: str) -> str:
         (["--style", "histogram"], "--style and --styles go together"),
         (["--styles", "."], "--style and --styles go together"),
         (["--annotations", "a.json"], "--annotations needs --images"),
-        (["--blend", "poison"], "--blend has 'poison'; expected names of poisson, poisson-mixed, feather, paste"),
+        (["--blend", "poison"], "--blend has 'poison'; expected names of poisson, poisson-mixed,"),
         (["--blend", "paste:0"], "--blend has 'paste:0'"),
         (["--blend", ""], "--blend has ''"),
         (["--segment-area", 0.5, 0.1], "--segment-area is (0.5, 0.1)"),

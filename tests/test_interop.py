@@ -1,12 +1,15 @@
 """Reuse without this project: other libraries' readers give what was written."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from segswap.shards import read_pairs
 
@@ -61,3 +64,18 @@ def test_ray_data_reads_the_shards(photos_dataset: Path, tmp_path: Path) -> None
         np.testing.assert_array_equal(row["mask"], pair.target_mask)
         for item, kept in zip(row["objects"], pair.objects, strict=True):
             np.testing.assert_array_equal(item["target_from_source"], kept.target_from_source)
+
+
+READERS = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs" / "format.md").read_text(), flags=re.M | re.S
+)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=[text.split()[1].strip(",") for text in READERS])
+def test_the_readers_of_the_document_run(reader: str, photos_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs").symlink_to(photos_dataset)
+    done = subprocess.run(
+        [sys.executable, "-c", reader], cwd=tmp_path, capture_output=True, text=True, timeout=180,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

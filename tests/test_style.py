@@ -1,13 +1,14 @@
 """Styled versions: another look, the same geometry, of the blended target."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import textured
+from conftest import Run, textured
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,10 @@ from generators.compose import generate_pair
 from generators.recipe import ONE_OBJECT, Look
 from generators.sources.index import Pool
 from generators.style import METHODS, Choice, Styler, adapt_fourier, adapt_pixels, style_pairs
+from pipelines import cli
+from pipelines.generate_config import GenerateConfig
+from pipelines.inputs import prepare
+from pipelines.tasks import run_inline
 from segswap import geometry
 from segswap.pair import Pair
 from segswap.shards import read_pairs
@@ -125,6 +130,25 @@ def test_a_broken_style_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.png: not an image"):
         Styler.from_folder("histogram", str(tmp_path))
+
+
+def test_a_run_is_not_finished_with_other_style_pictures(
+    generate: Run, shapes: tuple[Path, Path], folder: str, tmp_path: Path
+) -> None:
+    styles, out = tmp_path / "styles", tmp_path / "out"
+    shutil.copytree(folder, styles)
+    flags = ["--annotations", shapes[0], "--images", shapes[1], "--size", 96, "--objects", 1,
+             "--pairs", 4, "--inline", "--style", "pixel", "--styles", styles]  # fmt: skip
+    config = cli.parse(GenerateConfig, [str(out), *map(str, flags)])
+    settings = cli.as_dict(config)
+    for name in ("out", *cli.as_dict(config.running)):
+        del settings[name]
+    prepare(config, settings, str(out / ".segswap"), run_inline)  # and then it was killed
+    (styles / "dark.png").unlink()
+    assert "have changed since" in generate(out, *flags, status=1).stderr
+    shutil.rmtree(styles)
+    shutil.copytree(folder, styles)  # with the files' times
+    generate(out, *flags)
 
 
 def styled_pair(pool: Pool, styler: Styler | None, seed: int = 0) -> Pair:
