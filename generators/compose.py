@@ -215,23 +215,32 @@ def visible(
     """Label maps of what both images show: each pixel's place in the other image must be the same
     object's there, inside the frame and not covered by another one.
     """
-    height, width = source_mask.shape
     source, target = np.zeros_like(source_mask), np.zeros_like(target_mask)
     for item in objects:
         matrix = item.target_from_source
         in_source, in_target = (mask == item.label for mask in (source_mask, target_mask))
-        for here, there, carry in (
-            (in_source, in_target, np.linalg.inv(matrix)),
-            (in_target, in_source, matrix),
-        ):
-            if here.any():
-                window = geometry.window_of(here)
-                shown = there.view(np.uint8)
-                here &= geometry.warp_labels(shown, carry, width, height, window=window) > 0
+        turns = (in_source, in_target, np.linalg.inv(matrix)), (in_target, in_source, matrix)
+        _keep_shown(*turns[0])
+        # What is taken from one mask may take more from the other, at tips a pixel wide.
+        turn = 1
+        while _keep_shown(*turns[turn % 2]):
+            turn += 1
         # An object's pixels are its own, so that nothing is added twice.
         source += in_source.view(np.uint8) * np.uint8(item.label)
         target += in_target.view(np.uint8) * np.uint8(item.label)
     return source, target
+
+
+def _keep_shown(here: Mask, there: Mask, here_from_there: NDArray) -> bool:
+    """Clear the pixels of a mask whose places the other mask lacks; whether there were any."""
+    if not here.any():
+        return False
+    before = cv2.countNonZero(here.view(np.uint8))
+    height, width = here.shape
+    here &= geometry.warp_labels(
+        there.view(np.uint8), here_from_there, width, height, window=geometry.window_of(here)
+    ).view(bool)
+    return cv2.countNonZero(here.view(np.uint8)) < before
 
 
 def _draw_segments(pool: Pool, recipe: Recipe, rng: np.random.Generator) -> list[Segment]:

@@ -79,9 +79,20 @@ def sweep(out: PathLike) -> None:
 
 
 def finish(
-    config: GenerateConfig, settings: dict[str, Any], records: list[Any], skipped: Skipped
-) -> int:
-    """Write the card, then the manifest; say what was made and what was not."""
+    config: GenerateConfig, settings: dict[str, Any], records: list[Any], skipped: Skipped,
+    used: set[attribution.Used],
+) -> int:  # fmt: skip
+    """Write the card, then the manifest; say what was made and what was not.
+
+    Args:
+        settings: of the config, those that the pairs depend on.
+        records: of all shards, in order.
+        skipped: inputs that could not be indexed.
+        used: the images whose pixels stand in the pairs.
+
+    Returns:
+        The exit status.
+    """
     out, work = config.out, storage.join(config.out, WORK)
     names = ("index", "backgrounds") if config.inputs.backgrounds else ("index",)
     folders = [storage.join(work, name) for name in names]
@@ -99,7 +110,6 @@ def finish(
         "rejected": _rejected(records),
     }
     sweep(out)
-    used = {(dataset, image) for record in records for dataset, image in record["used"]}
     card.write(out, manifest, attribution.rows(used, indexes))
     storage.write_atomically(storage.join(out, MANIFEST), json.dumps(manifest, indent=1).encode())
     storage.remove_folder(work)

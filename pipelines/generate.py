@@ -74,8 +74,8 @@ def generate(config: GenerateConfig) -> int:
             if config.styling.style == "adain" and not running.inline:
                 share = gpu_share(at_once(running.workers))
                 run = partial(run_on_ray, workers=running.workers, gpu=share)
-            records = _make_missing(config, run, stopping)
-        return finish(config, settings, records, skipped)
+            records, used = _make_missing(config, run, stopping)
+        return finish(config, settings, records, skipped, used)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     except OSError as error:
@@ -107,18 +107,32 @@ def _absolute(config: GenerateConfig) -> GenerateConfig:
     )
 
 
-def _make_missing(config: GenerateConfig, run: Run, stopping: Stopping) -> list[dict[str, Any]]:
-    """Make the shards that no earlier run finished; records of all of them, in order."""
+def _make_missing(
+    config: GenerateConfig, run: Run, stopping: Stopping
+) -> tuple[list[dict[str, Any]], set[attribution.Used]]:
+    """Make the shards that no earlier run finished.
+
+    Returns:
+        The records of all shards, in order, and the images that any of them used.
+    """
     tasks = list(_tasks(config))
     begun = set(storage.entries(storage.join(config.out, WORK)))
-    records = dict(run(_whole_shard, [task for task in tasks if f"{task.name}.json" in begun]))
+    used: set[attribution.Used] = set()
+
+    def kept(record: dict[str, Any]) -> dict[str, Any]:
+        # Most shards use the same images: together they are few.
+        used.update((dataset, image) for dataset, image in record.pop("used"))
+        return record
+
+    made_before = run(_whole_shard, [task for task in tasks if f"{task.name}.json" in begun])
+    records = {name: record and kept(record) for name, record in made_before}
     missing = [task for task in tasks if records.get(task.name) is None]
     wanted = config.amount.pairs + config.amount.val_pairs
     lacking = sum(task.last - task.first for task in missing)
     progress = Progress("pairs", wanted, "pairs", wanted - lacking)
     start, left = time.perf_counter(), len(missing)
     for record in run(make_shard, stopping.until_asked(missing)):
-        records[record["shard"]["name"]] = record
+        records[record["shard"]["name"]] = kept(record)
         left -= 1
         progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
     progress.close()
@@ -128,7 +142,7 @@ def _make_missing(config: GenerateConfig, run: Run, stopping: Stopping) -> list[
     workers = 1 if config.running.inline else at_once(config.running.workers)
     speed = throughput(ordered, lacking, time.perf_counter() - start, workers)
     storage.write_atomically(storage.join(config.out, THROUGHPUT), as_json(speed))
-    return ordered
+    return ordered, used
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from generators import compose, framing
@@ -19,7 +21,7 @@ from generators.sources.folder import folder_index
 from generators.sources.index import Index, Pool
 from segswap import geometry
 from segswap.images import read_image
-from segswap.pair import Pair
+from segswap.pair import Pair, PairObject
 
 PASTE = Look(size=160, blends={"paste": 1.0})
 # On 160 px images a margin of 20 px would join everything.
@@ -103,6 +105,30 @@ def test_masks_agree_in_both_directions(shapes_pool: Pool, recipe: Recipe) -> No
     for pair in accepted(shapes_pool, recipe, PASTE, 15):
         for item in pair.objects:
             assert_image_of(pair, item.label)
+
+
+@given(st.integers(0, 10**6), st.floats(0.3, 1.4), st.floats(-25, 25))
+def test_masks_with_thin_tips_agree(seed: int, scale: float, degrees: float) -> None:
+    """Every pixel's place lies in a pixel of the other mask, also where masks are ragged."""
+    size = 48
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(size, size)), (0, 0), 1.1)
+    ragged = noise > 0.05
+    move = geometry.translation(-0.5, -0.5)
+    matrix = (
+        np.linalg.inv(move) @ geometry.rotation(degrees) @ geometry.scaling(scale, scale) @ move
+    )
+    item = PairObject(1, matrix, None, {}, "paste")
+    pasted = geometry.warp_labels(ragged.view(np.uint8), matrix, size, size)
+    source, target = compose.visible(ragged.view(np.uint8), pasted, [item])
+    assert source.any() == target.any()
+    for here, there, carry in ((source, target, matrix), (target, source, np.linalg.inv(matrix))):
+        rows, columns = np.nonzero(here)
+        places = geometry.transform(carry, np.stack([columns + 0.5, rows + 0.5], axis=1) / size)
+        assert geometry.inside(places).all()
+        # A rounding more than half a pixel, where OpenCV's fixed point falls to the other side.
+        away = ndimage.distance_transform_cdt(there == 0, "chessboard")
+        pixels = np.minimum((places * size).astype(int), size - 1)
+        assert away[pixels[:, 1], pixels[:, 0]].max(initial=0) <= 1
 
 
 @BOTH
