@@ -9,8 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import ndimage
 
 from generators import compose, framing
@@ -107,12 +105,12 @@ def test_masks_agree_in_both_directions(shapes_pool: Pool, recipe: Recipe) -> No
             assert_image_of(pair, item.label)
 
 
-@given(st.integers(0, 10**6), st.floats(0.3, 1.4), st.floats(-25, 25))
-def test_masks_with_thin_tips_agree(seed: int, scale: float, degrees: float) -> None:
+@pytest.mark.parametrize("seed", range(60))
+def test_masks_with_thin_tips_agree(seed: int) -> None:
     """Every pixel's place lies in a pixel of the other mask, also where masks are ragged."""
-    size = 48
-    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(size, size)), (0, 0), 1.1)
-    ragged = noise > 0.05
+    size, rng = 48, np.random.default_rng(seed)
+    scale, degrees = rng.uniform(0.3, 1.4), rng.uniform(-25, 25)
+    ragged = cv2.GaussianBlur(rng.normal(size=(size, size)), (0, 0), 1.1) > 0.05
     move = geometry.translation(-0.5, -0.5)
     matrix = (
         np.linalg.inv(move) @ geometry.rotation(degrees) @ geometry.scaling(scale, scale) @ move
@@ -125,10 +123,12 @@ def test_masks_with_thin_tips_agree(seed: int, scale: float, degrees: float) -> 
         rows, columns = np.nonzero(here)
         places = geometry.transform(carry, np.stack([columns + 0.5, rows + 0.5], axis=1) / size)
         assert geometry.inside(places).all()
-        # A rounding more than half a pixel, where OpenCV's fixed point falls to the other side.
-        away = ndimage.distance_transform_cdt(there == 0, "chessboard")
-        pixels = np.minimum((places * size).astype(int), size - 1)
-        assert away[pixels[:, 1], pixels[:, 0]].max(initial=0) <= 1
+        # OpenCV's fixed point takes a place on a pixel's edge for the next pixel's.
+        shown = np.zeros(len(places), bool)
+        for offset in ((x, y) for x in (-0.04, 0.04) for y in (-0.04, 0.04)):
+            pixels = np.clip(places * size + offset, 0, size - 1).astype(int)
+            shown |= there[pixels[:, 1], pixels[:, 0]] > 0
+        assert shown.all()
 
 
 @BOTH
