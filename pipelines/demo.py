@@ -9,14 +9,16 @@ from typing import Annotated
 
 import tyro
 
+from generators.sources.photos import photos
 from pipelines import cli
 from pipelines.evaluate import EvalConfig, score_methods, table
 from pipelines.generate import generate
-from pipelines.generate_config import Amount, GenerateConfig
+from pipelines.generate_config import Amount, GenerateConfig, Styling
 from pipelines.report import write_report
 from pipelines.train import TrainConfig, train
 from segswap.model import load
 
+_STYLES = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg")
 MARK = ".segswap-demo"  # in a demo's folder: what else is there may be replaced
 
 
@@ -48,7 +50,9 @@ def demo(config: DemoConfig) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
     amount = Amount(config.pairs, config.val_pairs, val_share=0.34, shard_pairs=50)
-    making = GenerateConfig(str(pairs), amount)
+    _copy_styles(out / "styles")
+    styling = Styling("histogram", str(out / "styles"))
+    making = GenerateConfig(str(pairs), amount, styling=styling)
     training = TrainConfig(
         (str(pairs),), str(run), steps=config.steps, every=max(1, config.steps // 3)
     )
@@ -57,10 +61,11 @@ def demo(config: DemoConfig) -> int:
             return status
     rows = score_methods(EvalConfig(str(pairs), model=str(run), baseline="sift"))
     print(table(rows))
-    quoted = [shlex.quote(str(path)) for path in (pairs, run)]
+    quoted = [shlex.quote(str(path)) for path in (pairs, run, styling.styles)]
     commands = [
         f"segswap-generate {quoted[0]} --pairs {amount.pairs} --val-pairs {amount.val_pairs} "
-        f"--val-share {amount.val_share} --shard-pairs {amount.shard_pairs}",
+        f"--val-share {amount.val_share} --shard-pairs {amount.shard_pairs} "
+        f"--style {styling.style} --styles {quoted[2]}",
         f"segswap-look {quoted[0]} --out gallery.html",
         f"segswap-train {quoted[0]} --out {quoted[1]} --steps {training.steps} "
         f"--every {training.every}",
@@ -71,13 +76,21 @@ def demo(config: DemoConfig) -> int:
     return 0
 
 
+def _copy_styles(folder: Path) -> None:
+    """A folder of style pictures: colourful ones inside scikit-image."""
+    folder.mkdir()
+    images = photos()[1]
+    for name in _STYLES:
+        shutil.copy(images / name, folder)
+
+
 def _clear(out: Path) -> None:
     """Remove what an earlier demo left, and nothing else.
 
     Raises:
         ValueError: the folder holds something that no demo made.
     """
-    made = {MARK, "pairs", "run", "pictures", "report.html"}
+    made = {MARK, "pairs", "styles", "run", "pictures", "report.html"}
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; expected a folder for the demo")
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()

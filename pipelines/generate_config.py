@@ -150,7 +150,8 @@ class Running:
     """Ray worker processes."""
     address: str | None = None
     """Address of a running Ray cluster, as in auto or 10.0.0.1:6379; by default Ray is started on
-    this machine and shut down at the end."""
+    this machine and shut down at the end. The cluster's machines need this version of segswap, and
+    OUT and the inputs as folders that all of them share, or URLs."""
     inline: bool = False
     """Work in this process alone, without Ray: for debugging."""
     max_skipped: float = 0.1
