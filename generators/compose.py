@@ -233,14 +233,17 @@ def visible(
 
 def _keep_shown(here: Mask, there: Mask, here_from_there: NDArray) -> bool:
     """Clear the pixels of a mask whose places the other mask lacks; whether there were any."""
-    if not here.any():
+    left, top, right, bottom = window = geometry.window_of(here)
+    part = here[top:bottom, left:right].view(np.uint8)
+    before = cv2.countNonZero(part) if part.size else 0
+    if not before:
         return False
-    before = cv2.countNonZero(here.view(np.uint8))
     height, width = here.shape
-    here &= geometry.warp_labels(
-        there.view(np.uint8), here_from_there, width, height, window=geometry.window_of(here)
-    ).view(bool)
-    return cv2.countNonZero(here.view(np.uint8)) < before
+    shown = geometry.warp_labels(
+        there.view(np.uint8), here_from_there, width, height, window=window
+    )
+    part &= shown[top:bottom, left:right]
+    return cv2.countNonZero(part) < before
 
 
 def _draw_segments(pool: Pool, recipe: Recipe, rng: np.random.Generator) -> list[Segment]:
