@@ -96,6 +96,7 @@ def measured(what: str, job: Callable[[Path], object], folder: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
     process.start()
+    theirs.close()  # so that a child that fails ends the wait
     seconds, peak, own, result = ours.recv()
     process.join()
     print(f"{what}: {seconds:.1f} s, peak {peak:.0f} MiB in all, {own:.0f} MiB of its own at the "

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipelines import cli
 from pipelines.curves import draw_curves
+from pipelines.devices import device_of
 from pipelines.progress import Progress
 from segswap.checkpoints import STATE
 from segswap.matchers import CorrelationMatcher, Matcher, TransformerMatcher
@@ -128,7 +129,7 @@ def train(config: TrainConfig) -> int:
     identity = _identity(config)
     _check_folder(config, out, identity)
     torch.manual_seed(config.seed)
-    device = _device(config.device)
+    device = device_of(config.device)
     model = _new_model(config, device)
     warmup = config.warmup if config.warmup is not None else min(1000, config.steps // 10)
     schedule = Schedule(
@@ -224,17 +225,6 @@ def _new_model(config: TrainConfig, device: torch.device) -> Model:
             )
     settings = {"matcher": config.matcher, "options": options, "size": match_size}
     return Model(matcher.to(device), settings)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} is not there: {error}") from error
-    return device
 
 
 def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

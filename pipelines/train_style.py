@@ -19,6 +19,7 @@ from generators.adain import SIDE, VGG19, AdaIN, build_decoder, build_encoder, w
 from generators.adain_training import Course, Crops, Row, StyleTrainer, initialise
 from generators.adain_weights import OWN, load_vgg
 from pipelines import cli
+from pipelines.devices import device_of
 from pipelines.progress import Progress
 from segswap import geometry
 from segswap.checkpoints import STATE, load_state, save_state
@@ -112,7 +113,7 @@ def train_style(config: TrainStyleConfig) -> int:
     photographs, styles = (_usable(Path(folder)) for folder in (config.images, config.styles))
     identity = _identity(config, len(photographs), len(styles))
     state = _checked_state(config, out, identity)
-    device = _device(config.device)
+    device = device_of(config.device)
     course = Course(
         encoder_steps=0 if config.vgg else config.encoder_steps, steps=config.steps,
         batch=config.batch, lr=config.lr, style_weight=config.style_weight, every=config.every,
@@ -161,17 +162,6 @@ def _run(trainer: StyleTrainer, workers: int, checkpoint: Callable[[], None]) ->
         progress.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} is not there: {error}") from error
-    return device
 
 
 def _new_networks(config: TrainStyleConfig) -> tuple[nn.Sequential, nn.Sequential]:

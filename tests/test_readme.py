@@ -57,7 +57,10 @@ def smaller(command: str) -> list[str]:
     for position, word in enumerate(words[:-1]):
         if word in SMALLER:
             words[position + 1] = SMALLER[word]
-    small = {"segswap-train": ["--size", "96", "--match-size", "96", "--batch", "2"]}
+    small = {
+        "segswap-train": ["--size", "96", "--match-size", "96", "--batch", "2"],
+        "segswap-train-style": ["--encoder-steps", "2", "--batch", "2", "--crop", "64"],
+    }
     given = set(words)
     extra = small.get(words[0], [])
     for flag, value in zip(extra[::2], extra[1::2], strict=True):
