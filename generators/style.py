@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from skimage.exposure import match_histograms
 
-from segswap import geometry
+from segswap import geometry, storage
 from segswap.images import image_files, read_image, read_size
 from segswap.pair import Pair
 from segswap.stopwatch import stage
@@ -55,7 +54,7 @@ class Styler:
     """
 
     def __init__(
-        self, method: str, folder: Path, names: Sequence[str], network: "AdaIN | None" = None
+        self, method: str, folder: str, names: Sequence[str], network: "AdaIN | None" = None
     ) -> None:
         self.method = method
         self.names = tuple(names)
@@ -73,7 +72,7 @@ class Styler:
 
         Args:
             method: "adain" or a name in METHODS.
-            folder: of the style pictures.
+            folder: of the style pictures, or its URL.
             weights: folder of adain's weights; by default the published ones, downloaded once.
             device: where adain runs; auto is the GPU where there is one.
 
@@ -83,9 +82,9 @@ class Styler:
         """
         names = image_files(folder)
         for name in names:
-            read_size(Path(folder) / name)
+            read_size(storage.join(folder, name))
         if method != "adain":
-            return cls(method, Path(folder), names)
+            return cls(method, folder, names)
         # torch takes seconds and hundreds of megabytes: only who restyles with it imports it.
         import torch
 
@@ -94,7 +93,7 @@ class Styler:
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(method, Path(folder), names, AdaIN(*load_weights(weights), device))
+        return cls(method, folder, names, AdaIN(*load_weights(weights), device))
 
     def draw(self, rng: np.random.Generator) -> Choice:
         """A picture and a strength alpha ~ U(0, 1), to the four digits that are recorded."""
@@ -122,7 +121,7 @@ class Styler:
 
     def _read(self, name: str) -> Image:
         """A style picture, its shorter side at most _SIDE."""
-        picture = read_image(self._folder / name)
+        picture = read_image(storage.join(self._folder, name))
         height, width = picture.shape[:2]
         scale = _SIDE / min(height, width)
         if scale >= 1:

@@ -130,7 +130,7 @@ class Styling:
     """How images are restyled after the pictures in --styles: histogram, fda and pixel need no
     weights, adain is the published neural style transfer."""
     styles: str | None = None
-    """Folder of style pictures."""
+    """Folder or URL of style pictures."""
     adain_weights: str | None = None
     """Folder with the weights of adain, published ones or segswap-train-style's; by default the
     published ones are downloaded once."""

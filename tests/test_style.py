@@ -126,6 +126,19 @@ def test_choices_are_drawn_over_all_pictures_and_strengths(folder: str) -> None:
     assert np.mean(alphas) == pytest.approx(0.5, abs=0.07)
 
 
+def test_style_pictures_at_a_url(folder: str) -> None:
+    import fsspec
+
+    store, image = fsspec.filesystem("memory"), textured(64, 64, 3)
+    store.put(folder, "/style-pictures", recursive=True)
+    choice = Choice("more/red.png", 0.7)
+    there, here = (
+        Styler.from_folder("histogram", place) for place in ("memory://style-pictures", folder)
+    )
+    assert there.names == here.names
+    np.testing.assert_array_equal(there.restyle([image], [choice]), here.restyle([image], [choice]))
+
+
 def test_a_broken_style_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.png: not an image"):
