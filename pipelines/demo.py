@@ -59,8 +59,8 @@ def demo(config: DemoConfig) -> int:
     for job in (lambda: generate(making), lambda: train(training)):
         if status := job():
             return status
-    rows = score_methods(EvalConfig(str(pairs), model=str(run), baseline="sift"))
-    print(table(rows))
+    scores = score_methods(EvalConfig(str(pairs), model=(str(run),), baseline=("sift",)))
+    print("\n\n".join(table(rows) for rows in scores.values()))
     quoted = [shlex.quote(str(path)) for path in (pairs, run, styling.styles)]
     commands = [
         f"segswap-generate {quoted[0]} --pairs {amount.pairs} --val-pairs {amount.val_pairs} "
@@ -71,7 +71,7 @@ def demo(config: DemoConfig) -> int:
         f"--every {training.every}",
         f"segswap-eval {quoted[0]} --model {quoted[1]} --baseline sift",
     ]
-    page = write_report(out, pairs, run, load(run), rows, commands)
+    page = write_report(out, pairs, run, load(run), scores, commands)
     print(f"{page} after {time.monotonic() - start:.0f} s")
     return 0
 

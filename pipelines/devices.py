@@ -1,4 +1,4 @@
-"""Which device a training runs on."""
+"""Which device a model runs on."""
 
 import torch
 
@@ -17,6 +17,9 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} is not there: {error}") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"--device {name} is not there; expected auto or one of {', '.join(there)} ({error})"
+        ) from error
     return device

@@ -1,11 +1,12 @@
-"""segswap-eval: score a model and baselines on a split; predictions first, scores second."""
+"""segswap-eval: score models and baselines on pairs; predictions first, scores second."""
 
 import json
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,52 +15,83 @@ import tyro
 from numpy.typing import NDArray
 
 from pipelines import cli
+from pipelines.devices import device_of
+from pipelines.pair_sets import PairSet, dataset_set, real_sets
 from pipelines.progress import Progress
-from segswap.baselines import sift
-from segswap.metrics import Scores, mean_scores, score_negative, score_pair
-from segswap.model import SETTINGS, WEIGHTS, load
-from segswap.pair import Pair
+from segswap.baselines import nearest_features, sift
+from segswap.hub import SETTINGS, WEIGHTS, find_model
+from segswap.metrics import Scores, mean_scores
+from segswap.model import Model, load
 from segswap.prediction import Prediction
-from segswap.shards import MANIFEST, datasets_with, file_hash, read_pairs
-from segswap.stereo import StereoScores, score_stereo
-from segswap.storage import write_atomically
+from segswap.shards import file_hash
+from segswap.storage import base_name, write_atomically
 
-Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], Prediction]
+Image = NDArray[np.uint8]
+Rows = dict[str, Scores]  # by method
 KEY = "predictions.json"
+HEADINGS = {
+    "mask_iou": "mask IoU", "mask_precision": "mask precision", "mask_recall": "mask recall",
+    "pck_1": "PCK@1%", "pck_3": "PCK@3%", "pck_5": "PCK@5%", "false_area": "false area",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to match two images.
+
+    Attributes:
+        predict: from two images, uint8 (H, W, 3).
+        identity: of two methods with the same one, predictions are the same.
+    """
+
+    predict: Callable[[Image, Image], Prediction]
+    identity: str
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Score a model, and a baseline beside it, on pairs with ground truth.
+    """Score models, and baselines beside them, on pairs with ground truth.
 
-    Every pair is also matched with the next pair's target, with which it shares nothing; what is
-    found there is the false-positive area. The last columns are a real stereo pair.
+    Every pair of a dataset is also matched with the next pair's target, with which it shares
+    nothing; what is found there is the false area. A real stereo pair is always scored too.
     """
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS")]
-    """A dataset that segswap-generate made."""
+    data: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS")] = None
+    """A dataset that segswap-generate made, a folder or a URL; without it real pairs alone."""
     split: Literal["train", "val"] = "val"
     """The split to score on."""
-    model: str | None = None
-    """Folder of a run of segswap-train."""
-    baseline: Literal["none", "sift"] = "none"
-    """A method to score beside the model: SIFT, ratio test, affine RANSAC."""
+    model: tuple[str, ...] = ()
+    """Models: runs of segswap-train, folders, names of shipped models, hub ids."""
+    baseline: tuple[Literal["sift", "features"], ...] = ()
+    """sift: SIFT, ratio test, affine RANSAC. features: for each cell the most similar feature that
+    the --model compares."""
+    homographies: str | None = None
+    """Folder of a planar sequence, or of some: img1.png, img2.png, ..., H1to2p, ..."""
+    tss: str | None = None
+    """Folder of TSS: GROUP/PAIR/image1.png, ..."""
     styled: bool = False
-    """Match the styled versions of both images instead of the plain ones."""
+    """Match the styled versions of the dataset's images instead of the plain ones."""
     limit: int | None = None
     """Score on the first pairs of the split only."""
     json: str | None = None
     """Write the scores to this file too."""
     predictions: str | None = None
     """Folder that keeps the predictions; complete ones of the same methods and pairs are reused."""
-    device: str = "cpu"
-    """Where the model runs: cpu, cuda, ..."""
+    device: str = "auto"
+    """Where models run: auto, cpu, cuda, ..."""
 
     def __post_init__(self) -> None:
-        if self.model is None and self.baseline == "none":
+        if not self.model and not self.baseline:
             raise ValueError("nothing to score: give --model, --baseline, or both")
+        if "features" in self.baseline and not self.model:
+            raise ValueError("--baseline features needs the --model whose features are compared")
+        for flag, given in (("model", self.model), ("baseline", self.baseline)):
+            if twice := [name for name in given if given.count(name) > 1]:
+                raise ValueError(f"--{flag} names {twice[0]} twice")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; expected at least 1")
+        if self.data is None and (self.styled or self.limit is not None):
+            raise ValueError("--styled and --limit are about PAIRS, which are not given")
 
 
 def main() -> None:
@@ -68,74 +100,107 @@ def main() -> None:
 
 
 def evaluate(config: EvalConfig) -> int:
-    """Score every method, print the table, and write the JSON file if one is asked for.
+    """Score every method, print the tables, and write the JSON file if one is asked for.
 
     Raises:
-        ValueError: the dataset, the model or the predictions' folder cannot be used.
+        ValueError: the dataset, a model or the predictions' folder cannot be used.
+        RuntimeError: the hub with a model cannot be reached.
     """
-    rows = score_methods(config)
-    print(table(rows))
+    sets = _sets(config)
+    scores = _score_sets(config, sets)
+    for number, pairs in enumerate(sets):
+        print("\n" * (number > 0) + f"{pairs.title}:\n\n{table(scores[pairs.name])}")
     if config.json:
         content = {
-            "dataset": config.data, "split": config.split, "styled": config.styled,
-            "pairs": sum(1 for _ in _pairs(config)),
-            "scores": {n: {**asdict(s), "stereo": asdict(r)} for n, (s, r) in rows.items()},
-        }  # fmt: skip
+            "settings": cli.as_dict(config),
+            "sets": {
+                pairs.name: {
+                    "title": pairs.title,
+                    **pairs.identity,
+                    "scores": {name: asdict(s) for name, s in scores[pairs.name].items()},
+                }
+                for pairs in sets
+            },
+        }
         write_atomically(Path(config.json), json.dumps(_finite(content), indent=1).encode())
     return 0
 
 
-def score_methods(config: EvalConfig) -> dict[str, tuple[Scores, StereoScores]]:
-    """Scores of every method of a config on its pairs and on the stereo pair."""
-    datasets_with([config.data], config.split)
+def score_methods(config: EvalConfig) -> dict[str, Rows]:
+    """Scores by set of pairs ("pairs", "stereo", "homographies", "tss-GROUP") and method."""
+    return _score_sets(config, _sets(config))
+
+
+def table(rows: Rows) -> str:
+    """Scores as a Markdown table, a row a method; scores that no method has are left out."""
+    columns = [c for c in HEADINGS if any(_has(scores, c) for scores in rows.values())]
+    lines = [
+        f"| method | {' | '.join(HEADINGS[column] for column in columns)} |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for name, scores in rows.items():
+        values = (f"{getattr(scores, c):.3f}" if _has(scores, c) else "-" for c in columns)
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def _has(scores: Scores, column: str) -> bool:
+    return not np.isnan(getattr(scores, column))
+
+
+def _sets(config: EvalConfig) -> list[PairSet]:
+    sets = real_sets(config.homographies, config.tss)
+    if config.data is not None:
+        sets.insert(0, dataset_set(config.data, config.split, config.styled, config.limit))
+    return sets
+
+
+def _score_sets(config: EvalConfig, sets: list[PairSet]) -> dict[str, Rows]:
     methods = _methods(config)
     keep = (
         nullcontext(config.predictions)
         if config.predictions
         else tempfile.TemporaryDirectory(prefix="segswap-")
     )
-    rows = {}
-    with keep as folder:
-        for name, (method, identity) in methods.items():
-            place = Path(folder) / name
-            _export(config, name, method, identity, place)
-            rows[name] = (score(config, place), score_stereo(method)[0])
-    return rows
+    scores: dict[str, Rows] = {}
+    with keep as root:
+        for pairs in sets:
+            for name, method in methods.items():
+                folder = Path(root) / re.sub(r"[^\w.+-]+", "_", name) / pairs.name
+                _export(name, method, pairs, folder)
+                scores.setdefault(pairs.name, {})[name] = _score(pairs, folder)
+    return scores
 
 
-def _methods(config: EvalConfig) -> dict[str, tuple[Method, str]]:
-    """Every method by its name in the table, with what identifies it."""
-    methods: dict[str, tuple[Method, str]] = {}
-    if config.model:
-        model = load(config.model, config.device)
-        identity = " ".join(file_hash(Path(config.model) / name) for name in (WEIGHTS, SETTINGS))
-        methods[model.settings["matcher"]] = (model.predict, identity)
-    if config.baseline == "sift":
-        methods["sift+ransac"] = (sift, "sift")
+def _methods(config: EvalConfig) -> dict[str, Method]:
+    """Every method by its name in the tables."""
+    device = device_of(config.device)
+    methods = {}
+    for where in config.model:
+        folder = find_model(where)
+        model = load(folder, device)
+        short = base_name(where)
+        alone = sum(base_name(other) == short for other in config.model) == 1
+        label = short if alone else where
+        identity = " ".join(file_hash(folder / name) for name in (WEIGHTS, SETTINGS))
+        methods[f"{label} ({model.matcher.name})"] = Method(model.predict, identity)
+        if "features" in config.baseline:
+            predict = partial(_nearest, model)
+            methods[f"features of {label}"] = Method(predict, f"features {identity}")
+    if "sift" in config.baseline:
+        methods["sift+ransac"] = Method(sift, "sift")
     return methods
 
 
-def _pairs(config: EvalConfig) -> Iterator[Pair]:
-    return islice(read_pairs(config.data, config.split), config.limit)
+def _nearest(model: Model, source: Image, target: Image) -> Prediction:
+    return nearest_features(*model.features(source, target))
 
 
-def _images(pair: Pair, styled: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    if not styled:
-        return pair.source, pair.target
-    if pair.source_styled is None or pair.target_styled is None:
-        raise ValueError(f"pair {pair.index} has no styled images; leave out --styled")
-    return pair.source_styled, pair.target_styled
-
-
-def _export(config: EvalConfig, name: str, method: Method, identity: str, folder: Path) -> None:
-    """First pass: a file of predictions a pair, and one for it and the next pair's target."""
-    key = {
-        "method": identity, "dataset": file_hash(Path(config.data) / MANIFEST),
-        "split": config.split, "styled": config.styled, "limit": config.limit,
-    }  # fmt: skip
+def _export(name: str, method: Method, pairs: PairSet, folder: Path) -> None:
+    """First pass: a file for the prediction of every task."""
+    key = {"method": method.identity, **pairs.identity}
     if (folder / KEY).exists():
-        before = json.loads((folder / KEY).read_text())
-        changed = [k for k in key if before.get(k) != key[k]]
+        changed = [k for k in key if _read_key(folder).get(k) != key[k]]
         if changed:
             raise ValueError(
                 f"{folder} holds predictions of another {', '.join(changed)}; choose another "
@@ -143,44 +208,32 @@ def _export(config: EvalConfig, name: str, method: Method, identity: str, folder
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    total = sum(1 for _ in _pairs(config))
-    progress = Progress(name, total, "pairs")
-    first = previous = None
-    for pair in _pairs(config):
-        source, target = _images(pair, config.styled)
-        method(source, target).save(folder / f"{pair.index:09d}.npz")
-        if previous is not None:
-            method(previous[1], target).save(folder / f"{previous[0]:09d}.negative.npz")
-        previous = (pair.index, source)
-        first = target if first is None else first
+    progress = Progress(f"{name}, {pairs.name}", pairs.count, "pairs")
+    for task in pairs.tasks():
+        method.predict(task.source, task.target).save(folder / f"{task.name}.npz")
         progress.add(1)
-    if total > 1 and previous is not None and first is not None:
-        method(previous[1], first).save(folder / f"{previous[0]:09d}.negative.npz")
     progress.close()
     write_atomically(folder / KEY, json.dumps(key).encode())
 
 
-def score(config: EvalConfig, folder: Path) -> Scores:
+def _read_key(folder: Path) -> dict[str, Any]:
+    try:
+        key = json.loads((folder / KEY).read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / KEY} is damaged; delete {folder} and run again") from error
+    return key if isinstance(key, dict) else {}
+
+
+def _score(pairs: PairSet, folder: Path) -> Scores:
     """Second pass: mean scores of the exported predictions."""
     scores = []
-    for pair in _pairs(config):
-        scores.append(score_pair(Prediction.load(folder / f"{pair.index:09d}.npz"), pair))
-        negative = folder / f"{pair.index:09d}.negative.npz"
-        if negative.exists():
-            scores.append(score_negative(Prediction.load(negative)))
+    for task in pairs.tasks():
+        try:
+            prediction = Prediction.load(folder / f"{task.name}.npz")
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {folder} and run again") from error
+        scores.append(task.score(prediction))
     return mean_scores(scores)
-
-
-def table(rows: dict[str, tuple[Scores, StereoScores]]) -> str:
-    """The scores as a Markdown table, a row a method."""
-    lines = [
-        "| method | mask IoU | PCK@1% | PCK@3% | PCK@5% | false area | stereo PCK@1% | @3% | @5% |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, (scores, stereo) in rows.items():
-        values = [*asdict(scores).values(), *asdict(stereo).values()]
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
-    return "\n".join(lines)
 
 
 def _finite(value: Any) -> Any:

@@ -8,9 +8,10 @@ import numpy as np
 import tyro
 
 from pipelines import cli
+from pipelines.devices import device_of
 from segswap.draw import draw_match
 from segswap.images import encode_jpeg, encode_png, read_image
-from segswap.model import load
+from segswap.model import DEFAULT_MODEL, load
 from segswap.storage import write_atomically
 
 
@@ -22,14 +23,14 @@ class MatchConfig:
     """An image."""
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """Another image."""
-    model: str
-    """Folder of a run of segswap-train."""
+    model: str = DEFAULT_MODEL
+    """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
     out: str = "match.png"
     """The picture to draw, .png or .jpg."""
     height: int = 480
     """Height of the picture in pixels."""
-    device: str = "cpu"
-    """Where the model runs: cpu, cuda, ..."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, ..."""
 
     def __post_init__(self) -> None:
         if Path(self.out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -47,10 +48,11 @@ def match(config: MatchConfig) -> int:
     """Match, draw, and say how much is shared.
 
     Raises:
-        ValueError: an image or the model cannot be read.
+        ValueError: an image or the model cannot be read, or the device is not there.
+        RuntimeError: the hub with the model cannot be reached.
     """
     source, target = read_image(config.source), read_image(config.target)
-    found = load(config.model, config.device).match(source, target)
+    found = load(config.model, device_of(config.device)).match(source, target)
     picture = draw_match(source, target, found.prediction, height=config.height)
     png = config.out.lower().endswith(".png")
     write_atomically(Path(config.out), encode_png(picture) if png else encode_jpeg(picture, 92))

@@ -9,19 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import gallery
+from pipelines.evaluate import HEADINGS, Rows
 from pipelines.look import read_samples
 from segswap.draw import draw_match
 from segswap.images import encode_jpeg
-from segswap.metrics import Scores
 from segswap.model import Model
 from segswap.shards import read_pairs
-from segswap.stereo import StereoScores, score_stereo
+from segswap.stereo import stereo_pair
 from segswap.storage import write_atomically
 
-_HEADINGS = {
-    "mask_iou": "mask IoU", "pck_1": "PCK@1%", "pck_3": "PCK@3%", "pck_5": "PCK@5%",
-    "false_area": "false area",
-}  # fmt: skip
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--card);
   max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem; }
@@ -41,7 +37,7 @@ pre { padding: .8rem 1rem; overflow-x: auto; }
 
 def write_report(
     folder: Path, dataset: Path, run: Path, model: Model,
-    rows: dict[str, tuple[Scores, StereoScores]], commands: list[str],
+    scores: dict[str, Rows], commands: list[str],
 ) -> Path:  # fmt: skip
     """Write report.html and its pictures into a folder.
 
@@ -49,7 +45,7 @@ def write_report(
         dataset: the pairs that were trained on and scored.
         run: the folder of the training run; its curves are shown.
         model: the trained model.
-        rows: scores by method.
+        scores: by set of pairs ("pairs" and "stereo" are shown) and method.
         commands: the command lines that do the same by hand.
 
     Returns:
@@ -69,7 +65,8 @@ def write_report(
     stereo = _save(pictures / "stereo.jpg", _stereo_picture(model))
     write_atomically(pictures / "curves.png", (run / "curves.png").read_bytes())
     page = _PAGE.format(
-        style=gallery.STYLE + _STYLE, script=gallery.SCRIPT, table=_table(rows),
+        style=gallery.STYLE + _STYLE, script=gallery.SCRIPT, table=_table(scores["pairs"]),
+        stereo_table=_table(scores["stereo"]),
         made="".join(made), found=_figures(found), stereo=_figures([stereo]),
         commands=html.escape("\n".join(commands)),
     )  # fmt: skip
@@ -78,10 +75,9 @@ def write_report(
 
 
 def _stereo_picture(model: Model) -> NDArray[np.uint8]:
-    from skimage.data import stereo_motorcycle
-
-    left, right, _ = stereo_motorcycle()
-    return draw_match(left, right, score_stereo(model.predict)[1], height=300)
+    pair = stereo_pair()
+    prediction = model.predict(pair.source, pair.target)
+    return draw_match(pair.source, pair.target, prediction, height=300)
 
 
 def _save(path: Path, picture: NDArray[np.uint8]) -> str:
@@ -93,19 +89,17 @@ def _figures(paths: list[str]) -> str:
     return "".join(f'<figure><img src="{html.escape(p)}" alt=""></figure>' for p in paths)
 
 
-def _table(rows: dict[str, tuple[Scores, StereoScores]]) -> str:
-    flat = {
-        name: asdict(scores) | {f"stereo_{k}": v for k, v in asdict(stereo).items()}
-        for name, (scores, stereo) in rows.items()
-    }
-    columns = list(next(iter(flat.values())))
-    titles = [_HEADINGS.get(c) or f"stereo {_HEADINGS[c.removeprefix('stereo_')]}" for c in columns]
+def _table(rows: Rows) -> str:
+    """Scores as HTML, the best of each marked; scores that no method has are left out."""
+    flat = {name: asdict(scores) for name, scores in rows.items()}
+    columns = [c for c in HEADINGS if not all(np.isnan(values[c]) for values in flat.values())]
+    titles = [HEADINGS[column] for column in columns]
     lines = ["<tr><th>method</th>" + "".join(f"<th>{title}</th>" for title in titles) + "</tr>"]
     for name, values in flat.items():
         cells = []
         for column in columns:
             others = [row[column] for row in flat.values()]
-            best = min(others) if column == "false_area" else max(others)
+            best = np.nanmin(others) if column == "false_area" else np.nanmax(others)
             mark = ' class="best"' if values[column] == best else ""
             cells.append(f"<td{mark}>{values[column]:.3f}</td>")
         lines.append(f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>")
@@ -123,13 +117,15 @@ them on this machine, and what it finds in photographs that it has not seen.</p>
 {table}
 <p class="note">mask IoU: overlap of found and true region. PCK@k%: share of points whose match is
 off by at most k% of the image side. False area: share of the image claimed to be shared with an
-unrelated image. Stereo: a real pair of photographs with measured disparity.</p>
+unrelated image.</p>
 
 <h2>Matches on held-out pairs</h2>
 <p>What the matcher takes to be shared is left bright; points of one colour belong together.</p>
 <div class="grid">{found}</div>
 
 <h2>A real pair</h2>
+{stereo_table}
+<p class="note">Two photographs of one scene with measured disparity.</p>
 <div class="grid">{stereo}</div>
 
 <h2>Training</h2>

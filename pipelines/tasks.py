@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,16 +17,17 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 RETRIES = 3
+_PATIENCE = 20  # retries of a task that others must not stop for
 _STUCK = 60.0  # seconds without a result before the cluster is looked at
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @contextmanager
 def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
-    """Ray for so many workers: a running cluster, or one of this process's own.
+    """Ray for so many workers that keep next to nothing in its object store: see ray_cluster.
 
-    A running cluster is left as it was; an own one is shut down at the end, and has no more workers
-    than this process may use CPUs. Fewer CPUs than workers are said on standard error.
+    An own cluster has no more workers than this process may use CPUs. Fewer CPUs than workers are
+    said on standard error.
 
     Args:
         workers: how many are wanted.
@@ -34,14 +36,43 @@ def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
     Raises:
         RuntimeError: Ray does not start, or no cluster answers.
     """
+    with ray_cluster(min(workers, cores()), address, store=200 * 2**20):
+        say_available(workers, address)
+        yield
+
+
+def say_available(workers: int, address: str | None) -> None:
+    """Say on standard error that there are fewer CPUs than workers, where it is so."""
+    available = _available("CPU")
+    if workers > available:
+        where = f"the cluster at {address}" if address else "this machine"
+        print(
+            f"--workers {workers}: {where} has {available:g} CPUs; working with what there is",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def ray_cluster(cpus: int, address: str | None = None, store: int | None = None) -> Iterator[None]:
+    """Ray in this process: a running cluster, or one of this process's own.
+
+    A running cluster is left as it was; an own one is shut down at the end.
+
+    Args:
+        cpus: how many an own cluster has.
+        address: the running cluster's, as ray.init takes it; None for an own one.
+        store: bytes of an own cluster's object store; None for as many as Ray sees fit.
+
+    Raises:
+        RuntimeError: Ray does not start, or no cluster answers.
+    """
     import ray  # it takes a second, and an inline run has no use for it
 
     # As a newer Ray does: GPUs are not hidden from tasks that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    own: dict[str, Any] = {
-        "num_cpus": min(workers, cores()), "include_dashboard": False,
-        "object_store_memory": 200 * 2**20,
-    }  # fmt: skip
+    own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
+    if store:
+        own["object_store_memory"] = store
     try:
         if address:
             _check_answers(address)
@@ -55,17 +86,9 @@ def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
             f"no Ray cluster can be joined at --address {address} ({error}); start one with "
             "`ray start --head`, or leave out --address"
             if address
-            else f"Ray did not start ({error}); run again when the machine is less busy, or use "
-            "--inline"
+            else f"Ray did not start ({error}); run again when the machine is less busy"
         ) from error
     try:
-        available = _available("CPU")
-        if workers > available:
-            where = f"the cluster at {address}" if address else "this machine"
-            print(
-                f"--workers {workers}: {where} has {available:g} CPUs; working with what there is",
-                file=sys.stderr,
-            )
         yield
     finally:
         ray.shutdown()
@@ -129,15 +152,7 @@ def run_on_ray(
         workers: most tasks at a time, 1 or more.
         gpu: share of a GPU that each task asks for.
     """
-    import ray
-
-    @ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpu)
-    def task(item: Any) -> Any:
-        # Ctrl-C reaches every process of the terminal; stopping is the driver's decision.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        settle()
-        return function(item)
-
+    task = _task(function, gpu, RETRIES)
     pending: list[Any] = []
     remaining = iter(items)
     while True:
@@ -151,15 +166,71 @@ def run_on_ray(
             return
         done, pending = _wait(pending, gpu)
         for reference in done:
-            try:
-                yield ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            except ray.exceptions.RayError as error:
-                raise RuntimeError(
-                    f"a worker was lost {RETRIES + 1} times ({error}); what is finished is kept, "
-                    "run again to go on"
-                ) from error
+            yield _result(reference, RETRIES, "what is finished is kept, run again to go on")
+
+
+def run_in_order(
+    function: Callable[..., Result], items: Iterable[tuple[Any, ...]], window: int, gpu: float = 0.0
+) -> Generator[Result, None, None]:
+    """Results in the order of the items, computed ahead of the taker by Ray tasks.
+
+    No more than `window` results are under way or waiting to be taken: nothing new is begun until
+    one is. A task whose process or node dies is tried again, and only one that is lost some twenty
+    times is taken to be the cause of it; an exception that the function raises is raised here. When
+    this iterator is closed, tasks that wait for a worker are cancelled, and those under way are the
+    last.
+
+    Args:
+        function: called in a worker process, on an item's values; Ray's references to objects among
+            them are replaced by the objects.
+        items: taken one by one.
+        window: most results that are not yet taken, 1 or more.
+        gpu: share of a GPU that each task asks for.
+    """
+    import ray
+
+    task = _task(function, gpu, _PATIENCE)
+    pending: deque[Any] = deque()
+    remaining = iter(items)
+    try:
+        while True:
+            while len(pending) < window and (item := next(remaining, None)) is not None:
+                pending.append(task.remote(*item))
+            if not pending:
+                return
+            _wait([pending[0]], gpu)
+            yield _result(pending.popleft(), _PATIENCE, "the items are the cause, or the machines")
+    finally:
+        if ray.is_initialized():
+            for reference in pending:
+                ray.cancel(reference)
+
+
+def _task(function: Callable[..., Any], gpu: float, retries: int) -> Any:
+    """A function as a Ray task of a process that is settled."""
+    import ray
+
+    # Said outright, the strategy keeps a trainer's tasks out of the trainer's own resources.
+    @ray.remote(max_retries=retries, num_cpus=1, num_gpus=gpu, scheduling_strategy="DEFAULT")
+    def task(*values: Any) -> Any:
+        # Ctrl-C reaches every process of the terminal; stopping is the driver's decision.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        settle()
+        return function(*values)
+
+    return task
+
+
+def _result(reference: Any, retries: int, advice: str) -> Any:
+    """What a finished task returned, or the exception that its function raised."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"a worker was lost {retries + 1} times ({error}); {advice}") from error
 
 
 def _wait(pending: list[Any], gpu: float) -> tuple[list[Any], list[Any]]:

@@ -1,113 +1,31 @@
-"""segswap-train: train a matcher on datasets of pairs."""
+"""segswap-train: train a matcher on datasets of pairs, or on pairs made meanwhile."""
 
-import json
-import platform
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
-import yaml
-from torch.utils.tensorboard import SummaryWriter
 
 from pipelines import cli
 from pipelines.curves import draw_curves
 from pipelines.devices import device_of
-from pipelines.progress import Progress
-from segswap.checkpoints import STATE
-from segswap.matchers import CorrelationMatcher, Matcher, TransformerMatcher
-from segswap.model import Model
-from segswap.shards import MANIFEST, datasets_with, file_hash
-from segswap.storage import write_atomically
-from segswap.training import Data, Schedule, Trainer
+from pipelines.run_folder import check_folder, describe, identity_of
+from pipelines.train_config import TrainConfig
+from pipelines.train_report import RunReport, best_of
+from segswap.matchers import Matcher, build
+from segswap.mining import Mining
+from segswap.model import Model, load
+from segswap.pair import Pair
+from segswap.schedule import Execution, Schedule
+from segswap.shards import DatasetError, datasets_with
+from segswap.stream import PairStream, Stream
+from segswap.training import Observer, Trainer
 
-RUN = "run.json"
-# What may differ when a run is resumed: where it runs and what it costs, not what it computes.
-_MACHINE = ("resume", "workers", "device")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train a matcher on pairs that segswap-generate made.
-
-    Interrupted (Ctrl-C), it leaves a checkpoint; --resume goes on from there.
-    """
-
-    data: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS [PAIRS ...]")
-    ]
-    """Datasets; their train splits are learned from, their val splits scored on."""
-    out: str
-    """Folder of the run: model, checkpoint, history, curves."""
-    matcher: Literal["correlation", "transformer"] = "correlation"
-    """correlation needs no pretrained weights; transformer is the published network."""
-    model_size: Literal["tiny", "small", "base", "large"] = "small"
-    """Size of the transformer."""
-    backbone: str = "resnet50"
-    """The transformer's backbone: any timm model with features of stride 16."""
-    backbone_weights: str | None = None
-    """Weights of the backbone: a file, or timm for timm's own."""
-    freeze_backbone: bool = True
-    """Keep the backbone as it is."""
-    steps: int = 2000
-    """Optimiser steps."""
-    batch: int = 4
-    """Pairs a step."""
-    negatives: int = 1
-    """Pairs that share nothing, for every pair; at most --batch less one."""
-    lr: float | None = None
-    """Highest learning rate; by default the matcher's own."""
-    warmup: int | None = None
-    """Steps of linear warm-up; by default a tenth of --steps, at most 1000."""
-    size: int | None = None
-    """Side of the images in training, pixels; by default the matcher's own."""
-    match_size: int | None = None
-    """Side at which the trained model matches; by default the matcher's own. More finds smaller
-    things and takes longer."""
-    loss_mask: float = 1.0
-    """Weight of the mask loss; 0 switches it off."""
-    loss_transfer: float = 1.0
-    """Weight of the transferred-mask loss."""
-    loss_corr: float = 1.0
-    """Weight of the correspondence losses: positions, and the correlation where there is one."""
-    every: int = 250
-    """Steps between checkpoints and scores on the val split."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto is bf16 on a GPU and fp32 on a CPU."""
-    workers: int = 1
-    """Processes that load and augment."""
-    seed: int = 0
-    """Seeds weights, order, augmentation and dropout."""
-    resume: bool = False
-    """Go on with the run in --out."""
-
-    def __post_init__(self) -> None:
-        for name, least in {
-            "steps": 1, "batch": 1, "negatives": 0, "every": 1, "workers": 0, "seed": 0
-        }.items():  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} is {getattr(self, name)}; expected at least {least}")
-        for name in ("loss_mask", "loss_transfer", "loss_corr"):
-            if getattr(self, name) < 0:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {getattr(self, name)}; expected 0 or more")
-        if not self.loss_mask + self.loss_transfer + self.loss_corr:
-            raise ValueError("all losses are switched off: nothing to learn")
-        if self.lr is not None and not self.lr > 0:
-            raise ValueError(f"--lr is {self.lr}; expected a positive number")
-        if self.matcher == "transformer" and self.freeze_backbone and not self.backbone_weights:
-            raise ValueError(
-                "a frozen backbone without weights has nothing to tell; give --backbone-weights, "
-                "or train it with --no-freeze-backbone"
-            )
+_VAL_PAIRS = 32
+_HARD_LR = 1e-5  # of the second stage, as published
 
 
 def main() -> None:
@@ -125,152 +43,235 @@ def train(config: TrainConfig) -> int:
         ValueError: a dataset, the run's folder or the configuration cannot be used.
         RuntimeError: the loss or its gradient is not finite, or the device's memory too small.
     """
-    out = Path(config.out)
-    identity = _identity(config)
-    _check_folder(config, out, identity)
+    check_folder(config, identity_of(config))
+    if config.num_gpus == 1:
+        return train_rank(config, 0, 1)
+    from pipelines.distributed import train_on_devices
+
+    return train_on_devices(
+        train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
+    )
+
+
+def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
+    """The part of one process in a training; rank 0 alone writes and says anything.
+
+    Args:
+        config: the same in all processes.
+        rank, ranks: of this process in torch.distributed's group; 0 and 1 where there is none.
+
+    Returns:
+        The exit status, as `train`.
+    """
     torch.manual_seed(config.seed)
     device = device_of(config.device)
-    model = _new_model(config, device)
+    model = _model(config, device)
+    matcher = model.matcher
+    size = config.size or matcher.size
+    _check_sizes(size, model.settings["size"], matcher)
+    execution = Execution(_precision(config, device), config.compile, rank, ranks)
+    with (
+        _data(config, size, matcher.stride, rank, ranks) as (stream, val),
+        # Not before Ray is up, which sets handlers of its own.
+        _stopping(ranks) as asked,
+    ):
+        mining = None
+        if config.hard_negatives:
+            mining = Mining(
+                stream, size=size, pool=config.pool, batch=config.batch,
+                accumulate=config.accumulate, seed=config.seed,
+            )  # fmt: skip
+        trainer = Trainer(
+            model, _schedule(config, matcher), stream, val, Path(config.out), execution, mining,
+            asked,
+        )  # fmt: skip
+        torch.manual_seed(config.seed + rank)
+        if config.resume:
+            trainer.resume()
+        if rank == 0:
+            describe(config, identity_of(config), device)
+        try:
+            return _run(trainer) if rank == 0 else _follow(trainer)
+        except RuntimeError as error:
+            raise _advised(error) from error
+
+
+def _run(trainer: Trainer) -> int:
+    """Train, and say what came of it."""
+    out = trainer.out
+    report = RunReport(trainer, out)
+    try:
+        finished = trainer.run(report)
+    finally:
+        report.close()
+    draw_curves(trainer.history.rows, out / "curves.png")
+    if not finished:
+        print(f"stopped at step {trainer.step}; --resume goes on from there")
+        return 130
+    if trainer.step < trainer.schedule.steps:
+        print(f"no hard negatives are left: ended at step {trainer.step}")
+    print(f"{out}: {trainer.step} steps" + best_of(trainer.history.rows))
+    return 0
+
+
+def _follow(trainer: Trainer) -> int:
+    return 0 if trainer.run(Observer()) else 130
+
+
+def _advised(error: RuntimeError) -> RuntimeError:
+    """The error with what to do about it, where that is known."""
+    allocator = "can't allocate memory" in str(error)  # the CPU's has no error of its own
+    if isinstance(error, torch.OutOfMemoryError) or allocator:
+        return RuntimeError(
+            "out of memory: lower --batch, --negatives or --size; --accumulate makes up for a "
+            f"smaller --batch ({error})"
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        said = str(error).partition("\n")[0]
+        return RuntimeError(
+            f"--compile failed: {said}; it needs a C++ compiler (g++) for the CPU, Triton for a "
+            "GPU; or leave it out"
+        )
+    return error
+
+
+@contextmanager
+def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
+    """While it is entered, its value says whether the user wants the run to end.
+
+    SIGINT and SIGTERM say so to a single process; to one of several, the process that began them.
+    """
+    if ranks > 1:
+        from pipelines.distributed import stop_asked
+
+        yield stop_asked
+        return
+    came: list[int] = []
+    before = {}
+    # Python lets the main thread alone set handlers; a notebook's thread keeps its own.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- model and data --------------------------------------------------------------------------
+
+
+def _model(config: TrainConfig, device: torch.device) -> Model:
+    """The model to start from: new, the one of --init, or the one that is resumed."""
+    if config.resume:
+        model = load(config.out)
+    elif config.init:
+        model = _initial(config, config.init)
+    else:
+        options: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        if config.matcher == "transformer":
+            options = {
+                "model_size": config.model_size or "small",
+                "backbone": config.backbone or "resnet50",
+                "freeze_backbone": config.freeze_backbone,
+            }
+            # Not needed again, and so no option: all weights are saved with the model.
+            own = {"backbone_weights": config.backbone_weights}
+        name = config.matcher or "correlation"
+        matcher = build(name, **options, **own)
+        settings = {"matcher": name, "options": options, "size": matcher.match_size}
+        model = Model(matcher, settings)
+    settings = {**model.settings, "size": config.match_size or model.settings["size"]}
+    return Model(model.matcher.to(device), settings)
+
+
+def _initial(config: TrainConfig, init: str) -> Model:
+    """The model of --init, its backbone frozen or not as the flags say."""
+    model = load(init)
+    settings = model.settings
+    known = {"matcher": settings["matcher"], **settings["options"]}
+    for name in ("matcher", "model_size", "backbone"):
+        given = getattr(config, name)
+        if given is not None and given != known.get(name):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{flag} is {given}, but the model of --init {init} has {known.get(name, 'none')}; "
+                f"leave out {flag}, or choose another model"
+            )
+    if known.get("freeze_backbone", config.freeze_backbone) == config.freeze_backbone:
+        return model
+    options = {**settings["options"], "freeze_backbone": config.freeze_backbone}
+    matcher = build(settings["matcher"], **options)
+    matcher.load_state_dict(model.matcher.state_dict())
+    return Model(matcher, {**settings, "options": options})
+
+
+def _check_sizes(size: int, match_size: int, matcher: Matcher) -> None:
+    for flag, value in (("--size", size), ("--match-size", match_size)):
+        if value < 4 * matcher.stride or value % matcher.stride:
+            raise ValueError(
+                f"{flag} is {value}; expected a multiple of the matcher's stride "
+                f"{matcher.stride}, at least {4 * matcher.stride}"
+            )
+
+
+def _schedule(config: TrainConfig, matcher: Matcher) -> Schedule:
     warmup = config.warmup if config.warmup is not None else min(1000, config.steps // 10)
-    schedule = Schedule(
-        steps=config.steps, batch=config.batch, negatives=config.negatives,
-        lr=config.lr or model.matcher.lr, warmup=warmup,
+    return Schedule(
+        steps=config.steps, batch=config.batch, accumulate=config.accumulate,
+        negatives=config.negatives,
+        lr=config.lr or (_HARD_LR if config.hard_negatives else matcher.lr),
+        warmup=warmup, decay=config.schedule,
         weights={
             "mask": config.loss_mask, "transfer": config.loss_transfer, "corr": config.loss_corr,
             "correlation": config.loss_corr,
         },
-        every=config.every, log_every=min(25, config.every), seed=config.seed,
+        every=config.every, log_every=min(25, config.every),
     )  # fmt: skip
-    data = Data(config.data, config.size or model.matcher.size, config.workers)
-    trainer = Trainer(model, schedule, data, out, _autocast(config.precision, device))
-    if config.resume:
-        trainer.resume()
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        out / RUN, json.dumps(identity | {"environment": _environment()}, indent=1).encode()
-    )
-    write_atomically(out / "config.yaml", yaml.safe_dump(_settings(config)).encode())
-    return _run(trainer, out)
 
 
-def _run(trainer: Trainer, out: Path) -> int:
-    def stop(*_: Any) -> None:
-        trainer.stop = True
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    progress = Progress("steps", trainer.schedule.steps, "steps", trainer.step)
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=trainer.step)
-    before = trainer.step
-
-    def report(_: Trainer, row: dict[str, Any]) -> None:
-        nonlocal before
-        note = f"loss {row['loss']:.3f}, {row['pairs_per_second']:.1f} pairs/s"
-        if "val_mask_iou" in row:
-            note += f", val mask IoU {row['val_mask_iou']:.3f}, PCK@5% {row['val_pck_5']:.3f}"
-        progress.add(row["step"] - before, note)
-        before = row["step"]
-        for name, value in row.items():
-            if name != "step":
-                writer.add_scalar(name.replace("val_", "val/"), value, row["step"])
-
-    try:
-        finished = trainer.run(report)
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"out of memory: lower --batch, --negatives or --size ({error})"
-        ) from error
-    finally:
-        progress.close()
-        writer.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    draw_curves(trainer.history, out / "curves.png")
-    if not finished:
-        print(f"stopped at step {trainer.step}; --resume goes on from there")
-        return 130
-    print(f"{out}: {trainer.step} steps" + _best(trainer.history))
-    return 0
+def _precision(config: TrainConfig, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    if config.precision != "auto":
+        return config.precision
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def _best(history: list[dict[str, Any]]) -> str:
-    scored = [row for row in history if "val_mask_iou" in row]
-    if not scored:
-        return ""
-    best = max(scored, key=lambda row: row["val_mask_iou"] + row["val_pck_5"])
-    return (
-        f"; best at step {best['step']}: val mask IoU {best['val_mask_iou']:.3f}, "
-        f"PCK@5% {best['val_pck_5']:.3f}"
-    )
+@contextmanager
+def _data(
+    config: TrainConfig, size: int, stride: int, rank: int, ranks: int
+) -> Iterator[tuple[Stream, list[Pair]]]:
+    """The training data, and for rank 0 pairs to score on."""
+    if config.live:
+        from pipelines.live import live_stream
 
-
-def _new_model(config: TrainConfig, device: torch.device) -> Model:
-    matcher: Matcher
-    # The backbone's own weights file is not needed again: all weights are saved with the model.
-    options: dict[str, Any] = {}
-    if config.matcher == "correlation":
-        matcher = CorrelationMatcher()
-    else:
-        options = {
-            "model_size": config.model_size,
-            "backbone": config.backbone,
-            "freeze_backbone": config.freeze_backbone,
-        }
-        matcher = TransformerMatcher(**options, backbone_weights=config.backbone_weights)
-    match_size = config.match_size or matcher.match_size
-    for flag, size in (("--size", config.size or matcher.size), ("--match-size", match_size)):
-        if size < 4 * matcher.stride or size % matcher.stride:
-            raise ValueError(
-                f"{flag} is {size}; expected a multiple of the matcher's stride {matcher.stride}, "
-                f"at least {4 * matcher.stride}"
-            )
-    settings = {"matcher": config.matcher, "options": options, "size": match_size}
-    return Model(matcher.to(device), settings)
-
-
-def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return partial(torch.autocast, device.type, torch.bfloat16)
-    return nullcontext
-
-
-# --- the run's folder ------------------------------------------------------------------------
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    return {k: v for k, v in cli.as_dict(config).items() if k not in ("data", "out", *_MACHINE)}
-
-
-def _identity(config: TrainConfig) -> dict[str, Any]:
-    """What a run is: its settings, and the datasets by the hash of their manifests."""
-    datasets_with(config.data, "train")
-    datasets = {dataset: file_hash(Path(dataset) / MANIFEST) for dataset in config.data}
-    return {"config": _settings(config), "datasets": datasets}
-
-
-def _check_folder(config: TrainConfig, out: Path, identity: dict[str, Any]) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; expected a folder for the run")
-    if not config.resume:
-        begun = (out / RUN).exists() and not (out / STATE).exists()  # killed before a checkpoint
-        if out.is_dir() and any(out.iterdir()) and not begun:
-            has = "a run; --resume goes on with it," if (out / STATE).exists() else "other files;"
-            raise ValueError(f"--out {out} holds {has} or choose another folder")
+        with live_stream(
+            config.inputs, config.composition, config.styling, size=size, stride=stride,
+            seed=config.seed, workers=max(1, config.workers // ranks), address=config.address,
+        ) as live:  # fmt: skip
+            yield live, live.val_pairs(_VAL_PAIRS) if rank == 0 else []
         return
-    if not (out / RUN).is_file():
-        raise ValueError(f"--out {out} holds no run to resume")
-    before = json.loads((out / RUN).read_text())
-    # By content, so that datasets may be moved; their order decides on the order of the pairs.
-    old = before["config"] | {"datasets": list(before["datasets"].values())}
-    new = identity["config"] | {"datasets": list(identity["datasets"].values())}
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if changed:
-        differences = "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)
-        raise ValueError(f"{out} holds a run of another configuration: {differences}")
+    stream = PairStream(
+        config.data, "train", size=size, stride=stride, seed=config.seed, workers=config.workers,
+        weights=config.mixture or None, skip_bad=config.skip_bad,
+    )  # fmt: skip
+    yield stream, _val_pairs(config, size, stride) if rank == 0 else []
 
 
-def _environment() -> dict[str, str]:
-    return {
-        "segswap": version("segswap"), "torch": torch.__version__,
-        "python": platform.python_version(), "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }  # fmt: skip
+def _val_pairs(config: TrainConfig, size: int, stride: int) -> list[Pair]:
+    """The first val pairs of all datasets that have any, about as many of each."""
+    try:
+        found = datasets_with(config.data, "val")
+    except DatasetError:
+        return []
+    pairs = []
+    for path in found:
+        stream = PairStream(
+            (path,), "val", size=size, stride=stride, augment=False, skip_bad=config.skip_bad
+        )
+        count = min(len(stream), -(-_VAL_PAIRS // len(found)))
+        pairs += [stream.pair(number) for number in range(count)]
+    return pairs[:_VAL_PAIRS]

@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segswap.model import Model, load
+    from segswap.hub import shipped
+    from segswap.model import Match, Model, load
 
-__all__ = ["Model", "load"]
+__all__ = ["Match", "Model", "load", "shipped"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load` and `Model`, imported when they are first asked for: they need torch."""
+    """What `__all__` names, imported when it is first asked for: it needs torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from segswap import model
+    from segswap import hub, model
 
-    return getattr(model, name)
+    return hub.shipped if name == "shipped" else getattr(model, name)

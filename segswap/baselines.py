@@ -1,4 +1,4 @@
-"""What anyone would try first: SIFT, the ratio test, and one affine map by RANSAC."""
+"""What anyone would try first: SIFT with one affine map by RANSAC, and nearest features."""
 
 import cv2
 import numpy as np
@@ -75,3 +75,35 @@ def _affine(
 def _hull(points: NDArray) -> NDArray[np.float32]:
     hull = cv2.convexHull(np.rint(points * _GRID - 0.5).astype(np.int32))
     return cv2.fillConvexPoly(np.zeros((_GRID, _GRID), np.float32), hull, 1.0)
+
+
+def nearest_features(source: NDArray[np.float32], target: NDArray[np.float32]) -> Prediction:
+    """Every cell goes to the cell of the other image whose feature is the most similar one.
+
+    The masks are the cells from which the way there and back ends in the same cell or one of its
+    eight neighbours.
+
+    Args:
+        source, target: features (C, h, w) and (C, h', w') of length 1 along C.
+    """
+    similarity = source.reshape(len(source), -1).T @ target.reshape(len(target), -1)
+    there, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
+    shapes = source.shape[1:], target.shape[1:]
+    centres = [geometry.cell_centres(*shape).reshape(-1, 2).astype(np.float32) for shape in shapes]
+    return Prediction(
+        centres[1][there].reshape(*shapes[0], 2),
+        centres[0][back].reshape(*shapes[1], 2),
+        _returns(back[there], shapes[0]),
+        _returns(there[back], shapes[1]),
+    )
+
+
+def _returns(ends: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """1 for the cells of a grid of a shape whose way there and back ends at most one cell away.
+
+    Args:
+        ends: (h w), the index of the cell at each way's end.
+    """
+    starts = np.arange(len(ends))
+    off = np.abs(np.stack(np.divmod(ends, shape[1])) - np.stack(np.divmod(starts, shape[1])))
+    return (off.max(axis=0) <= 1).reshape(shape).astype(np.float32)

@@ -1,6 +1,7 @@
 """The state of a training run on disk: whole or not at all, and read without running code."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,26 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, folder / STATE)
 
 
-def load_state(folder: Path) -> dict[str, Any]:
+def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     """Read the state of a run.
 
+    Args:
+        keys: what it must hold.
+
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: there is none, it cannot be read, or it lacks a key.
     """
     path = folder / STATE
     if not path.is_file():
         raise ValueError(f"{folder} holds no {STATE}: there is nothing to resume")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling and zip reading raise many kinds
         raise ValueError(f"{path} cannot be read: {error}") from error
+    missing = [key for key in keys if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}: it is no checkpoint of this version and command; "
+            "start a new run with another --out"
+        )
+    return state

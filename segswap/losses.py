@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segswap.matchers.base import Matches, sample
-from segswap.stream import Batch
+from segswap.samples import Batch
 
 ETA = 8.0  # weight of the positions' L1 distance, as published
 

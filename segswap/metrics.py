@@ -1,5 +1,6 @@
-"""How good predictions are: mask IoU, PCK, and what is found where nothing is shared."""
+"""How good predictions are: masks, positions, and what is found where nothing is shared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,12 +21,17 @@ class Scores:
     Attributes:
         mask_iou: intersection over union of predicted (above 0.5) and true mask in pixels, mean of
             both images.
+        mask_precision: share of the predicted mask's pixels that are in the true one, mean of both
+            images; 0 of an image in which nothing was found.
+        mask_recall: share of the true mask's pixels that were found, mean of both images.
         pck_1, pck_3, pck_5: share of points of the true mask, in both images, whose predicted
             position is off by at most 1, 3, 5% of the image's side.
         false_area: on images that share nothing, the predicted masks' share of both images.
     """
 
     mask_iou: float
+    mask_precision: float
+    mask_recall: float
     pck_1: float
     pck_3: float
     pck_5: float
@@ -34,20 +40,27 @@ class Scores:
 
 def score_pair(prediction: Prediction, pair: Pair) -> Scores:
     """Scores of a prediction for a pair with ground truth; false_area is NaN."""
-    ious = [
-        mask_iou(prediction.source_mask, pair.source_mask),
-        mask_iou(prediction.target_mask, pair.target_mask),
+    masks = [
+        mask_scores(prediction.source_mask, pair.source_mask),
+        mask_scores(prediction.target_mask, pair.target_mask),
     ]
-    errors = position_errors(prediction, pair)
-    within = dict(zip(("pck_1", "pck_3", "pck_5"), pck(errors), strict=True))
-    return Scores(mask_iou=float(np.mean(ious)), **within, false_area=float("nan"))
+    within = pck(position_errors(prediction, pair))
+    return make_scores(np.mean(masks, axis=0).tolist(), within)
+
+
+def make_scores(masks: Sequence[float], within: Sequence[float]) -> Scores:
+    """Scores of two images that share something, from IoU, precision and recall and from the PCK at
+    the three thresholds.
+    """
+    iou, precision, recall = masks
+    return Scores(iou, precision, recall, within[0], within[1], within[2], float("nan"))
 
 
 def score_negative(prediction: Prediction) -> Scores:
     """Scores of a prediction for two images that share nothing: false_area alone."""
     areas = [np.mean(mask > 0.5) for mask in (prediction.source_mask, prediction.target_mask)]
-    nan = float("nan")
-    return Scores(nan, nan, nan, nan, float(np.mean(areas)))
+    nothing = dict.fromkeys((field.name for field in fields(Scores)), float("nan"))
+    return Scores(**nothing | {"false_area": float(np.mean(areas))})
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
@@ -60,11 +73,19 @@ def mean_scores(scores: list[Scores]) -> Scores:
     )
 
 
-def mask_iou(predicted: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """IoU of a predicted grid (h, w), cut at 0.5 after enlarging, and a label map (H, W)."""
+def mask_scores(
+    predicted: NDArray[np.float32], labels: NDArray[np.uint8]
+) -> tuple[float, float, float]:
+    """IoU, precision and recall of a predicted grid (h, w), cut at 0.5 after enlarging, and a label
+    map (H, W); NaN where the label map is empty: there nothing was to be found.
+    """
+    true = labels > 0
+    if not true.any():
+        return (float("nan"),) * 3
     found = enlarge(predicted, labels.shape[1], labels.shape[0]) > 0.5
-    union = np.sum(found | (labels > 0))
-    return float(np.sum(found & (labels > 0)) / union) if union else float("nan")
+    common, found_area, true_area = (int(np.sum(mask)) for mask in (found & true, found, true))
+    iou = common / (found_area + true_area - common)
+    return iou, common / max(found_area, 1), common / true_area
 
 
 def position_errors(prediction: Prediction, pair: Pair) -> NDArray[np.float64]:

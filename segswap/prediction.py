@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RegularGridInterpolator
 
 from segswap import geometry
@@ -29,11 +29,11 @@ class Prediction:
     source_mask: Array
     target_mask: Array
 
-    def points(self, xy: NDArray) -> NDArray[np.float64]:
+    def points(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised target positions (N, 2) of normalised source points (N, 2)."""
         return interpolate(self.to_target, xy)
 
-    def points_back(self, xy: NDArray) -> NDArray[np.float64]:
+    def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised source positions (N, 2) of normalised target points (N, 2)."""
         return interpolate(self.to_source, xy)
 
@@ -43,12 +43,25 @@ class Prediction:
 
     @classmethod
     def load(cls, path: Path) -> "Prediction":
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                read = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            for positions, mask in (
+                (read.to_target, read.source_mask), (read.to_source, read.target_mask)
+            ):  # fmt: skip
+                if mask.ndim != 2 or positions.shape != (*mask.shape, 2):
+                    raise ValueError(f"positions {positions.shape} with a mask {mask.shape}")
+        except Exception as error:  # unzipping and parsing raise many kinds
+            raise ValueError(f"{path} cannot be read as a prediction: {error}") from error
+        return read
 
 
-def interpolate(grid: Array, xy: NDArray) -> NDArray[np.float64]:
+def interpolate(grid: Array, xy: ArrayLike) -> NDArray[np.float64]:
     """Bilinear values of a grid of cells (h, w, C) at normalised points (N, 2): float64 (N, C).
 
     Between the outermost cell centres and the frame the grid is continued linearly.

@@ -1,165 +1,262 @@
 """Shards to batches: every pair once an epoch, shuffled, augmented, with its ground truth."""
 
-import bisect
+import atexit
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from segswap.augment import Warp, photometric, random_spline
+from segswap import storage
+from segswap.order import Mixture, Order
 from segswap.pair import Pair
-from segswap.shards import Members, Shard, datasets_with, split_shards
-from segswap.truth import GridTruth, source_truth, target_truth
+from segswap.samples import Batch, choose_styled, make_sample
+from segswap.shards import DatasetError, Members, Shard, datasets_with, split_shards
+
+_GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what copies.py keeps
 
 
-class Batch(NamedTuple):
-    """Pairs and their ground truth on the matcher's grid.
+class Stream(Protocol):
+    """The samples of a training run, numbered from 0 without end: what the trainer draws from.
 
-    Attributes:
-        source, target: uint8 (B, 3, S, S) RGB.
-        source_mask, target_mask: float32 (B, h, w) in [0, 1], the share of each cell that both
-            images show.
-        to_target, to_source: float32 (B, h, w, 2), where each cell's centre lies in the other
-            image, normalised.
-        source_valid, target_valid: bool (B, h, w), where that is known.
+    Which sample a number names, and how it is augmented, never depends on who asks or how often: a
+    resumed run goes on at its next number, and ranks share the numbers out among them.
     """
 
-    source: Tensor
-    target: Tensor
-    source_mask: Tensor
-    target_mask: Tensor
-    to_target: Tensor
-    to_source: Tensor
-    source_valid: Tensor
-    target_valid: Tensor
+    def batches(
+        self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
+    ) -> Iterator[Batch]:
+        """Batches of the steps `first` to `last` - 1; each rank's step takes `batch` samples.
 
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on another device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        Step k of rank r has the samples (k * ranks + r) * batch and the batch - 1 after it.
+        """
+
+    def pair(self, number: int) -> Pair:
+        """The pair behind a sample, as it was generated."""
+
+    def name(self, number: int) -> str:
+        """Where the pair behind a sample comes from, for messages."""
 
 
-class PairStream(Dataset):
+class PairStream:
     """The n-th sample of a training run, for any n.
 
-    Which pair it is and how it is augmented depends on (datasets, split, seed, n) alone, so that
-    the number of loader processes changes nothing and a resumed run continues at its next sample.
+    Which pair it is and how it is augmented depends on (datasets, split, weights, seed, n) alone,
+    so that the number of loader processes changes nothing and a resumed run continues at its next
+    sample.
     """
 
     def __init__(
         self, datasets: Sequence[str], split: str, *, size: int, stride: int, seed: int = 0,
-        augment: bool = True,
+        augment: bool = True, workers: int = 0, weights: Sequence[float] | None = None,
+        skip_bad: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
-            datasets: folders that segswap-generate wrote.
+            datasets: folders or URLs that segswap-generate wrote.
             split: train or val.
             size: side of the images in pixels, a multiple of the stride.
             stride: pixels a cell.
             seed: seeds order and augmentation.
             augment: False gives every pair as it is, plain, in order.
+            workers: loader processes; 0 loads in this process. They change no sample.
+            weights: of the datasets, one each: their shares of the samples. Each then goes through
+                epochs of its own. None: an epoch is every pair of all of them.
+            skip_bad: in place of a sample that cannot be read, the next one that can comes again,
+                and the shard is named on stderr; otherwise it is an error.
+
+        Raises:
+            DatasetError: a dataset is missing, unfinished, of another format or given twice; none
+                of them, or one with a weight, has pairs in the split.
+            ValueError: the size or the weights do not fit.
+            StorageError: a store cannot be read.
         """
         if size % stride:
             raise ValueError(f"the size {size} is no multiple of the matcher's stride {stride}")
         self.size, self.cells, self.seed, self.augment = size, size // stride, seed, augment
-        self._shards = [
-            (Path(dataset) / entry["name"], entry["pairs"])
-            for dataset in datasets_with(datasets, split)
-            for entry in split_shards(dataset, split)
-        ]
-        self._ends = list(accumulate(pairs for _, pairs in self._shards))
+        self.workers, self.skip_bad = workers, skip_bad
+        _check_distinct(datasets)
+        if weights is not None and len(weights) != len(datasets):
+            raise ValueError(
+                f"{len(weights)} weights for {len(datasets)} datasets; expected one for each"
+            )
+        self._mixture = None if weights is None else Mixture(weights, seed)
+        parts = [datasets] if weights is None else [[dataset] for dataset in datasets]
+        self._shards: list[tuple[str, dict[str, Any]]] = []  # paths and entries of the manifests
+        self._orders: list[tuple[int, Order]] = []  # each with the number of its first shard
+        for number, part in enumerate(parts):
+            shards = _listed(part, split)
+            order = Order(
+                [entry["pairs"] for _, entry in shards], [entry["bytes"] for _, entry in shards],
+                (seed, number) if augment else None, group_bytes=_GROUP_BYTES // len(parts),
+            )  # fmt: skip
+            self._orders.append((len(self._shards), order))
+            self._shards += shards
+        self._bad: dict[int, str] = {}  # shards that cannot be opened, and why
+        self._skipped: dict[int, str] = {}  # shards of which a sample was passed over, and why
+        self._said: set[int] = set()  # those of them that have been named on stderr
 
     def __len__(self) -> int:
-        """Pairs in one epoch."""
-        return self._ends[-1]
+        """Pairs in all datasets together."""
+        return sum(len(order) for _, order in self._orders)
 
     def __getitem__(self, number: int) -> Batch:
         """The run's n-th sample, without the batch dimension."""
-        epoch, position = divmod(number, len(self))
         rng = np.random.default_rng([self.seed, 1, number])
-        if self.augment:
-            position = int(_order(self.seed, epoch, len(self))[position])
-        shard, place = self._find(position)
-        return self._sample(shard.read(place, lambda members: self._sides(members, rng)), rng)
+        pair, _ = self._read(number, lambda members: choose_styled(members, rng, self.augment))
+        return make_sample(pair, rng, size=self.size, cells=self.cells, augment=self.augment)
 
-    def _find(self, position: int) -> tuple[Shard, int]:
-        """The shard of the epoch's sample at a position, and its place in it."""
-        number = bisect.bisect_right(self._ends, position)
-        path, pairs = self._shards[number]
-        return _shard(path), position - (self._ends[number] - pairs)
+    def pair(self, number: int) -> Pair:
+        """See Stream.pair."""
+        pair, _ = self._read(number)
+        self._say(self._skipped)
+        return pair
 
-    def _sides(self, members: Members, rng: np.random.Generator) -> Members:
-        """The members to decode: of each side one image, styled with a probability of 0.5."""
-        for side in ("source", "target"):
-            styled = members.pop(f"{side}_styled.jpg", None)
-            if self.augment and styled is not None and rng.random() < 0.5:
-                members[f"{side}.jpg"] = styled
-        return members
+    def name(self, number: int) -> str:
+        """See Stream.name."""
+        return self._read(number)[1] if self.skip_bad else self._name(*next(self._places(number)))
 
-    def _sample(self, pair: Pair, rng: np.random.Generator) -> Batch:
-        source_warp = target_warp = Warp()
-        if self.augment:
-            mirrored = bool(rng.random() < 0.5)
-            spline = random_spline(rng) if rng.random() < 0.5 else None
-            source_warp, target_warp = Warp(mirrored), Warp(mirrored, spline)
-        source = source_warp.image(pair.source, self.size)
-        target = target_warp.image(pair.target, self.size)
-        if self.augment:
-            source, target = photometric(source, rng), photometric(target, rng)
-        truths = (
-            source_truth(pair, self.cells, self.cells, source_warp, target_warp),
-            target_truth(pair, self.cells, self.cells, source_warp, target_warp),
+    def batches(
+        self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
+    ) -> Iterator[Batch]:
+        """See Stream.batches."""
+        starts = range((first * ranks + rank) * batch, (last * ranks + rank) * batch, ranks * batch)
+        batches = self._load(batch, starts)
+        _running.add(batches)
+        return batches
+
+    def _load(self, batch: int, starts: range) -> Generator[Batch, None, None]:
+        loader = DataLoader(
+            _Batches(self, batch), sampler=starts, batch_size=None,
+            num_workers=self.workers, worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+            # Starting a loader draws a number: not from the generator of a run's dropout.
+            generator=torch.Generator(),
+        )  # fmt: skip
+        for loaded, skipped in loader:
+            self._say(skipped)
+            if isinstance(loaded, Exception):
+                raise loaded
+            yield loaded
+
+    def _places(self, number: int) -> Iterator[tuple[int, int]]:
+        """The shard of the run's n-th sample and its place there; with skip_bad, then those of the
+        samples that may come instead.
+        """
+        dataset, number = self._mixture.place(number) if self._mixture else (0, number)
+        first, order = self._orders[dataset]
+        for candidate in range(number, number + (len(order) if self.skip_bad else 1)):
+            shard, place = order.place(candidate)
+            yield first + shard, place
+
+    def _name(self, shard: int, place: int) -> str:
+        return f"{self._shards[shard][0]}, sample {place}"
+
+    def _read(
+        self, number: int, choose: Callable[[Members], Members] | None = None
+    ) -> tuple[Pair, str]:
+        """The pair behind a sample, and its name."""
+        for shard, place in self._places(number):
+            try:
+                return self._decode(shard, place, choose), self._name(shard, place)
+            except DatasetError as error:
+                if not self.skip_bad:
+                    raise
+                self._skipped.setdefault(shard, str(error))
+        raise DatasetError(
+            f"{self._name(shard, place)}: no sample can be read in its place either; generate the "
+            "dataset again"
         )
-        if self.augment and rng.random() < 0.5:  # the two sides exchange their roles
-            source, target, truths = target, source, truths[::-1]
-        return _tensors(source, target, *truths)
+
+    def _say(self, skipped: dict[int, str]) -> None:
+        for shard in sorted(skipped.keys() - self._said):
+            print(f"skipped: {skipped[shard]}", file=sys.stderr, flush=True)
+            self._said.add(shard)
+
+    def _decode(self, shard: int, place: int, choose: Callable[[Members], Members] | None) -> Pair:
+        path, entry = self._shards[shard]
+        if shard in self._bad:
+            raise DatasetError(self._bad[shard])
+        try:
+            opened = _open(path, entry["pairs"], entry["bytes"], entry["sha256"])
+        except DatasetError as error:
+            if self.skip_bad:
+                self._bad[shard] = str(error)
+            raise
+        try:
+            return opened.read(place, choose)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path} is missing; generate the dataset again") from error
 
 
-def _tensors(
-    source: NDArray[np.uint8], target: NDArray[np.uint8], there: GridTruth, back: GridTruth
-) -> Batch:
-    def image(pixels: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-
-    return Batch(
-        image(source), image(target),
-        torch.from_numpy(there.mask), torch.from_numpy(back.mask),
-        torch.from_numpy(there.positions), torch.from_numpy(back.positions),
-        torch.from_numpy(there.valid), torch.from_numpy(back.valid),
-    )  # fmt: skip
+_running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(length)
+@atexit.register
+def _end_loaders() -> None:
+    """End the loader processes of batches that something still holds, a traceback for example.
+
+    Otherwise this process would send them the SIGTERM that they pass over, and wait.
+    """
+    for batches in list(_running):
+        batches.close()
+
+
+class _Batches(Dataset):
+    """A stream's batches, by the number of their first sample, and the shards skipped so far.
+
+    What is wrong with a dataset comes in a batch's place: raised in a loader process, it would
+    reach the trainer with that process's traceback as its message.
+    """
+
+    def __init__(self, stream: PairStream, batch: int) -> None:
+        self.stream, self.batch = stream, batch
+
+    def __getitem__(self, start: int) -> tuple[Batch | Exception, dict[int, str]]:
+        loaded: Batch | Exception
+        try:
+            loaded = default_collate([self.stream[start + k] for k in range(self.batch)])
+        except (DatasetError, storage.StorageError) as error:
+            loaded = error
+        return loaded, self.stream._skipped
+
+
+def _check_distinct(datasets: Sequence[str]) -> None:
+    places = [storage.absolute(dataset) for dataset in datasets]
+    for dataset, place in zip(datasets, places, strict=True):
+        if places.count(place) > 1:
+            raise DatasetError(f"{dataset} is given twice; expected each dataset once")
+
+
+def _listed(datasets: Sequence[str], split: str) -> list[tuple[str, dict[str, Any]]]:
+    """Paths of all shards of a split, with what the manifests say of them."""
+    return [
+        (storage.join(dataset, entry["name"]), entry)
+        for dataset in datasets_with(datasets, split)
+        for entry in split_shards(dataset, split)
+    ]
 
 
 @lru_cache(maxsize=256)
-def _shard(path: Path) -> Shard:
-    return Shard.open(path)
+def _open(path: str, pairs: int, length: int, sha256: str) -> Shard:
+    """A shard as a manifest lists it. A dataset made anew in its place is listed with another hash.
 
-
-def batches(stream: PairStream, batch: int, first: int, last: int, workers: int) -> Iterator[Batch]:
-    """Batches number `first` to `last` - 1 of a run, each of `batch` consecutive samples.
-
-    Args:
-        workers: loader processes; 0 loads in this process. It changes no batch.
+    Raises:
+        DatasetError: it is missing, damaged, or another one than is listed.
     """
-    loader = DataLoader(
-        stream, batch_size=batch, sampler=range(first * batch, last * batch), num_workers=workers,
-        worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available(),
-        persistent_workers=False,
-        # Starting a loader draws a number: not from the generator of a run's dropout.
-        generator=torch.Generator(),
-    )  # fmt: skip
-    return iter(loader)
+    shard = Shard.open(path)
+    found = len(shard.samples), storage.size(shard.file)
+    if found != (pairs, length):
+        raise DatasetError(
+            f"{path} holds {found[0]} pairs in {found[1]} bytes, listed with {pairs} in {length}; "
+            "generate the dataset again"
+        )
+    return shard
 
 
 def _start_worker(_: int) -> None:

@@ -1,76 +1,54 @@
 """The training loop: batches to losses to better weights, with checkpoints and a history."""
 
-import csv
+import copy
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from segswap import losses
-from segswap.checkpoints import load_state, save_state
-from segswap.matchers import Matcher, Matches
+from segswap.checkpoints import STATE, load_state, save_state
+from segswap.history import History
+from segswap.matchers import Matcher
 from segswap.metrics import Scores, mean_scores, score_negative, score_pair
+from segswap.mining import Mining
 from segswap.model import WEIGHTS, Model
-from segswap.shards import datasets_with, read_manifest, read_pairs
-from segswap.stream import Batch, PairStream, batches
+from segswap.objective import Images, Objective
+from segswap.pair import Pair
+from segswap.samples import Batch
+from segswap.schedule import Execution, Schedule
+from segswap.storage import write_atomically
+from segswap.stream import Stream
 
-HISTORY = "history.csv"
-TERMS = ("mask", "transfer", "corr", "correlation")
-COLUMNS = (
-    "step", "loss", *TERMS, "lr", "gradient", "pairs_per_second",
-    *(f"val_{name}" for name in Scores.__dataclass_fields__),
-)  # fmt: skip
-_VAL_PAIRS = 32
+BAD_BATCH = "bad_batch.json"
 _GRADIENT_LIMIT = 1.0
+_KEYS = ("step", "best", "model", "average", "optimiser", "scaler", "rng", "cuda_rng", "history",
+         "sums", "mining")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Numbers of a training run.
+class Observer:
+    """What a run tells whoever watches it; this one takes no notice."""
 
-    Attributes:
-        steps: optimiser steps in all.
-        batch: positive pairs a step.
-        negatives: negative pairs a positive one, by shifting the batch against itself.
-        lr: highest learning rate; reached after `warmup` steps, then a cosine down to 5% of it.
-        warmup: steps of linear warm-up.
-        weights: of the losses, by name in TERMS; 0 switches one off.
-        every: steps between checkpoints, each with scores on the val split.
-        log_every: steps between rows of the history.
-        seed: seeds weights, dropout, order and augmentation.
-    """
+    def row(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+        """The history has a new row."""
 
-    steps: int
-    batch: int
-    negatives: int
-    lr: float
-    warmup: int
-    weights: dict[str, float]
-    every: int
-    log_every: int
-    seed: int
+    def scoring(self, done: int, total: int) -> None:
+        """So many pairs of a pool have been scored, of how many."""
+
+    def pool(self, mining: Mining) -> None:
+        """A pool has been scored."""
 
 
-@dataclass(frozen=True)
-class Data:
-    """Where a run's pairs come from.
-
-    Attributes:
-        datasets: folders of pairs; the train splits are the training data.
-        size: side of the images in pixels.
-        workers: loader processes.
-    """
-
-    datasets: tuple[str, ...]
-    size: int
-    workers: int
+def never() -> bool:
+    """Nobody asks a run to stop."""
+    return False
 
 
 @dataclass
@@ -78,212 +56,294 @@ class Trainer:
     """One run: its model, optimiser, place in the schedule, and folder.
 
     Attributes:
-        stop: set to True (by a signal handler, say) to end after the current step with a
-            checkpoint.
+        model: what is trained.
+        stream: the training data.
+        val: pairs that are scored on; without any, the last weights count as the best.
+        out: folder of the run.
+        mining: finds hard negatives; None trains without.
+        stop: whether to end after the current step, with a checkpoint.
+        average: the model with the moving average of the weights: scored, and kept where best.
     """
 
     model: Model
     schedule: Schedule
-    data: Data
+    stream: Stream
+    val: list[Pair]
     out: Path
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    step: int = 0
-    best: float = -math.inf
-    stop: bool = False
+    execution: Execution = Execution()  # noqa: RUF009
+    mining: Mining | None = None
+    stop: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
-        self.matcher: Matcher = self.model.matcher
-        self.optimiser = torch.optim.Adam(
-            [p for p in self.matcher.parameters() if p.requires_grad], lr=self.schedule.lr
-        )
-        self.val = self._val_pairs()
-        self.history: list[dict[str, Any]] = []
-        self.sums: dict[str, float] = {}  # of the steps since the history's last row
-        self._first, self._started = 0, 0.0  # step and time at which that row was added
+        schedule, execution = self.schedule, self.execution
+        self.device = self.model.device
+        self.matcher: Matcher = self.model.matcher.to(memory_format=torch.channels_last)
+        self.average = Model(copy.deepcopy(self.matcher), self.model.settings)
+        self.parameters = [p for p in self.matcher.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=schedule.lr)
+        self.autocast = execution.autocast(self.device)
+        fp16 = execution.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
+        objective: nn.Module = Objective(self.matcher, schedule.weights, schedule.negatives)
+        if execution.ranks > 1:
+            # What only a loss that is switched off would reach gets no gradient.
+            unused = not all(schedule.weights.values())
+            objective = DistributedDataParallel(objective, find_unused_parameters=unused)
+        self.objective = objective
+        self.compute = torch.compile(objective, dynamic=False) if execution.compile else objective
+        self.step, self.best = 0, -math.inf
+        self.history = History(schedule.batch * schedule.accumulate * execution.ranks)
 
-    def run(self, report: Callable[["Trainer", dict[str, Any]], None]) -> bool:
-        """Train to the end of the schedule, or until `stop` is set; a checkpoint is left.
+    # --- the loop ----------------------------------------------------------------------------
 
-        Args:
-            report: called with every new row of the history.
+    def run(self, observer: Observer) -> bool:
+        """Train to the end of the schedule, or until `stop`; a checkpoint is left.
 
         Returns:
-            Whether the schedule was finished.
+            Whether there is nothing left to do: the schedule is finished, or no hard negatives are
+            found any more.
 
         Raises:
-            RuntimeError: the loss or its gradient is not finite; the last good checkpoint is kept.
+            RuntimeError: the loss or its gradient is not finite; the last good checkpoint is kept,
+                and the samples of the step are listed in BAD_BATCH.
         """
-        self._first, self._started = self.step, time.monotonic()
+        self.history.restart_clock()
         try:
-            for batch in self._batches():
-                if self.stop:
-                    break
-                self._advance(batch, report)
+            while self.step < (last := self._last_step(observer)) and not self._asked():
+                self._train(last, observer)
         except RuntimeError:
             # A signal to the whole group of processes ends the loaders too.
-            if not self.stop:
+            if not self.stop():
                 raise
-        if self.stop:
+        if self.step < self.schedule.steps:
             self.save()
-        return self.step >= self.schedule.steps
+        return self.step >= self.schedule.steps or (self.mining is not None and self.mining.dry)
 
-    def _advance(self, batch: Batch, report: Callable[["Trainer", dict[str, Any]], None]) -> None:
-        """One step, and what is due after it: a row of the history, scores, a checkpoint."""
-        for name, value in self._step(batch).items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.step += 1
-        due = self.step % self.schedule.every == 0 or self.step == self.schedule.steps
-        if due or self.step % self.schedule.log_every == 0:
-            report(self, self._row(scored=due))
-        if due:
-            self.save()
+    def _last_step(self, observer: Observer) -> int:
+        """Where the current round ends; without hard negatives there is but one."""
+        if self.mining is None:
+            return self.schedule.steps
+        while self.step >= self.mining.last_step and not self.mining.dry:
+            if not self.mining.next_round(
+                self.matcher, self.step, self.schedule.batch * (1 + self.schedule.negatives),
+                autocast=self.autocast, stop=self.stop, progress=observer.scoring,
+            ):  # fmt: skip
+                break
+            observer.pool(self.mining)
+        self.history.restart_clock()
+        return min(self.mining.last_step, self.schedule.steps)
 
-    def _row(self, scored: bool) -> dict[str, Any]:
-        """A new row of the history: means since the last one, and scores where they are due."""
-        count = self.step - (self.history[-1]["step"] if self.history else 0)
-        timed = self.step - self._first
-        row: dict[str, Any] = {"step": self.step}
-        row |= {name: value / count for name, value in self.sums.items()}
-        row["pairs_per_second"] = timed * self.schedule.batch / (time.monotonic() - self._started)
-        if scored and self.val:
-            row |= {f"val_{k}": v for k, v in self.evaluate().__dict__.items()}
-        self.history.append(row)
-        self.sums, self._first, self._started = {}, self.step, time.monotonic()
-        return row
-
-    def _batches(self) -> Iterator[Batch]:
-        stream = PairStream(
-            self.data.datasets, "train", size=self.data.size, stride=self.matcher.stride,
-            seed=self.schedule.seed,
+    def _train(self, last: int, observer: Observer) -> None:
+        """The steps up to `last`."""
+        first, steps = self._first_batch(), last - self.step
+        batches = self.stream.batches(
+            self.schedule.batch, first, first + steps * self.schedule.accumulate,
+            self.execution.rank, self.execution.ranks,
         )  # fmt: skip
-        return batches(
-            stream, self.schedule.batch, self.step, self.schedule.steps, self.data.workers
-        )
+        while self.step < last and not self._asked():
+            self.history.add(self._step(batches))
+            self.step += 1
+            due = self.step % self.schedule.every == 0 or self.step == self.schedule.steps
+            if due or self.step % self.schedule.log_every == 0:
+                observer.row(self, self._row(scored=due))
+            if due:
+                self.save()
+                self.history.restart_clock()
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _first_batch(self) -> int:
+        """Number in the stream of the next step's first batch."""
+        return self.mining.batch_of(self.step) if self.mining else (
+            self.step * self.schedule.accumulate
+        )  # fmt: skip
+
+    def _step(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One optimiser step; returns the losses, the learning rate and the gradient's length."""
         self.matcher.train()
-        batch = batch.to(self.model.device)
-        lr = learning_rate(self.schedule, self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        means = self._gradients(batches)
+        self.scaler.unscale_(self.optimiser)
+        length = nn.utils.clip_grad_norm_(self.parameters, _GRADIENT_LIMIT)
+        # One look at the device a step: all numbers at once.
+        found = torch.stack([*means.values(), length.float()]).tolist()
+        values = dict(zip([*means, "gradient"], found, strict=True))
+        skipped = self._check_finite(values)
+        lr = self.schedule.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        with self.autocast():
-            terms = self._losses(batch)
-        total = torch.stack([self.schedule.weights[n] * v for n, v in terms.items()]).sum()
-        values = {name: float(value.detach()) for name, value in terms.items()}
-        values["loss"] = float(total.detach())
-        self._check_finite(values)
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        length = torch.nn.utils.clip_grad_norm_(self.matcher.parameters(), _GRADIENT_LIMIT)
-        values |= {"lr": lr, "gradient": float(length)}
-        self._check_finite(values)
-        self.optimiser.step()
-        return values
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        update_average(self.average.matcher, self.matcher, self.step)
+        return {k: v for k, v in values.items() if math.isfinite(v)} | {
+            "lr": lr, "skipped": float(skipped)
+        }  # fmt: skip
 
-    def _check_finite(self, values: dict[str, float]) -> None:
-        if not all(math.isfinite(value) for value in values.values()):
+    def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """Add up the gradients of a step's batches; returns the terms' means."""
+        means: dict[str, Tensor] = {}
+        count = self.schedule.accumulate
+        for number in range(count):
+            batch = self._next(batches)
+            extra = self._extra(self._first_batch() + number)
+            held_back: AbstractContextManager[Any] = nullcontext()
+            if isinstance(self.objective, DistributedDataParallel) and number < count - 1:
+                held_back = self.objective.no_sync()  # devices exchange gradients once a step
+            with held_back:
+                with self.autocast():
+                    terms = self.compute(batch, extra)
+                self.scaler.scale(terms["loss"] / count).backward()
+            for name, value in terms.items():
+                share = value.detach().float() / count
+                means[name] = means[name] + share if name in means else share
+        return means
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        start = time.monotonic()
+        batch = next(batches)
+        self.history.wait(time.monotonic() - start)
+        return batch.to(self.device)
+
+    def _extra(self, batch: int) -> Images | None:
+        if self.mining is None:
+            return None
+        sources, targets = self.mining.extra(batch)
+        return sources.to(self.device), targets.to(self.device)
+
+    def _asked(self) -> bool:
+        return self._anywhere(self.stop())
+
+    def _anywhere(self, flag: bool) -> bool:
+        """Whether a flag is set in any of the processes that train together."""
+        if self.execution.ranks == 1:
+            return flag
+        common = torch.tensor(int(flag), device=self.device)
+        distributed.all_reduce(common, distributed.ReduceOp.MAX)
+        return bool(common.item())
+
+    # --- what is not finite ------------------------------------------------------------------
+
+    def _check_finite(self, values: dict[str, float]) -> bool:
+        """Whether the gradient left fp16's range, for which the scaler skips the step and lowers
+        its scale; whatever else is not finite ends the run.
+        """
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        skipped = bad == ["gradient"] and self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        if self._anywhere(bool(bad) and not skipped):
             raise RuntimeError(
                 f"the loss or its gradient is not finite at step {self.step} ({values}); the last "
-                "checkpoint is kept; try a lower --lr"
+                f"checkpoint is kept; {self._note_samples(values)}; look at them, or try a lower "
+                "--lr"
             )
+        return skipped
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        weights = self.schedule.weights
-        source = self.matcher.encode(batch.source.float() / 255)
-        target = self.matcher.encode(batch.target.float() / 255)
-        visible = None
-        if torch.rand(()) < self.matcher.hide:
-            visible = batch.target_mask > 0
-        matches = self.matcher.match(source, target, visible)
-        terms = {}
-        if weights["mask"]:
-            negatives = self._negatives(source, target)
-            terms["mask"] = losses.mask_loss(
-                matches, batch, negatives, self.matcher.positive_weight
-            )
-        if weights["transfer"]:
-            terms["transfer"] = losses.transfer_loss(matches, batch, self.matcher.positive_weight)
-        if weights["corr"]:
-            terms["corr"] = losses.correspondence_loss(matches, batch)
-        if weights["correlation"] and matches.correlation is not None:
-            terms["correlation"] = losses.correlation_loss(matches, batch)
-        return terms
+    def _note_samples(self, values: dict[str, float]) -> str:
+        """Write down which samples a bad step had, on all devices; returns a few of them."""
+        schedule, mining = self.schedule, self.mining
+        first, every = self._first_batch(), schedule.batch * self.execution.ranks
+        numbers = list(range(first * every, (first + schedule.accumulate) * every))
+        names = [self.stream.name(number) for number in numbers]
+        if self.execution.rank == 0:
+            note: dict[str, Any] = {
+                "step": self.step, "values": {name: str(value) for name, value in values.items()},
+                "samples": [{"number": n, "name": m} for n, m in zip(numbers, names, strict=True)],
+            }  # fmt: skip
+            if mining:
+                batches = range(first, first + schedule.accumulate)
+                extra = [n for batch in batches for n in mining.extra_numbers(batch)]
+                note["hard_negatives"] = [
+                    {"number": n, "name": self.stream.name(n)} for n in extra
+                ]  # fmt: skip
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.out / BAD_BATCH, json.dumps(note, indent=1).encode())
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        return f"its samples are in {self.out / BAD_BATCH}: {shown}"
 
-    def _negatives(self, source: Tensor, target: Tensor) -> Matches | None:
-        """Sources with the targets of other samples: the batch shifted against itself."""
-        shifts = range(1, min(self.schedule.negatives, len(source) - 1) + 1)
-        if not shifts:
-            return None
-        return self.matcher.match(
-            source.repeat(len(shifts), 1, 1, 1),
-            torch.cat([target.roll(shift, dims=0) for shift in shifts]),
-        )
+    # --- history and scores ------------------------------------------------------------------
 
-    @torch.inference_mode()
+    def _row(self, scored: bool) -> dict[str, Any]:
+        """A new row of the history, with scores where they are due."""
+        row = self.history.close_row(self.step)
+        if scored and self.val and self.execution.rank == 0:
+            row |= {f"val_{k}": v for k, v in self.evaluate().__dict__.items()}
+            self.history.restart_clock()
+        return row
+
     def evaluate(self) -> Scores:
-        """Scores on at most 32 of the val pairs, and on about 8 pairs that share nothing."""
-        self.matcher.eval()
+        """Scores of the averaged weights on the val pairs, and on about 8 pairs of images that
+        share nothing.
+        """
         stride = max(1, len(self.val) // 8)
         scores = []
         for number, pair in enumerate(self.val):
-            scores.append(score_pair(self.model.predict(pair.source, pair.target), pair))
-            if number % stride == 0:
+            scores.append(score_pair(self.average.predict(pair.source, pair.target), pair))
+            if number % stride == 0 and len(self.val) > 1:
                 other = self.val[(number + 1) % len(self.val)]
-                scores.append(score_negative(self.model.predict(pair.source, other.target)))
+                scores.append(score_negative(self.average.predict(pair.source, other.target)))
         return mean_scores(scores)
 
-    def _val_pairs(self) -> list[Any]:
-        splits = [read_manifest(dataset)["splits"] for dataset in self.data.datasets]
-        if not any(split.get("val", {"pairs": 0})["pairs"] for split in splits):
-            return []
-        found = datasets_with(self.data.datasets, "val")
-        pairs = (pair for dataset in found for pair in read_pairs(dataset, "val"))
-        return list(islice(pairs, _VAL_PAIRS))
+    # --- checkpoints -------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the checkpoint, the history, and, if they are the best so far, the weights."""
+        if self.execution.rank != 0:
+            return
         self.out.mkdir(parents=True, exist_ok=True)
-        last = self.history[-1] if self.history else {}
+        last = self.history.rows[-1] if self.history.rows else {}
         # After an interrupt the last row may be an older one, or one without scores.
         scored = last.get("step") == self.step and "val_mask_iou" in last
         quality = last["val_mask_iou"] + last["val_pck_5"] if scored else -math.inf
         if not self.val or quality > self.best or not (self.out / WEIGHTS).exists():
             self.best = max(self.best, quality)
-            self.model.save(self.out)
-        write_history(self.out / HISTORY, self.history)
-        save_state(
-            self.out,
-            {
-                "step": self.step, "best": self.best, "model": self.matcher.state_dict(),
-                "optimiser": self.optimiser.state_dict(), "rng": torch.get_rng_state(),
-                "history": self.history, "sums": self.sums,
-            },
-        )  # fmt: skip
+            self.average.save(self.out)
+        self.history.write(self.out)
+        save_state(self.out, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "step": self.step, "best": self.best, "model": self.matcher.state_dict(),
+            "average": self.average.matcher.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "history": self.history.rows, "sums": self.history.sums,
+            "mining": self.mining.state() if self.mining else None,
+        }  # fmt: skip
 
     def resume(self) -> None:
-        """Go on where the run in `out` stopped."""
-        state = load_state(self.out)
-        self.matcher.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["rng"])
-        self.step, self.best = state["step"], state["best"]
-        self.history, self.sums = state["history"], state["sums"]
+        """Go on where the run in `out` stopped.
+
+        Raises:
+            ValueError: there is no checkpoint, it is damaged, or it is of another run.
+        """
+        state = load_state(self.out, _KEYS)
+        try:
+            self.matcher.load_state_dict(state["model"])
+            self.average.matcher.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"])
+            if self.device.type == "cuda" and state["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            if self.mining:
+                self.mining.restore(state["mining"])
+            self.step, self.best = int(state["step"]), float(state["best"])
+            self.history.rows, self.history.sums = state["history"], state["sums"]
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{self.out / STATE} does not fit this run: {error}") from error
+        if self.execution.rank:  # the state has the numbers of rank 0 to draw from
+            torch.manual_seed(torch.initial_seed() + self.step)
 
 
-def learning_rate(schedule: Schedule, step: int) -> float:
-    """Linear warm-up, then a cosine from the highest rate to 5% of it."""
-    if step < schedule.warmup:
-        return schedule.lr * (step + 1) / schedule.warmup
-    done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
-    return schedule.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+@torch.no_grad()
+def update_average(average: nn.Module, matcher: nn.Module, step: int) -> None:
+    """Move the averaged weights towards the trained ones after a step.
 
-
-def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the history as CSV, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    An exponential moving average whose decay rises to 0.999, so that the first weights, drawn at
+    random, are soon forgotten: min(0.999, (1 + step) / (10 + step)).
+    """
+    share = 1 - min(0.999, (1 + step) / (10 + step))
+    pairs = zip(average.parameters(), matcher.parameters(), strict=True)
+    trained = [(old, new) for old, new in pairs if new.requires_grad]
+    torch._foreach_lerp_([old for old, _ in trained], [new for _, new in trained], share)
+    if buffers := list(average.buffers()):
+        torch._foreach_copy_(buffers, list(matcher.buffers()))

@@ -16,7 +16,7 @@ from segswap.matchers import CorrelationMatcher, Matches, build, consensus
 from segswap.matchers.base import cell_centres
 from segswap.matchers.correlation import SHIFTS, WINDOWS
 from segswap.matchers.descriptors import CHANNELS, describe, normalise
-from segswap.stream import Batch
+from segswap.samples import Batch
 
 SIZE, STRIDE = 128, 8
 
@@ -39,7 +39,7 @@ def trained() -> CorrelationMatcher:
     matcher = CorrelationMatcher().eval()
     with torch.no_grad():
         matcher.scale_bias += 0.3 * torch.randn_like(matcher.scale_bias)
-        for part, spread in ((matcher.adapt, 0.02), (matcher.head, 0.1)):
+        for part, spread in ((matcher.adapt, 0.02), (matcher.stem, 0.02), (matcher.head, 0.05)):
             for parameter in part.parameters():
                 parameter += spread * torch.randn_like(parameter)
     return matcher
@@ -78,7 +78,7 @@ SHIFT = torch.tensor([1.5, -0.7])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_local_affine_keeps_a_field_of_its_own_scale(scale: float) -> None:
     field, one = affine_field(similarity(scale, 0), SHIFT), torch.ones(1, 1, *GRID)
-    positions, total = consensus.local_affine(field, scale * one, one)
+    positions, _, total = consensus.local_affine(field, scale * one, one)
     assert (positions - field).abs().max() < 0.02
     assert total.min() > 5
 
@@ -86,7 +86,7 @@ def test_local_affine_keeps_a_field_of_its_own_scale(scale: float) -> None:
 def test_local_affine_keeps_any_affine_field_where_many_matches_agree() -> None:
     matrix = torch.tensor([[1.1, 0.25], [-0.2, 0.8]])
     field, one = affine_field(matrix, SHIFT), torch.ones(1, 1, *GRID)
-    positions, _ = consensus.local_affine(field, one, one)
+    positions, _, _ = consensus.local_affine(field, one, one)
     error = (positions - field).norm(dim=1)[0]
     assert error[3:-3, 3:-3].max() < 0.02
     # At the rim the pull towards the mean scale is all that is left on one side.
@@ -100,7 +100,7 @@ def test_local_affine_resists_a_third_of_outliers() -> None:
     spoilt = torch.where(wrong, anywhere, field)
     # Weights as the matcher gives them: by the support of the others.
     _, weight = consensus.support(spoilt, 0.9 * one, one)
-    positions, _ = consensus.local_affine(spoilt, 0.9 * one, weight)
+    positions, _, _ = consensus.local_affine(spoilt, 0.9 * one, weight)
     error = (positions - field).norm(dim=1)[0]
     assert (error < 0.35).float().mean() > 0.97
     # Outliers themselves are carried along by their neighbours.
@@ -110,7 +110,7 @@ def test_local_affine_resists_a_third_of_outliers() -> None:
 
 def test_without_weight_anywhere_local_affine_stays_finite() -> None:
     field, one = affine_field(similarity(1, 0), SHIFT), torch.ones(1, 1, *GRID)
-    positions, total = consensus.local_affine(field, one, 0 * one)
+    positions, _, total = consensus.local_affine(field, one, 0 * one)
     assert positions.isfinite().all()
     assert total.max() == 0
 
@@ -141,7 +141,7 @@ def test_support_comes_from_others_alone() -> None:
 def test_gradient_of_local_affine_reaches_the_matches_around() -> None:
     one = torch.ones(1, 1, *GRID)
     matched = affine_field(similarity(1, 5), SHIFT).requires_grad_()
-    positions, _ = consensus.local_affine(matched, one, one)
+    positions, _, _ = consensus.local_affine(matched, one, one)
     positions[0, 0, 7, 8].backward()
     assert matched.grad is not None
     reached = matched.grad[0, 0].abs() > 1e-6

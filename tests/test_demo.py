@@ -41,8 +41,10 @@ def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
         with Image.open(out / name) as picture:
             picture.load()
     assert not re.search(r"\{\w*\}", page.split("</style>")[1].split("<script>")[0])
-    for method in ("correlation", "sift+ransac"):
-        assert re.search(rf"<td>{re.escape(method)}</td>(<td[^>]*>[\d.]+</td>){{8}}", page)
+    for method in ("run (correlation)", "sift+ransac"):
+        for scores in (7, 3):  # on the pairs, and on the stereo pair
+            row = rf"<td>{re.escape(method)}</td>(<td[^>]*>[\d.]+</td>){{{scores}}}</tr>"
+            assert re.search(row, page)
     assert f"segswap-generate {out}/pairs --pairs 3" in page
 
 

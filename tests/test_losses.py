@@ -10,7 +10,7 @@ from torch import Tensor
 from segswap import losses
 from segswap.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
 from segswap.matchers.base import Matches, cell_centres
-from segswap.stream import Batch
+from segswap.samples import Batch
 
 SOURCE, TARGET = (4, 5), (6, 3)
 
@@ -179,6 +179,24 @@ def test_transfer_loss_is_the_mask_loss_at_the_identity() -> None:
     matches, batch = perfect()
     assert torch.allclose(transfer_loss(matches, batch), mask_loss(matches, batch), rtol=1e-5)
     assert float(correspondence_loss(matches, batch)) == 0
+
+
+def test_transfer_loss_is_the_mask_loss_at_the_true_positions_of_moved_regions() -> None:
+    # A square that lies two cells further right and one lower in the target.
+    source, target = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    source[:, 2:5, 1:4] = 1
+    target[:, 3:6, 3:6] = 1
+    centres = cell_centres(8, 8, source)[None]
+    move = torch.tensor([2 / 8, 1 / 8])
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    there, back = centres + move, centres - move
+    batch = Batch(images, images, source, target, there, back, source > 0, target > 0)
+    features = torch.zeros(1, 3, 8, 8)
+    logits = [(mask - 0.5) * 6 for mask in (source, target)]
+    matches = Matches(there, back, logits[0], logits[1], features, features)
+    assert torch.allclose(transfer_loss(matches, batch), mask_loss(matches, batch), rtol=1e-5)
+    moved_on = replace(matches, to_target=there + move)
+    assert transfer_loss(moved_on, batch) > 2 * mask_loss(matches, batch)
 
 
 def test_transfer_loss_pulls_positions_at_the_masks_edge_and_the_masks() -> None:

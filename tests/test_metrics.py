@@ -1,24 +1,23 @@
-"""Scores are what a ruler would measure; the baseline and the stereo pair are themselves right."""
+"""Scores are what a ruler would measure, and predictions what they say."""
 
-from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import textured
+from hypothesis import assume, given
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import integers
 from made_pairs import pasted_pair
-from skimage.data import astronaut, stereo_motorcycle
 from torch import Tensor
 
 from segswap import geometry
-from segswap.baselines import sift
 from segswap.matchers.base import Matches, cell_centres
 from segswap.metrics import (
     Scores,
-    mask_iou,
+    mask_scores,
     mean_scores,
     pck,
     position_errors,
@@ -28,7 +27,6 @@ from segswap.metrics import (
 from segswap.pair import Pair, PairObject
 from segswap.prediction import Prediction, enlarge, interpolate
 from segswap.score import pair_score
-from segswap.stereo import score_stereo
 
 CELLS = 12
 
@@ -57,26 +55,42 @@ def whole_pair(matrix: np.ndarray | None = None) -> Pair:
 # --- scores ----------------------------------------------------------------------------------
 
 
-def test_iou_by_hand() -> None:
-    # At one cell a pixel nothing is interpolated across: left half against top half.
+def test_mask_scores_by_hand() -> None:
+    # At one cell a pixel nothing is interpolated across: left half against the upper quarter.
     predicted, labels = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.uint8)
-    predicted[:, :32], labels[:32] = 1, 3
-    assert mask_iou(predicted, labels) == pytest.approx(1 / 3)
-    assert mask_iou(predicted, predicted.astype(np.uint8)) == 1
-    assert mask_iou(predicted, 1 - predicted.astype(np.uint8)) == 0
-    assert np.isnan(mask_iou(0 * predicted, 0 * labels))
+    predicted[:, :32], labels[:16] = 1, 3
+    assert mask_scores(predicted, labels) == pytest.approx((1 / 5, 1 / 4, 1 / 2))
+    right = predicted.astype(np.uint8)
+    assert mask_scores(predicted, right) == (1, 1, 1)
+    assert mask_scores(predicted, 1 - right) == (0, 0, 0)
+    # What found nothing is not precise by that; where nothing was to be found, there is no score.
+    assert mask_scores(0 * predicted, right) == (0, 0, 0)
+    assert np.isnan(mask_scores(predicted, 0 * right)).all()
     # The threshold is one half.
-    assert mask_iou(0.51 * predicted, predicted.astype(np.uint8)) == 1
-    assert mask_iou(0.49 * predicted, predicted.astype(np.uint8)) == 0
+    assert mask_scores(0.51 * predicted, right)[0] == 1
+    assert mask_scores(0.49 * predicted, right)[0] == 0
 
 
-def test_iou_of_a_coarse_grid_is_that_of_its_enlargement() -> None:
+@given(
+    arrays(np.bool_, (12, 12)), arrays(np.uint8, (12, 12), elements=integers(0, 2))
+)  # fmt: skip
+def test_mask_scores_fit_each_other(found: np.ndarray, labels: np.ndarray) -> None:
+    assume(labels.any())
+    iou, precision, recall = mask_scores(found.astype(np.float32), labels)
+    assert 0 <= iou <= min(precision, recall) <= max(precision, recall) <= 1
+    if iou:
+        assert 1 / iou == pytest.approx(1 / precision + 1 / recall - 1)
+        swapped = mask_scores((labels > 0).astype(np.float32), found.astype(np.uint8))
+        assert swapped == pytest.approx((iou, recall, precision))
+
+
+def test_mask_scores_of_a_coarse_grid_are_those_of_its_enlargement() -> None:
     # The true edge runs between cells, where the enlarged mask crosses one half.
     grid = np.zeros((8, 8), np.float32)
     grid[:, :4] = 1
     labels = np.zeros((64, 64), np.uint8)
     labels[:, :32] = 1
-    assert mask_iou(grid, labels) == 1
+    assert mask_scores(grid, labels) == (1, 1, 1)
 
 
 def test_pck_by_hand() -> None:
@@ -131,16 +145,17 @@ def test_perfect_prediction_of_a_pair_scores_one() -> None:
         for mask in (pair.source_mask, pair.target_mask)
     ]
     scores = score_pair(prediction_of(pair.objects[0].target_from_source, *masks), pair)
-    assert astuple(scores)[:-1] == pytest.approx((1, 1, 1, 1))
+    assert astuple(scores)[:-1] == pytest.approx((1,) * 6)
     assert np.isnan(scores.false_area)
 
 
 def test_means_are_taken_over_the_pairs_that_have_a_score() -> None:
     nan = float("nan")
     mean = mean_scores(
-        [Scores(1, 0.5, nan, 1, nan), Scores(0, 0, nan, 0, nan), Scores(nan, nan, nan, nan, 0.25)]
-    )
-    assert astuple(mean) == pytest.approx((0.5, 0.25, nan, 0.5, 0.25), nan_ok=True)
+        [Scores(1, 1, 0, 0.5, nan, 1, nan), Scores(0, 1, nan, 0, nan, 0, nan),
+         Scores(nan, nan, nan, nan, nan, nan, 0.25)]
+    )  # fmt: skip
+    assert astuple(mean) == pytest.approx((0.5, 1, 0, 0.25, nan, 0.5, 0.25), nan_ok=True)
 
 
 # --- prediction ------------------------------------------------------------------------------
@@ -184,13 +199,36 @@ def test_enlarged_mask_keeps_values_and_place() -> None:
 
 def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
     prediction = replace(
-        prediction_of(geometry.rotation(5)), to_target=np.full((3, 4, 2), np.nan, np.float32)
-    )
+        prediction_of(geometry.rotation(5)), to_target=np.full((3, 4, 2), np.nan, np.float32),
+        source_mask=np.zeros((3, 4), np.float32),
+    )  # fmt: skip
     prediction.save(tmp_path / "one.npz")
     loaded = Prediction.load(tmp_path / "one.npz")
     for name, array in prediction.__dict__.items():
         assert np.array_equal(getattr(loaded, name), array, equal_nan=True)
         assert getattr(loaded, name).dtype == array.dtype
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK", "cut", "text", "shapes", "less"])
+def test_what_is_no_whole_prediction_is_refused(
+    content: bytes | str | None, tmp_path: Path
+) -> None:
+    path, prediction = tmp_path / "one.npz", prediction_of(np.eye(3))
+    prediction.save(path)
+    if content == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif content == "text":
+        path.write_text("{}")
+    elif content == "shapes":
+        replace(prediction, source_mask=np.zeros((3, 3), np.float32)).save(path)
+    elif content == "less":
+        np.savez(path, to_target=prediction.to_target)
+    elif content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"one\.npz cannot be read as a prediction"):
+        Prediction.load(path)
 
 
 # --- the score of a pair ---------------------------------------------------------------------
@@ -243,78 +281,3 @@ def test_cells_that_crowd_onto_one_target_cell_score_like_one() -> None:
     grid = cell_centres(4, 4, logits)[None]
     crowded = Matches(torch.full_like(grid, 0.4), grid, logits, logits, features, features)
     assert pair_score(crowded).tolist() == pytest.approx([1], rel=1e-4)
-
-
-# --- the baseline ----------------------------------------------------------------------------
-
-
-def test_sift_finds_a_known_affine_map_of_a_photograph() -> None:
-    photo = geometry.resize(astronaut(), 320, 320)
-    matrix = (
-        geometry.translation(0.5, 0.45) @ geometry.rotation(15) @ geometry.scaling(0.8, 0.7)
-        @ geometry.translation(-0.5, -0.5)
-    )  # fmt: skip
-    target = geometry.warp(photo, matrix, 280, 360, constant=0)
-    found = sift(photo, target)
-    centres = geometry.cell_centres(*found.source_mask.shape)
-    inside = found.source_mask > 0.5
-    assert inside.mean() > 0.3
-    error = np.linalg.norm(found.to_target - geometry.transform(matrix, centres), axis=-1)
-    assert error.max() < 0.01
-    back = np.linalg.norm(
-        found.to_source - geometry.transform(np.linalg.inv(matrix), centres), axis=-1
-    )
-    assert back[found.target_mask > 0.5].max() < 0.01
-    # The hull of the target's inliers lies where the photograph was put.
-    shown = geometry.inside(geometry.transform(np.linalg.inv(matrix), centres))
-    assert (shown | (found.target_mask < 0.5)).mean() > 0.99
-
-
-def test_sift_says_nothing_of_flat_images() -> None:
-    flat = np.full((96, 128, 3), 90, np.uint8)
-    for source, target in ((flat, flat), (flat, textured(96, 96, 0)), (textured(96, 96, 0), flat)):
-        found = sift(source, target)
-        assert np.isnan(found.to_target).all()
-        assert np.isnan(found.to_source).all()
-        assert not found.source_mask.any()
-        assert not found.target_mask.any()
-
-
-# --- the stereo pair -------------------------------------------------------------------------
-
-
-def test_right_image_shows_a_left_pixel_at_minus_its_disparity() -> None:
-    left, right, disparity = stereo_motorcycle()
-    rows, columns = np.mgrid[4 : left.shape[0] : 8, 4 : left.shape[1] : 8]
-    shift = disparity[rows, columns]
-    known = np.isfinite(shift) & (columns - shift >= 0) & (columns + shift < left.shape[1])
-    rows, columns, shift = rows[known], columns[known], shift[known]
-
-    def difference(sign: int) -> float:
-        places = np.float32(columns + sign * shift)[None], np.float32(rows)[None]
-        there = cv2.remap(right, *places, cv2.INTER_LINEAR)[0].astype(float)
-        return float(np.median(np.abs(there - left[rows, columns]).mean(axis=1)))
-
-    assert difference(-1) < difference(1) / 3
-    assert difference(-1) < difference(0) / 3
-
-
-def perfect_stereo(sign: int) -> Callable[[np.ndarray, np.ndarray], Prediction]:
-    """A predictor that knows the disparity, at every pixel."""
-
-    def predict(left: np.ndarray, right: np.ndarray) -> Prediction:
-        disparity = np.nan_to_num(stereo_motorcycle()[2], nan=0, posinf=0, neginf=0)
-        height, width = disparity.shape
-        grid = geometry.cell_centres(height, width).astype(np.float32)
-        grid[..., 0] += sign * disparity / width
-        mask = np.ones((height, width), np.float32)
-        return Prediction(grid, grid, mask, mask)
-
-    return predict
-
-
-def test_stereo_score_of_the_truth_is_one_and_of_its_opposite_near_none() -> None:
-    scores, prediction = score_stereo(perfect_stereo(-1))
-    assert astuple(scores) == (1, 1, 1)
-    assert prediction.to_target.shape == (*stereo_motorcycle()[2].shape, 2)
-    assert astuple(score_stereo(perfect_stereo(1))[0])[0] < 0.1

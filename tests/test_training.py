@@ -1,133 +1,82 @@
-"""Training goes on exactly where it stopped, whatever stopped it, and keeps what it promises."""
+"""Training goes on exactly where it stopped, and does what its settings say."""
 
-import csv
+import json
 import math
-import os
-import pickle
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from made_pairs import pasted_pair, write_dataset
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from torch import Tensor, nn
+from training_runs import (
+    STEPS,
+    assert_same_run,
+    history,
+    one_torch_thread,
+    out_of,
+    same,
+    small_config,
+    small_dataset,
+    stop_after,
+    undisturbed_runs,
+)
 
-from pipelines import cli
-from pipelines.train import TrainConfig, main, train
-from segswap import checkpoints, losses
-from segswap.checkpoints import load_state, save_state
+from pipelines.train import TrainConfig, train
+from segswap import losses
+from segswap.checkpoints import load_state
 from segswap.metrics import Scores
 from segswap.model import load
-from segswap.training import COLUMNS, Schedule, Trainer, learning_rate
+from segswap.schedule import Schedule
+from segswap.training import Trainer, update_average
 
-STEPS = 6
+Runs = Callable[[TrainConfig], Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_torch_thread() -> Iterator[None]:
-    """Sums come out the same for the same number of threads, here and in child processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_torch_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("made") / "pairs"
-    train_pairs = [pasted_pair(index) for index in range(5)]
-    return write_dataset(folder, train_pairs, [pasted_pair(9), pasted_pair(10)])
+    return small_dataset(tmp_path_factory.mktemp("made") / "pairs")
 
 
 @pytest.fixture
 def config(dataset: str, tmp_path: Path) -> TrainConfig:
-    """A run of a few seconds' hundredths a step."""
-    return TrainConfig(
-        (dataset,), str(tmp_path / "run"), steps=STEPS, batch=2, size=64, match_size=64, every=2,
-        warmup=2, device="cpu", precision="fp32", workers=0,
-    )  # fmt: skip
+    return small_config(dataset, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Folder of a finished run of a config, whose own --out plays no role; made once each."""
-    made: dict[str, Path] = {}
-
-    def run(config: TrainConfig) -> Path:
-        key = repr(replace(config, out=""))
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp("undisturbed") / "run"
-            assert train(replace(config, out=str(made[key]))) == 0
-        return made[key]
-
-    return run
-
-
-def out_of(config: TrainConfig) -> Path:
-    return Path(config.out)
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two states are equal bit for bit; how fast they were reached does not count."""
-    if isinstance(first, Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        keys = (set(first) | set(second)) - {"pairs_per_second"}
-        return all(k in first and k in second and same(first[k], second[k]) for k in keys)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    one, two = load_state(first), load_state(second)
-    assert one["step"] == two["step"]
-    assert same(one["model"], two["model"])
-    assert same(one["optimiser"], two["optimiser"])
-    assert same(one["history"], two["history"])
-    assert same(one, two)
-    assert same(load_file(first / "model.safetensors"), load_file(second / "model.safetensors"))
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: int = signal.SIGTERM) -> None:
-    """Have this process interrupted by a signal right after so many steps of training."""
-    original = Trainer._step
-
-    def step(self: Trainer, batch: Any) -> dict[str, float]:
-        values = original(self, batch)
-        if self.step + 1 == steps:
-            signal.raise_signal(number)
-        return values
-
-    monkeypatch.setattr(Trainer, "_step", step)
-
-
-def history(out: Path) -> list[dict[str, str]]:
-    with open(out / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return undisturbed_runs(tmp_path_factory.mktemp("undisturbed"))
 
 
 # --- going on --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-@pytest.mark.parametrize("matcher", ["correlation", "transformer"])
+@pytest.mark.parametrize(
+    ("matcher", "steps", "changes"),
+    [
+        ("correlation", 2, {}),
+        ("correlation", 3, {"accumulate": 2}),
+        ("correlation", 3, {"precision": "fp16"}),  # the scaler has a state
+        ("transformer", 3, {}),  # it has dropout, hidden cells, batch statistics in its backbone
+    ],
+)
 def test_half_a_run_and_the_rest_equal_the_whole(
-    matcher: str, steps: int, config: TrainConfig, undisturbed: Callable[..., Path],
+    matcher: str, steps: int, changes: dict[str, Any], config: TrainConfig, undisturbed: Runs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    if matcher == "transformer":  # it has dropout, and batch statistics in its backbone
+    config = replace(config, **changes)
+    if matcher == "transformer":
         config = replace(
             config, matcher="transformer", model_size="tiny", backbone="resnet18",
             freeze_backbone=False,
@@ -138,20 +87,31 @@ def test_half_a_run_and_the_rest_equal_the_whole(
         assert train(config) == 130
     assert load_state(out_of(config))["step"] == steps
     assert not same(load_state(out_of(config))["model"], load_state(whole)["model"])
-    # Elsewhere numbers are drawn in the meantime.
+    # Elsewhere numbers are drawn in the meantime, and other workers load.
     torch.manual_seed(99)
+    assert train(replace(config, resume=True, workers=1)) == 0
+    assert_same_run(out_of(config), whole)
+
+
+@pytest.mark.slow
+def test_fifty_steps_and_fifty_more_equal_a_hundred(
+    config: TrainConfig, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, steps=100, every=25)
+    whole = undisturbed(config)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 50)
+        assert train(config) == 130
     assert train(replace(config, resume=True)) == 0
     assert_same_run(out_of(config), whole)
 
 
-def test_number_of_loader_workers_changes_nothing(
-    config: TrainConfig, undisturbed: Callable[..., Path]
-) -> None:
+def test_number_of_loader_workers_changes_nothing(config: TrainConfig, undisturbed: Runs) -> None:
     assert train(replace(config, workers=2)) == 0
     assert_same_run(out_of(config), undisturbed(config))
 
 
-def test_seed_changes_everything(config: TrainConfig, undisturbed: Callable[..., Path]) -> None:
+def test_seed_changes_everything(config: TrainConfig, undisturbed: Runs) -> None:
     first = load_state(undisturbed(config))["model"]
     other = load_state(undisturbed(replace(config, seed=1, steps=2)))["model"]
     assert not same(first["adapt.0.weight"], other["adapt.0.weight"])
@@ -183,146 +143,57 @@ def test_resuming_a_finished_run_finds_nothing_to_do(
     assert same(load_state(out_of(config)), state)
 
 
-def start(config: TrainConfig, script: Callable[[str], str]) -> subprocess.Popen[str]:
-    """segswap-train as a process of its own, in its own group, past its first checkpoint."""
-    flags = cli.as_dict(replace(config, data=(), resume=False))
-    arguments = [
-        f"--{key.replace('_', '-')}={value}"
-        for key, value in flags.items()
-        if value is not None and not isinstance(value, bool | list)
-    ]
-    process = subprocess.Popen(
-        [script("segswap-train"), *config.data, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    limit = time.monotonic() + 120
-    while not (out_of(config) / "last.pt").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-    return process
+# --- averaged weights, best weights ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("number", "whole_group", "workers"),
-    [
-        (signal.SIGTERM, False, 0),  # kill
-        (signal.SIGINT, True, 1),  # Ctrl-C in a terminal reaches the loaders too
-        (signal.SIGTERM, True, 1),  # so does what a cluster's scheduler sends
-    ],
-)
-def test_interrupted_command_leaves_a_checkpoint_to_finish_from(
-    number: int, whole_group: bool, workers: int, config: TrainConfig,
-    undisturbed: Callable[..., Path], script: Callable[[str], str],
-) -> None:  # fmt: skip
-    config = replace(config, steps=40, every=5)
-    process = start(replace(config, workers=workers), script)
-    (os.killpg if whole_group else os.kill)(process.pid, number)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    state = load_state(out_of(config))
-    assert 5 <= state["step"] < 40
-    assert f"stopped at step {state['step']}; --resume" in output
-    assert train(replace(config, resume=True)) == 0
-    assert_same_run(out_of(config), undisturbed(config))
+def test_average_is_the_recurrence_of_its_definition() -> None:
+    torch.manual_seed(0)
+    net, average = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    average.load_state_dict(net.state_dict())
+    net[0].bias.requires_grad_(False)
+    expected = net[0].weight.detach().clone()
+    for step in range(5):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter))
+            net[1].running_mean.add_(1)
+        update_average(average, net, step)
+        decay = (1 + step) / (10 + step)
+        expected = decay * expected + (1 - decay) * net[0].weight.detach()
+    assert torch.allclose(average[0].weight, expected, atol=1e-6)
+    assert not torch.allclose(average[0].weight, net[0].weight, atol=1e-2)
+    assert torch.equal(average[0].bias, net[0].bias)
+    assert torch.equal(average[1].running_mean, net[1].running_mean)
 
 
-def test_killed_command_leaves_a_checkpoint_to_finish_from(
-    config: TrainConfig, undisturbed: Callable[..., Path], script: Callable[[str], str]
-) -> None:
-    config = replace(config, steps=40, every=5)
-    process = start(config, script)
-    # The kill falls into the writing of the next checkpoint, or right behind it.
-    while not (out_of(config) / ".last.pt.tmp").exists():
-        assert process.poll() is None, process.communicate()[0]
-    process.kill()
-    process.communicate()
-    state = load_state(out_of(config))
-    assert 5 <= state["step"] < 40
-    load(config.out)
-    assert train(replace(config, resume=True)) == 0
-    assert_same_run(out_of(config), undisturbed(config))
+def test_averages_decay_is_at_most_0_999() -> None:
+    net, average = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.constant_(net.weight, 1.0)
+    nn.init.constant_(average.weight, 0.0)
+    update_average(average, net, 10**6)
+    assert average.weight.item() == pytest.approx(0.001, rel=1e-4)
 
 
-# --- checkpoints -----------------------------------------------------------------------------
-
-
-def test_a_write_that_fails_leaves_the_last_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_state(tmp_path, {"step": 1})
-
-    def fail(state: Any, file: Any) -> None:
-        file.write(b"half")
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.torch, "save", fail)
-        with pytest.raises(OSError, match="disk full"):
-            save_state(tmp_path, {"step": 2})
-    assert load_state(tmp_path) == {"step": 1}
-    # What is left over is in nobody's way.
-    save_state(tmp_path, {"step": 3})
-    assert load_state(tmp_path) == {"step": 3}
-    assert {path.name for path in tmp_path.iterdir()} == {"last.pt"}
-
-
-class _Payload:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_checkpoint_with_code_in_it_is_refused(
-    zipped: bool, config: TrainConfig, tmp_path: Path
-) -> None:
-    train(config)
-    payload = {"step": 2, "model": _Payload(tmp_path / "harmed")}
-    last = out_of(config) / "last.pt"
-    if zipped:
-        torch.save(payload, last)
-    else:
-        last.write_bytes(pickle.dumps(payload))
-    with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
-        train(replace(config, resume=True))
-    assert not (tmp_path / "harmed").exists()
-
-
-def test_a_missing_or_damaged_checkpoint_is_named(config: TrainConfig) -> None:
-    with pytest.raises(ValueError, match="no run to resume"):
-        train(replace(config, resume=True))
-    train(config)
-    last = out_of(config) / "last.pt"
-    last.write_bytes(last.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
-        train(replace(config, resume=True))
-    last.unlink()
-    with pytest.raises(ValueError, match=r"holds no last\.pt"):
-        train(replace(config, resume=True))
-
-
-def test_best_weights_are_kept_and_the_last_too(
+def test_averaged_weights_are_scored_and_kept_where_best(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Tensor]] = []
 
     def evaluate(self: Trainer) -> Scores:
-        seen.append({k: v.clone() for k, v in self.matcher.state_dict().items()})
-        return Scores((0.1, 0.9, 0.5)[len(seen) - 1], 0, 0, 0.2, 0)
+        seen.append({k: v.clone() for k, v in self.average.matcher.state_dict().items()})
+        nothing = dict.fromkeys(Scores.__dataclass_fields__, 0.0)
+        iou = (0.1, 0.9, 0.5)[len(seen) - 1]
+        return Scores(**{**nothing, "mask_iou": iou, "pck_5": 0.2})
 
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
     train(config)
     assert len(seen) == 3
     best, last = load_file(out_of(config) / "model.safetensors"), load_state(out_of(config))
     assert same(best, seen[1])
-    assert same(last["model"], seen[2])
+    assert same(last["average"], seen[2])
     assert not same(seen[1], seen[2])
+    assert not same(last["model"], last["average"])
     assert last["best"] == pytest.approx(1.1)
     assert same(load(config.out).matcher.state_dict(), seen[1])
 
@@ -331,7 +202,7 @@ def test_without_val_pairs_the_last_weights_are_kept(config: TrainConfig, tmp_pa
     alone = write_dataset(tmp_path / "train", [pasted_pair(0), pasted_pair(1)])
     train(replace(config, data=(alone,)))
     state = load_state(out_of(config))
-    assert same(load_file(out_of(config) / "model.safetensors"), state["model"])
+    assert same(load_file(out_of(config) / "model.safetensors"), state["average"])
     assert not any(key.startswith("val_") for row in state["history"] for key in row)
 
 
@@ -361,11 +232,6 @@ def test_losses_are_weighted(config: TrainConfig) -> None:
     assert row["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_all_losses_off_is_refused(config: TrainConfig) -> None:
-    with pytest.raises(ValueError, match="nothing to learn"):
-        replace(config, loss_mask=0, loss_transfer=0, loss_corr=0)
-
-
 def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
     two = write_dataset(tmp_path / "two", [pasted_pair(0), pasted_pair(1)])
     train(replace(config, data=(two,), steps=60, every=10, lr=5e-3))
@@ -375,10 +241,9 @@ def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
-    kind: str, config: TrainConfig, undisturbed: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_what_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_the_samples(
+    kind: str, config: TrainConfig, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, calls = losses.mask_loss, 0
 
     def spoilt(*arguments: Any) -> Tensor:
@@ -392,21 +257,62 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(losses, "mask_loss", spoilt)
-        with pytest.raises(RuntimeError, match=r"not finite at step 3.*--lr"):
+        message = r"not finite at step 3.*bad_batch\.json: .*train-000\d\d\d\.tar.*--lr"
+        with pytest.raises(RuntimeError, match=message):
             train(config)
     assert load_state(out_of(config))["step"] == 2
+    noted = json.loads((out_of(config) / "bad_batch.json").read_text())
+    assert noted["step"] == 3
+    assert [sample["number"] for sample in noted["samples"]] == [6, 7]
+    assert all("train-000" in sample["name"] for sample in noted["samples"])
     assert train(replace(config, resume=True)) == 0
     assert_same_run(out_of(config), undisturbed(config))
 
 
-def test_bf16_runs_and_learns_about_the_same(
-    config: TrainConfig, undisturbed: Callable[..., Path]
+# --- steps -----------------------------------------------------------------------------------
+
+
+def test_two_batches_a_step_equal_one_of_twice_the_size(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(replace(config, precision="bf16"))
-    exact, rough = (float(history(out)[0]["loss"]) for out in
-                    (undisturbed(config), out_of(config)))  # fmt: skip
+    # Losses that are means over all cells, and no negatives, which come from the batch itself.
+    config = replace(config, steps=1, negatives=0, loss_corr=0.0)
+    lengths = []
+    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2), ("half", 2, 1)):
+        run = replace(config, out=f"{config.out}-{name}", batch=batch, accumulate=accumulate)
+        train(run)
+        row = load_state(out_of(run))["history"][0]
+        lengths.append((row["gradient"], row["loss"]))
+    assert lengths[1] == pytest.approx(lengths[0], rel=1e-4)
+    assert lengths[2] != pytest.approx(lengths[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_runs_and_learns_about_the_same(
+    precision: str, config: TrainConfig, undisturbed: Runs
+) -> None:
+    rough_run = undisturbed(replace(config, precision=precision))  # type: ignore[arg-type]
+    exact, rough = (float(history(out)[0]["loss"]) for out in (undisturbed(config), rough_run))
     assert rough == pytest.approx(exact, rel=0.05)
     assert rough != exact
+
+
+def test_a_step_beyond_the_range_of_fp16_is_skipped_and_training_goes_on(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = torch.amp.GradScaler.__init__
+
+    def high(self: torch.amp.GradScaler, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **{**options, "init_scale": 2.0**127})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.amp.GradScaler, "__init__", high)
+        assert train(replace(config, precision="fp16", steps=2, every=2)) == 0
+    state = load_state(out_of(config))
+    assert state["history"][0]["skipped"] == 1
+    assert "gradient" not in state["history"][0]
+    assert math.isfinite(state["history"][0]["loss"])
+    assert state["scaler"]["scale"] == 2.0**125
 
 
 def test_negatives_are_other_samples_targets(
@@ -428,9 +334,18 @@ def test_negatives_are_other_samples_targets(
     assert counts == [6, 2, 0, 0]
 
 
+def made_schedule(**changes: Any) -> Schedule:
+    return replace(
+        Schedule(
+            steps=100, batch=2, accumulate=1, negatives=1, lr=1e-3, warmup=10, decay="cosine",
+            weights={}, every=10, log_every=10,
+        ),
+        **changes,
+    )  # fmt: skip
+
+
 def test_learning_rate_rises_then_falls_to_a_twentieth() -> None:
-    schedule = Schedule(100, 2, 1, 1e-3, 10, {}, 10, 10, 0)
-    rates = [learning_rate(schedule, step) for step in range(100)]
+    rates = [made_schedule().rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(1e-4)
     assert rates[9] == rates[10] == pytest.approx(1e-3)
     assert rates[55] == pytest.approx(1e-3 * 1.05 / 2)
@@ -439,133 +354,35 @@ def test_learning_rate_rises_then_falls_to_a_twentieth() -> None:
     assert np.diff(rates[10:]).max() < 0
 
 
-# --- the run's folder ------------------------------------------------------------------------
+def test_learning_rate_may_fall_in_one_step() -> None:
+    rates = [made_schedule(decay="step").rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([1e-4 * (n + 1) for n in range(10)])
+    assert rates[10:50] == [1e-3] * 40
+    assert rates[50:] == pytest.approx([5e-5] * 50)
 
 
-def test_a_run_leaves_what_is_promised(config: TrainConfig) -> None:
-    train(config)
-    out = out_of(config)
-    rows = history(out)
-    assert list(rows[0]) == list(COLUMNS)
-    assert [int(row["step"]) for row in rows] == [2, 4, 6]
-    for row in rows:
-        assert all(row.values())
-        assert 0 <= float(row["val_mask_iou"]) <= 1
-        assert float(row["pairs_per_second"]) > 0
-    curves = cv2.imread(str(out / "curves.png"))
-    assert curves is not None
-    assert curves.std() > 5
-    events = EventAccumulator(str(out / "tensorboard"))
-    events.Reload()
-    assert set(events.Tags()["scalars"]) == {
-        name.replace("val_", "val/") for name in COLUMNS if name != "step"
-    }
-    assert [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars("loss")] == [
-        (int(row["step"]), float(row["loss"])) for row in rows
-    ]
-    assert {path.name for path in out.iterdir()} == {
-        "model.safetensors", "model.json", "last.pt", "history.csv", "curves.png", "tensorboard",
-        "config.yaml", "run.json",
-    }  # fmt: skip
-    model = load(out)
-    assert model.settings["size"] == 64
+def test_schedule_reaches_the_optimiser(config: TrainConfig) -> None:
+    train(replace(config, schedule="step", steps=4, every=1, warmup=0, lr=1e-3))
+    assert [float(row["lr"]) for row in history(out_of(config))] == pytest.approx(
+        [1e-3, 1e-3, 5e-5, 5e-5]
+    )
 
 
-def test_a_runs_config_file_repeats_it(config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(config, loss_corr=0.5, lr=1e-5, negatives=0)
-    train(config)
-    again = cli.parse(
-        TrainConfig,
-        [*config.data, "--out", str(tmp_path / "again"), "--config", f"{config.out}/config.yaml",
-         "--workers", "0", "--device", "cpu"],
-    )  # fmt: skip
-    assert again == replace(config, out=str(tmp_path / "again"))
+def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
 
+    from segswap.stream import PairStream
 
-def test_resuming_with_another_configuration_is_refused_by_name(config: TrainConfig) -> None:
-    train(config)
-    state = load_state(out_of(config))
-    for change, message in (
-        ({"lr": 0.25}, "lr was None, is 0.25"),
-        ({"loss_mask": 0.0, "seed": 4}, "loss_mask was 1.0, is 0.0; seed was 0, is 4"),
-        ({"batch": 1}, "batch was 2, is 1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            train(replace(config, resume=True, **change))  # type: ignore[arg-type]
-    assert same(load_state(out_of(config)), state)
-    # How it is run may change.
-    assert train(replace(config, resume=True, workers=1, device="auto")) == 0
+    original = PairStream.__getitem__
 
+    def slow(self: PairStream, number: int) -> Any:
+        time.sleep(0.15)
+        return original(self, number)
 
-def test_resuming_on_other_datasets_is_refused(config: TrainConfig, tmp_path: Path) -> None:
-    other = write_dataset(tmp_path / "other", [pasted_pair(3), pasted_pair(4)])
-    config = replace(config, data=(*config.data, other), steps=2)
-    train(config)
-    moved = tmp_path / "moved"
-    shutil.copytree(other, moved)
-    assert train(replace(config, data=(config.data[0], str(moved)), resume=True)) == 0
-    for data in (config.data[:1], config.data[::-1]):
-        with pytest.raises(ValueError, match="datasets was"):
-            train(replace(config, data=data, resume=True))
-
-
-def test_an_existing_folder_is_refused_and_nothing_is_lost(
-    config: TrainConfig, tmp_path: Path
-) -> None:
-    train(config)
-    files = [path for path in sorted(out_of(config).rglob("*")) if path.is_file()]
-    before = [path.read_bytes() for path in files]
-    with pytest.raises(ValueError, match="--resume"):
-        train(config)
-    assert [path for path in sorted(out_of(config).rglob("*")) if path.is_file()] == files
-    assert [path.read_bytes() for path in files] == before
-
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    (notes / "thesis.txt").write_text("chapter 1")
-    with pytest.raises(ValueError, match=r"other files"):
-        train(replace(config, out=str(notes)))
-    with pytest.raises(ValueError, match="is a file"):
-        train(replace(config, out=str(notes / "thesis.txt")))
-    assert [path.name for path in notes.iterdir()] == ["thesis.txt"]
-
-
-def test_unusable_settings_are_refused_before_anything_is_written(
-    config: TrainConfig, tmp_path: Path
-) -> None:
-    for change, message in (
-        ({"size": 100}, "--size is 100.*stride 8"),
-        ({"match_size": 16}, "--match-size is 16"),
-        ({"data": (str(tmp_path / "nothing"),)}, "no finished dataset"),
-        ({"device": "abacus"}, "--device abacus"),
-        ({"matcher": "transformer", "backbone": "resnet18", "freeze_backbone": False,
-          "backbone_weights": str(tmp_path / "none.pth")}, "none.pth does not exist"),
-        ({"matcher": "transformer", "backbone": "resnett", "freeze_backbone": False}, "resnett"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            train(replace(config, **change))  # type: ignore[arg-type]
-        assert not out_of(config).exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--steps", "0"], "--steps is 0; expected at least 1"),
-        (["--lr", "-1"], "--lr is -1.0; expected a positive number"),
-        (["--loss-mask", "-1"], "--loss-mask is -1.0"),
-        (["--matcher", "transformer"], "--backbone-weights"),
-        (["--stepz", "3"], "--steps"),
-        (["--matcher", "magic"], "transformer"),
-    ],
-)
-def test_command_says_what_is_wrong(
-    flags: list[str], message: str, config: TrainConfig,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    arguments = ["segswap-train", *config.data, "--out", config.out, *flags]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
-    assert not out_of(config).exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(PairStream, "__getitem__", slow)
+        train(replace(config, steps=2))
+    train(replace(config, steps=2, out=f"{config.out}2"))
+    shares = [float(history(Path(out))[0]["waiting"]) for out in (config.out, f"{config.out}2")]
+    assert 0 < shares[1] < shares[0] < 1
+    assert shares[0] > 0.5

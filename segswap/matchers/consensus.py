@@ -55,7 +55,7 @@ def support(
 
 def local_affine(
     matched: Tensor, scale: Tensor, weight: Tensor, radius: float = 3.0
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Each cell's position under the affine map that the weighted matches around it agree on.
 
     Weighted least squares with Gaussian weights of the distance, reweighted twice so that matches
@@ -66,7 +66,8 @@ def local_affine(
         matched, scale, weight, radius: as in `support`.
 
     Returns:
-        positions (B, 2, h, w) in cells; (B, 1, h, w) total weight of the matches behind each.
+        positions (B, 2, h, w) in cells; the map's linear part (B, 4, h, w), the change of x and
+        of y along x, then along y; (B, 1, h, w) total weight of the matches behind each.
     """
     offset = _offsets(matched)
     features = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=1)  # (K, 3): 1, x, y
@@ -79,9 +80,9 @@ def local_affine(
             maps = _fit(share, features, positions, scales)
             missed = torch.einsum("kf,bfcn->bckn", features, maps) - positions
             share = prior * torch.exp(-0.5 * missed.square().sum(1) / _OUTLIER**2)
+    maps = _fit(share, features, positions, scales).unflatten(-1, matched.shape[2:])
     # At the cell itself the offset is 0: its position is the map's constant term.
-    here = _fit(share, features, positions, scales)[:, 0]
-    return here.view_as(matched), share.sum(1).view_as(weight)
+    return maps[:, 0], maps[:, 1:].flatten(1, 2), share.sum(1).view_as(weight)
 
 
 def _fit(share: Tensor, features: Tensor, positions: Tensor, scales: Tensor) -> Tensor:
@@ -93,17 +94,33 @@ def _fit(share: Tensor, features: Tensor, positions: Tensor, scales: Tensor) -> 
         positions: (B, 2, K, N) of the neighbours' matches.
         scales: (B, K, N) of the neighbours' matches.
     """
-    products = (features[:, :, None] * features[:, None]).flatten(1)
-    normal = torch.einsum("kp,bkn->bnp", products, share).unflatten(-1, (3, 3))
     total = share.sum(1)
     mean = (share * scales).sum(1) / total.clamp(min=1e-6)
+    products = (features[:, :, None] * features[:, None]).flatten(1)
+    normal = torch.einsum("kp,bkn->bpn", products, share).unflatten(1, (3, 3))
     # Fitted is what is left after scaling by the mean scale, so that the ridge pulls towards it.
-    moments = torch.einsum("kf,bkn,bckn->bnfc", features, share, positions)
-    scaled = normal[..., 1:] * mean[..., None, None]
-    ridge = torch.diag(torch.tensor([1e-4, _RIDGE, _RIDGE], device=share.device))
-    left = torch.linalg.solve(normal + ridge, moments - scaled)
-    identity = torch.eye(3, device=share.device)[:, 1:]
-    return (left + mean[..., None, None] * identity).permute(0, 2, 3, 1)
+    moments = torch.einsum("kf,bkn,bckn->bfcn", features, share, positions)
+    left = _solve(normal, moments - normal[:, :, 1:] * mean[:, None, None])
+    identity = torch.eye(3, device=share.device)[:, 1:, None]
+    return left + mean[:, None, None] * identity
+
+
+def _solve(normal: Tensor, right: Tensor) -> Tensor:
+    """Solutions (B, 3, 2, N) of N symmetric 3 x 3 systems (B, 3, 3, N) with the ridge added.
+
+    By elimination, written out: solvers for batches of matrices take many times as long at 3 x 3.
+    """
+    a, d, f = normal[:, 0, 0] + 1e-4, normal[:, 1, 1] + _RIDGE, normal[:, 2, 2] + _RIDGE
+    b, c = normal[:, 0, 1] / a, normal[:, 0, 2] / a
+    d, e = d - b * normal[:, 0, 1], normal[:, 1, 2] - b * normal[:, 0, 2]
+    f = f - c * normal[:, 0, 2] - e / d * e
+    b, c, e = b[:, None], c[:, None], (e / d)[:, None]
+    second = right[:, 1] - b * right[:, 0]
+    third = right[:, 2] - c * right[:, 0] - e * second
+    z = third / f[:, None]
+    y = second / d[:, None] - e * z
+    x = right[:, 0] / a[:, None] - b * y - c * z
+    return torch.stack([x, y, z], dim=1)
 
 
 def _offsets(like: Tensor) -> Tensor:

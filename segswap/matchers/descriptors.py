@@ -16,6 +16,7 @@ ORIENTATIONS = 8
 LAYOUT = 4  # bins along each side of a window
 CHANNELS = ORIENTATIONS * LAYOUT * LAYOUT
 _BIN_PIXELS = 4  # side of a bin, in pixels of the image resized for its window
+WINDOW_PIXELS = LAYOUT * _BIN_PIXELS  # side of every window there
 _BIN_SIGMA = 0.4  # spread of a bin's Gaussian weight, in bins
 _CLIP = 0.2
 
@@ -35,7 +36,7 @@ def describe(images: Tensor, windows: tuple[float, ...], stride: int) -> Tensor:
     grey = images.float().mean(1, keepdim=True)
     maps = []
     for window in windows:
-        factor = LAYOUT * _BIN_PIXELS / window
+        factor = WINDOW_PIXELS / window
         size = [max(LAYOUT, round(side * factor)) for side in grey.shape[2:]]
         resized = F.interpolate(grey, size, mode="bilinear", antialias=True)
         energy = _orientations(resized)

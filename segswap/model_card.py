@@ -1,0 +1,83 @@
+"""The card of a model: what it is, how to load it, what it scored."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+_HISTORY = "history.csv"  # in the folder of a training run
+_SCORES = {
+    "val_mask_iou": "mask IoU", "val_mask_precision": "mask precision",
+    "val_mask_recall": "mask recall", "val_pck_1": "PCK@1%", "val_pck_3": "PCK@3%",
+    "val_pck_5": "PCK@5%", "val_false_area": "false area",
+}  # fmt: skip
+
+
+def model_card(settings: dict[str, Any], parameters: int, where: str, run: Path | None) -> str:
+    """The card as Markdown, with the front matter that the Hugging Face hub reads.
+
+    Args:
+        settings: of the model, as in model.json.
+        parameters: how many numbers the model has.
+        where: what `segswap.load` is to be given.
+        run: the folder that the model was loaded from; the scores of a training run in it are
+            shown.
+    """
+    return _CARD.format(
+        matcher=settings["matcher"], size=settings["size"], parameters=f"{parameters:,}",
+        where=json.dumps(where), settings=json.dumps(settings, indent=1),
+        scores=_scores(run / _HISTORY) if run else "",
+    )  # fmt: skip
+
+
+def _scores(history: Path) -> str:
+    """The best val scores of a run's history; nothing where there are none."""
+    if not history.is_file():
+        return ""
+    with open(history, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val_mask_iou")]
+    if not rows:
+        return ""
+    best = max(rows, key=lambda row: float(row["val_mask_iou"]) + float(row["val_pck_5"]))
+    shown = {title: float(best[k]) for k, title in _SCORES.items() if best.get(k)}
+    return (
+        f"\n## Scores\n\nOn val pairs during training, at step {best['step']}:\n\n"
+        f"| {' | '.join(shown)} |\n|{'---|' * len(shown)}\n"
+        f"| {' | '.join(f'{value:.3f}' for value in shown.values())} |\n\n"
+        "PCK@k%: share of points of the true masks whose match is off by at most k% of the image's "
+        "side. False area: share of two images that share nothing which the masks cover.\n"
+    )
+
+
+_CARD = """---
+library_name: segswap
+tags:
+- image-matching
+- correspondence
+- co-segmentation
+---
+
+# A segswap matcher
+
+Given two images, it finds the region that both show, as a mask of each, and where every point of
+the one lies in the other. Matcher: `{matcher}`, {parameters} parameters; both images are brought to
+{size} x {size} pixels.
+
+## Use
+
+```python
+import segswap
+
+model = segswap.load({where})
+match = model.match("a.jpg", "b.jpg")
+match.source_mask, match.target_mask  # float32 in [0, 1], at each image's size
+match.points([[0.5, 0.5]])            # where normalised source points lie in the target
+match.score                           # how much the images share
+```
+{scores}
+## Settings
+
+```json
+{settings}
+```
+"""

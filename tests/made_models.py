@@ -1,0 +1,17 @@
+"""Models that nobody trained, on disk: they match by their fixed descriptors."""
+
+from pathlib import Path
+
+import torch
+
+from segswap.matchers import build
+from segswap.model import Model
+
+
+def save_model(folder: Path, seed: int = 0, size: int = 64, half: bool = False) -> Path:
+    """A correlation matcher with random weights in its mask head; returns the folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        matcher = build("correlation")
+    Model(matcher, {"matcher": "correlation", "options": {}, "size": size}).save(folder, half=half)
+    return folder
