@@ -13,15 +13,20 @@ from pipelines.evaluate import HEADINGS, Rows
 from pipelines.look import read_samples
 from segswap.draw import draw_match
 from segswap.images import encode_jpeg
+from segswap.known import KnownPair
 from segswap.model import Model
+from segswap.pair import Pair
 from segswap.shards import read_pairs
 from segswap.stereo import stereo_pair
 from segswap.storage import write_atomically
+
+_SHOWN = 6  # held-out pairs of which matches are shown
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--card);
   max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; }
+h3 { font-size: 1rem; font-weight: 600; }
 p { max-width: 46rem; } .note { color: var(--faint); }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .9rem; text-align: right; border-bottom: 1px solid var(--rule); }
@@ -36,7 +41,7 @@ pre { padding: .8rem 1rem; overflow-x: auto; }
 
 
 def write_report(
-    folder: Path, dataset: Path, run: Path, model: Model,
+    folder: Path, dataset: Path, run: Path, models: dict[str, Model],
     scores: dict[str, Rows], commands: list[str],
 ) -> Path:  # fmt: skip
     """Write report.html and its pictures into a folder.
@@ -44,7 +49,7 @@ def write_report(
     Args:
         dataset: the pairs that were trained on and scored.
         run: the folder of the training run; its curves are shown.
-        model: the trained model.
+        models: by what the page calls them; what each finds in the held-out pairs is shown.
         scores: by set of pairs ("pairs" and "stereo" are shown) and method.
         commands: the command lines that do the same by hand.
 
@@ -57,27 +62,31 @@ def write_report(
         gallery.pair_html(pair, members)
         for members, pair in islice(read_samples(dataset, "train"), 6)
     ]
-    found = []
-    for pair in islice(read_pairs(dataset, "val"), 8):
-        prediction = model.predict(pair.source, pair.target)
-        picture = draw_match(pair.source, pair.target, prediction)
-        found.append(_save(pictures / f"match-{pair.index}.jpg", picture))
-    stereo = _save(pictures / "stereo.jpg", _stereo_picture(model))
+    held_out = list(islice(read_pairs(dataset, "val"), _SHOWN))
+    real = stereo_pair()
+    found, stereo = [], []
+    for number, (name, model) in enumerate(models.items()):
+        paths = [
+            _save(pictures / f"match-{pair.index}-{number}.jpg", _picture(model, pair))
+            for pair in held_out
+        ]
+        found.append(f"<h3>{html.escape(name)}</h3>{_figures(paths)}")
+        picture = _save(pictures / f"stereo-{number}.jpg", _picture(model, real, height=300))
+        stereo.append(f"<h3>{html.escape(name)}</h3>{_figures([picture])}")
     write_atomically(pictures / "curves.png", (run / "curves.png").read_bytes())
     page = _PAGE.format(
         style=gallery.STYLE + _STYLE, script=gallery.SCRIPT, table=_table(scores["pairs"]),
         stereo_table=_table(scores["stereo"]),
-        made="".join(made), found=_figures(found), stereo=_figures([stereo]),
+        made="".join(made), found="".join(found), stereo="".join(stereo),
         commands=html.escape("\n".join(commands)),
     )  # fmt: skip
     write_atomically(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
-def _stereo_picture(model: Model) -> NDArray[np.uint8]:
-    pair = stereo_pair()
+def _picture(model: Model, pair: Pair | KnownPair, height: int = 320) -> NDArray[np.uint8]:
     prediction = model.predict(pair.source, pair.target)
-    return draw_match(pair.source, pair.target, prediction, height=300)
+    return draw_match(pair.source, pair.target, prediction, height=height)
 
 
 def _save(path: Path, picture: NDArray[np.uint8]) -> str:
@@ -86,7 +95,8 @@ def _save(path: Path, picture: NDArray[np.uint8]) -> str:
 
 
 def _figures(paths: list[str]) -> str:
-    return "".join(f'<figure><img src="{html.escape(p)}" alt=""></figure>' for p in paths)
+    images = (f'<figure><img src="{html.escape(path)}" alt=""></figure>' for path in paths)
+    return f'<div class="grid">{"".join(images)}</div>'
 
 
 def _table(rows: Rows) -> str:
@@ -110,8 +120,9 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>segswap demo</title>
 <meta name="viewport" content="width=device-width"><style>{style}</style></head><body>
 <h1>segswap demo</h1>
-<p class="note">Pairs made from the photographs inside scikit-image, a small matcher trained on
-them on this machine, and what it finds in photographs that it has not seen.</p>
+<p class="note">Pairs made from the photographs inside scikit-image, a matcher trained on them on
+this machine for some minutes ("run" in the tables), the model that ships with segswap, which was
+trained for longer on more images, and what both find in photographs that neither has seen.</p>
 
 <h2>Scores on held-out pairs</h2>
 {table}
@@ -120,13 +131,13 @@ off by at most k% of the image side. False area: share of the image claimed to b
 unrelated image.</p>
 
 <h2>Matches on held-out pairs</h2>
-<p>What the matcher takes to be shared is left bright; points of one colour belong together.</p>
-<div class="grid">{found}</div>
+<p>What a matcher takes to be shared is left bright; points of one colour belong together.</p>
+{found}
 
 <h2>A real pair</h2>
 {stereo_table}
 <p class="note">Two photographs of one scene with measured disparity.</p>
-<div class="grid">{stereo}</div>
+{stereo}
 
 <h2>Training</h2>
 <img class="wide" src="pictures/curves.png" alt="losses and val scores over the steps">

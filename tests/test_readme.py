@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from generators.sources.photos import photos
@@ -18,6 +19,7 @@ NOT_RUN = {"make demo", "make test"}
 SMALLER = {
     "--pairs": "6", "--val-pairs": "3", "--steps": "2", "--shard-pairs": "4", "--batch": "2",
     "--size": "96", "--match-size": "96", "--every": "2",
+    "--pool": "4",
 }  # fmt: skip
 
 
@@ -46,6 +48,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for copy in ("photos", "my_photos"):
             shutil.copy(images / image["file_name"], place / copy)
     shutil.copy(images / "ihc.png", place / "paintings")
+    (place / "graf").mkdir()
+    for name, image in (("img1.png", "camera.png"), ("img2.png", "camera.png")):
+        shutil.copy(images / image, place / "graf" / name)
+    np.savetxt(place / "graf" / "H1to2p", np.eye(3))
     shutil.copy(images / "motorcycle_left.png", place / "a.jpg")
     shutil.copy(images / "motorcycle_right.png", place / "b.jpg")
     return place

@@ -34,5 +34,14 @@ def test_installed_wheel_generates_and_matches(tmp_path: Path) -> None:
         new / "bin" / "segswap-train", "pairs", "--out", "run", "--steps", "2", "--size", "96",
         "--match-size", "96", "--batch", "2",
     )  # fmt: skip
-    table = run(new / "bin" / "segswap-eval", "pairs", "--model", "run", "--baseline", "sift")
+    table = run(
+        new / "bin" / "segswap-eval",
+        "pairs",
+        "--model",
+        "run",
+        "segswap-tiny",
+        "--baseline",
+        "sift",
+    )
     assert "sift+ransac" in table
+    assert "segswap-tiny" in table  # it ships in the wheel

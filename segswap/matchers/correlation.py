@@ -71,7 +71,11 @@ class CorrelationMatcher(Matcher):
             hidden = hidden.flatten(1)
         source_maps, source_energy = _split(source)
         target_maps, target_energy = _split(target)
-        correlation, source_scale, target_scale = self._correlate(source_maps, target_maps, hidden)
+        # Half precision cannot tell the best of many good matches, nor place it within its cell.
+        with torch.autocast(source.device.type, enabled=False):
+            correlation, source_scale, target_scale = self._correlate(
+                source_maps.float(), target_maps.float(), hidden
+            )
         grids = source.shape[2:], target.shape[2:]
         there = Direction.of(correlation, source_scale, *grids)
         back = Direction.of(correlation.transpose(1, 2), target_scale, *grids[::-1])
