@@ -15,7 +15,8 @@ import tyro
 from numpy.typing import NDArray
 
 from pipelines import cli
-from pipelines.devices import device_of
+from pipelines.devices import device_of, out_of_memory_says
+from pipelines.outputs import check_file, check_folder
 from pipelines.pair_sets import PairSet, dataset_set, real_sets
 from pipelines.progress import Progress
 from segswap.baselines import nearest_features, sift
@@ -103,9 +104,14 @@ def evaluate(config: EvalConfig) -> int:
     """Score every method, print the tables, and write the JSON file if one is asked for.
 
     Raises:
-        ValueError: the dataset, a model or the predictions' folder cannot be used.
-        RuntimeError: the hub with a model cannot be reached.
+        ValueError: the dataset, a model, the predictions' folder or the scores' file cannot be
+            used.
+        RuntimeError: the hub with a model cannot be reached, or the device's memory is too small.
     """
+    if config.json:
+        check_file("--json", config.json)
+    if config.predictions:
+        check_folder("--predictions", config.predictions)
     sets = _sets(config)
     scores = _score_sets(config, sets)
     for number, pairs in enumerate(sets):
@@ -209,9 +215,10 @@ def _export(name: str, method: Method, pairs: PairSet, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(f"{name}, {pairs.name}", pairs.count, "pairs")
-    for task in pairs.tasks():
-        method.predict(task.source, task.target).save(folder / f"{task.name}.npz")
-        progress.add(1)
+    with out_of_memory_says("use --device cpu, or a model trained with a smaller --match-size"):
+        for task in pairs.tasks():
+            method.predict(task.source, task.target).save(folder / f"{task.name}.npz")
+            progress.add(1)
     progress.close()
     write_atomically(folder / KEY, json.dumps(key).encode())
 

@@ -8,7 +8,8 @@ import numpy as np
 import tyro
 
 from pipelines import cli
-from pipelines.devices import device_of
+from pipelines.devices import device_of, out_of_memory_says
+from pipelines.outputs import check_file
 from segswap.draw import draw_match
 from segswap.images import encode_jpeg, encode_png, read_image
 from segswap.model import DEFAULT_MODEL, load
@@ -48,11 +49,15 @@ def match(config: MatchConfig) -> int:
     """Match, draw, and say how much is shared.
 
     Raises:
-        ValueError: an image or the model cannot be read, or the device is not there.
-        RuntimeError: the hub with the model cannot be reached.
+        ValueError: an image or the model cannot be read, the device is not there, or the picture
+            cannot be written.
+        RuntimeError: the hub with the model cannot be reached, or the device's memory is too small.
     """
+    check_file("--out", config.out)
     source, target = read_image(config.source), read_image(config.target)
-    found = load(config.model, device_of(config.device)).match(source, target)
+    model = load(config.model, device_of(config.device))
+    with out_of_memory_says("use --device cpu, or a model trained with a smaller --match-size"):
+        found = model.match(source, target)
     picture = draw_match(source, target, found.prediction, height=config.height)
     png = config.out.lower().endswith(".png")
     write_atomically(Path(config.out), encode_png(picture) if png else encode_jpeg(picture, 92))

@@ -16,7 +16,7 @@ from segswap.metrics import Scores, score_negative, score_pair
 from segswap.pair import Pair
 from segswap.planar import planar_pairs, planar_sequences
 from segswap.prediction import Prediction
-from segswap.shards import MANIFEST, file_hash, read_manifest, read_pairs, split_shards
+from segswap.shards import MANIFEST, file_hash, read_pairs, split_shards
 from segswap.stereo import stereo_pair
 from segswap.storage import join
 from segswap.tss import tss_groups, tss_pairs
@@ -71,8 +71,8 @@ def dataset_set(dataset: str, split: str, styled: bool, limit: int | None) -> Pa
     Raises:
         DatasetError: the dataset cannot be used, or has no such split.
     """
-    split_shards(dataset, split)
-    pairs = min(read_manifest(dataset)["splits"][split]["pairs"], limit or 2**62)
+    listed = sum(entry["pairs"] for entry in split_shards(dataset, split))
+    pairs = min(listed, limit or listed)
     identity = {
         "dataset": file_hash(join(dataset, MANIFEST)), "split": split, "styled": styled,
         "limit": limit,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from pipelines import cli
+from pipelines import cli, outputs
 from pipelines.train_config import TrainConfig
 from segswap import storage
 from segswap.checkpoints import STATE
@@ -45,13 +45,15 @@ def check_folder(config: TrainConfig, identity: dict[str, Any]) -> None:
         ValueError: the folder holds something else; differing settings are named.
     """
     out = Path(config.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; expected a folder for the run")
+    outputs.check_folder("--out", config.out)
     if not config.resume:
         begun = (out / RUN).exists() and not (out / STATE).exists()  # killed before a checkpoint
         if out.is_dir() and any(out.iterdir()) and not begun:
-            has = "a run; --resume goes on with it," if (out / STATE).exists() else "other files;"
-            raise ValueError(f"--out {out} holds {has} or choose another folder")
+            if (out / STATE).exists():
+                raise ValueError(
+                    f"--out {out} holds a run; --resume goes on with it, or choose another folder"
+                )
+            raise ValueError(f"--out {out} holds other files; choose another folder")
         return
     if not (out / RUN).is_file():
         raise ValueError(f"--out {out} holds no run to resume")

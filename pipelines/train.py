@@ -11,7 +11,7 @@ import torch
 
 from pipelines import cli
 from pipelines.curves import draw_curves
-from pipelines.devices import device_of
+from pipelines.devices import device_of, out_of_memory_says
 from pipelines.run_folder import check_folder, describe, identity_of
 from pipelines.train_config import TrainConfig
 from pipelines.train_report import RunReport, best_of
@@ -26,6 +26,10 @@ from segswap.training import Observer, Trainer
 
 _VAL_PAIRS = 32
 _HARD_LR = 1e-5  # of the second stage, as published
+_LARGEST = 8192  # pixels of a side
+_OUT_OF_MEMORY = (
+    "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
+)
 
 
 def main() -> None:
@@ -67,7 +71,7 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
     device = device_of(config.device)
     model = _model(config, device)
     matcher = model.matcher
-    size = config.size or matcher.size
+    size = matcher.size if config.size is None else config.size
     _check_sizes(size, model.settings["size"], matcher)
     execution = Execution(_precision(config, device), config.compile, rank, ranks)
     with (
@@ -90,10 +94,8 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
             trainer.resume()
         if rank == 0:
             describe(config, identity_of(config), device)
-        try:
+        with _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY):
             return _run(trainer) if rank == 0 else _follow(trainer)
-        except RuntimeError as error:
-            raise _advised(error) from error
 
 
 def _run(trainer: Trainer) -> int:
@@ -118,21 +120,19 @@ def _follow(trainer: Trainer) -> int:
     return 0 if trainer.run(Observer()) else 130
 
 
-def _advised(error: RuntimeError) -> RuntimeError:
-    """The error with what to do about it, where that is known."""
-    allocator = "can't allocate memory" in str(error)  # the CPU's has no error of its own
-    if isinstance(error, torch.OutOfMemoryError) or allocator:
-        return RuntimeError(
-            "out of memory: lower --batch, --negatives or --size; --accumulate makes up for a "
-            f"smaller --batch ({error})"
-        )
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+@contextmanager
+def _compiling_says_what_it_needs() -> Iterator[None]:
+    """What torch.compile raises, in one line with what to do about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
         said = str(error).partition("\n")[0]
-        return RuntimeError(
+        raise RuntimeError(
             f"--compile failed: {said}; it needs a C++ compiler (g++) for the CPU, Triton for a "
             "GPU; or leave it out"
-        )
-    return error
+        ) from error
 
 
 @contextmanager
@@ -183,7 +183,9 @@ def _model(config: TrainConfig, device: torch.device) -> Model:
         matcher = build(name, **options, **own)
         settings = {"matcher": name, "options": options, "size": matcher.match_size}
         model = Model(matcher, settings)
-    settings = {**model.settings, "size": config.match_size or model.settings["size"]}
+    settings = dict(model.settings)
+    if config.match_size is not None:
+        settings["size"] = config.match_size
     return Model(model.matcher.to(device), settings)
 
 
@@ -209,11 +211,12 @@ def _initial(config: TrainConfig, init: str) -> Model:
 
 
 def _check_sizes(size: int, match_size: int, matcher: Matcher) -> None:
+    least = 4 * matcher.stride
     for flag, value in (("--size", size), ("--match-size", match_size)):
-        if value < 4 * matcher.stride or value % matcher.stride:
+        if not least <= value <= _LARGEST or value % matcher.stride:
             raise ValueError(
                 f"{flag} is {value}; expected a multiple of the matcher's stride "
-                f"{matcher.stride}, at least {4 * matcher.stride}"
+                f"{matcher.stride}, from {least} to {_LARGEST}"
             )
 
 

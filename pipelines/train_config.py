@@ -141,6 +141,8 @@ class TrainConfig:
                 raise ValueError(f"--live makes its pairs; leave out {' '.join(self.data)}")
             if self.mixture or self.skip_bad:
                 raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
+            if not self.workers:
+                raise ValueError("--workers is 0; --live needs at least 1, which makes the pairs")
             return
         if given:
             raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")

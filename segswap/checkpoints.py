@@ -1,6 +1,7 @@
 """The state of a training run on disk: whole or not at all, and read without running code."""
 
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,16 @@ def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {STATE}: there is nothing to resume")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch does not compare the checksums
+                raise ValueError(f"the checksum of {damaged} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling and zip reading raise many kinds
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        said = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} cannot be read ({said}); --init {folder} with another --out starts from the "
+            "best weights"
+        ) from error
     missing = [key for key in keys if not isinstance(state, dict) or key not in state]
     if missing:
         raise ValueError(

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segswap.augment import Warp, photometric, random_spline, random_window
-from segswap.pair import Pair
+from segswap.pair import Pair, PairObject
 from segswap.shards import Members
 from segswap.truth import GridTruth, source_truth, target_truth
+
+_SAME = 0.1  # share of samples in which an image meets a changed copy of itself
 
 
 class Batch(NamedTuple):
@@ -63,7 +65,13 @@ def make_sample(
         cells: cells along each side of the matcher's grid.
         augment: False changes nothing but the size.
     """
-    source_warp, target_warp = _random_warps(pair, rng, size) if augment else (Warp(), Warp())
+    source_warp, target_warp = Warp(), Warp()
+    if augment:
+        kept = pair.source_mask > 0, pair.target_mask > 0
+        if rng.random() < _SAME:
+            pair, box = _same_image(pair, rng)
+            kept = box, box
+        source_warp, target_warp = _random_warps(kept, rng, size)
     source = source_warp.image(pair.source, size)
     target = target_warp.image(pair.target, size)
     if augment:
@@ -77,14 +85,33 @@ def make_sample(
     return _tensors(source, target, *truths)
 
 
-def _random_warps(pair: Pair, rng: np.random.Generator, size: int) -> tuple[Warp, Warp]:
-    """Warps of source and target: mirrored together, the target bent, each side cropped or not."""
+def _same_image(pair: Pair, rng: np.random.Generator) -> tuple[Pair, NDArray[np.bool_]]:
+    """One of a pair's images as both, all of it shared, and a box (H, W) for crops to keep.
+
+    Without such samples a matcher learns that no region is as large as its image, and finds nothing
+    in two equal ones.
+    """
+    image = pair.source if rng.random() < 0.5 else pair.target
+    everything = np.ones(image.shape[:2], np.uint8)
+    whole = PairObject(1, np.eye(3), None, {}, "")
+    corners = np.sort(rng.random((2, 2)), axis=0)
+    (left, top), (right, bottom) = (corners * (image.shape[1], image.shape[0])).astype(int)
+    box = np.zeros(image.shape[:2], bool)
+    box[top : bottom + 1, left : right + 1] = True
+    return Pair(pair.index, image, image, everything, everything, (whole,)), box
+
+
+def _random_warps(
+    kept: tuple[NDArray[np.bool_], NDArray[np.bool_]], rng: np.random.Generator, size: int
+) -> tuple[Warp, Warp]:
+    """Warps of source and target: mirrored together, the target bent, each side cropped or not.
+
+    Args:
+        kept: what of each image a crop keeps.
+    """
     mirrored = bool(rng.random() < 0.5)
     spline = random_spline(rng) if rng.random() < 0.5 else None
-    windows = [
-        random_window(mask > 0, size, rng) if rng.random() < 0.5 else None
-        for mask in (pair.source_mask, pair.target_mask)
-    ]
+    windows = [random_window(mask, size, rng) if rng.random() < 0.5 else None for mask in kept]
     return Warp(mirrored, None, windows[0]), Warp(mirrored, spline, windows[1])
 
 

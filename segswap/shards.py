@@ -227,7 +227,7 @@ class Shard:
         samples: dict[str, dict[str, tuple[int, int]]] = {}
         try:
             local = copies.local_copy(path)
-            with open(local, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            with _opened(path, local) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     match = _MEMBER.fullmatch(member.name)
                     if not match or not member.isfile() or member.size > _MEMBER_LIMIT:
@@ -251,9 +251,7 @@ class Shard:
         if position >= len(self.samples):
             raise DatasetError(f"{self.path} holds {len(self.samples)} pairs, none at {position}")
         members = {}
-        # A copy is removed when others need the room.
-        local = self.file if os.path.exists(self.file) else copies.local_copy(self.path)
-        with open(local, "rb") as file:
+        with _opened(self.path, self.file) as file:
             for part, (offset, size) in self.samples[position].items():
                 file.seek(offset)
                 members[part] = file.read(size)
@@ -270,6 +268,48 @@ class Shard:
             return decode_pair(choose(members) if choose else members)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
+
+
+def _opened(path: PathLike, local: str) -> BinaryIO:
+    """A shard's file, open for reading.
+
+    Args:
+        local: the file, or this machine's copy of it, which another process that needs the room may
+            remove at any time: then there is a new one.
+    """
+    try:
+        return open(local, "rb")
+    except FileNotFoundError:
+        return open(copies.local_copy(path), "rb")
+
+
+def listed_shard(path: str, pairs: int, length: int, sha256: str) -> Shard:
+    """Open a shard that is to be as a manifest lists it; all of it is read once.
+
+    Args:
+        path: its file or URL.
+        pairs, length, sha256: as listed, the length in bytes.
+
+    Raises:
+        DatasetError: it is missing, damaged, or another one than is listed.
+        StorageError: it cannot be read from its store.
+    """
+    shard = Shard.open(path)
+    with _opened(path, shard.file) as file:
+        found = len(shard.samples), file.seek(0, os.SEEK_END)
+        file.seek(0)
+        digest = _hash(file)
+    if found != (pairs, length):
+        raise DatasetError(
+            f"{path} holds {found[0]} pairs in {found[1]} bytes, listed with {pairs} in {length}; "
+            "generate the dataset again"
+        )
+    if digest != sha256:
+        raise DatasetError(
+            f"{path} is damaged: its SHA-256 is {digest[:8]}..., listed as {sha256[:8]}...; "
+            "generate the dataset again"
+        )
+    return shard
 
 
 def read_manifest(dataset: PathLike) -> dict[str, Any]:
@@ -290,7 +330,7 @@ def read_manifest(dataset: PathLike) -> dict[str, Any]:
             f"{dataset} is no finished dataset: it has no {MANIFEST}; "
             "run segswap-generate with the same flags to finish it"
         ) from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error
     check_format(manifest, path)
     if not isinstance(manifest.get("splits"), dict):
@@ -302,16 +342,33 @@ def split_shards(dataset: PathLike, split: str) -> list[dict[str, Any]]:
     """Manifest entries of a split's shards, in order.
 
     Raises:
-        DatasetError: the dataset has no such split or no pair in it.
+        DatasetError: the dataset has no such split or no pair in it, or its manifest is damaged.
     """
+    splits = _shards(dataset)
+    if split not in splits:
+        raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {list(splits)}")
+    return splits[split]
+
+
+def _shards(dataset: PathLike) -> dict[str, list[dict[str, Any]]]:
+    """Manifest entries of the shards of every split that has pairs."""
     splits = read_manifest(dataset)["splits"]
-    if split not in splits or not splits[split]["pairs"]:
-        present = [name for name, entry in splits.items() if entry["pairs"]]
-        raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {present}")
-    for entry in splits[split]["shards"]:
-        if not _SHARD_NAME.fullmatch(entry["name"]):
-            raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
-    return splits[split]["shards"]
+    try:
+        listed = {split: list(content["shards"]) for split, content in splits.items()}
+        entries = [entry for shards in listed.values() for entry in shards]
+        for entry in entries:
+            if not _SHARD_NAME.fullmatch(entry["name"]):
+                raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
+        kinds = {"pairs": int, "bytes": int, "sha256": str}
+        whole = all(isinstance(entry[k], kind) for entry in entries for k, kind in kinds.items())
+    except (LookupError, TypeError):
+        whole = False
+    if not whole:
+        raise DatasetError(
+            f"{storage.join(dataset, MANIFEST)} is damaged: a shard is listed without its name, "
+            "pairs, bytes or sha256; generate the dataset again"
+        )
+    return {split: shards for split, shards in listed.items() if sum(e["pairs"] for e in shards)}
 
 
 def datasets_with(datasets: Sequence[str], split: str) -> list[str]:
@@ -320,19 +377,20 @@ def datasets_with(datasets: Sequence[str], split: str) -> list[str]:
     Raises:
         DatasetError: one is no finished dataset, or none of them has such pairs.
     """
-    chosen = [d for d in datasets if read_manifest(d)["splits"].get(split, {"pairs": 0})["pairs"]]
+    chosen = [dataset for dataset in datasets if split in _shards(dataset)]
     if not chosen:
         raise DatasetError(f"none of {', '.join(datasets)} has pairs in split {split!r}")
     return chosen
 
 
 def read_pairs(dataset: PathLike, split: str) -> Iterator[Pair]:
-    """All pairs of a split in order."""
+    """All pairs of a split in order.
+
+    Raises:
+        DatasetError: of `split_shards` and `listed_shard`, or a sample is damaged.
+    """
     for entry in split_shards(dataset, split):
-        shard = Shard.open(storage.join(dataset, entry["name"]))
-        if len(shard.samples) != entry["pairs"]:
-            raise DatasetError(
-                f"{shard.path} holds {len(shard.samples)} pairs, listed with {entry['pairs']}"
-            )
+        path = storage.join(dataset, entry["name"])
+        shard = listed_shard(path, entry["pairs"], entry["bytes"], entry["sha256"])
         for position in range(len(shard.samples)):
             yield shard.read(position)

@@ -16,7 +16,7 @@ from segswap import storage
 from segswap.order import Mixture, Order
 from segswap.pair import Pair
 from segswap.samples import Batch, choose_styled, make_sample
-from segswap.shards import DatasetError, Members, Shard, datasets_with, split_shards
+from segswap.shards import DatasetError, Members, datasets_with, listed_shard, split_shards
 
 _GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what copies.py keeps
 
@@ -168,10 +168,7 @@ class PairStream:
                 if not self.skip_bad:
                     raise
                 self._skipped.setdefault(shard, str(error))
-        raise DatasetError(
-            f"{self._name(shard, place)}: no sample can be read in its place either; generate the "
-            "dataset again"
-        )
+        raise DatasetError(f"no sample can be read: {self._skipped[shard]}")
 
     def _say(self, skipped: dict[int, str]) -> None:
         for shard in sorted(skipped.keys() - self._said):
@@ -242,21 +239,8 @@ def _listed(datasets: Sequence[str], split: str) -> list[tuple[str, dict[str, An
     ]
 
 
-@lru_cache(maxsize=256)
-def _open(path: str, pairs: int, length: int, sha256: str) -> Shard:
-    """A shard as a manifest lists it. A dataset made anew in its place is listed with another hash.
-
-    Raises:
-        DatasetError: it is missing, damaged, or another one than is listed.
-    """
-    shard = Shard.open(path)
-    found = len(shard.samples), storage.size(shard.file)
-    if found != (pairs, length):
-        raise DatasetError(
-            f"{path} holds {found[0]} pairs in {found[1]} bytes, listed with {pairs} in {length}; "
-            "generate the dataset again"
-        )
-    return shard
+# A dataset made anew in another's place is listed with other hashes.
+_open = lru_cache(maxsize=256)(listed_shard)
 
 
 def _start_worker(_: int) -> None:

@@ -190,11 +190,20 @@ class Trainer:
             with held_back:
                 with self.autocast():
                     terms = self.compute(batch, extra)
+                for name, value in terms.items():
+                    share = value.detach().float() / count
+                    means[name] = means[name] + share if name in means else share
+                if self._lost_on_cpu(terms["loss"]):
+                    break
                 self.scaler.scale(terms["loss"] / count).backward()
-            for name, value in terms.items():
-                share = value.detach().float() / count
-                means[name] = means[name] + share if name in means else share
         return means
+
+    def _lost_on_cpu(self, loss: Tensor) -> bool:
+        """Whether a loss is not finite in any of the processes, on a CPU: there, torch's
+        grid_sample writes outside its memory going back from positions that are NaN. On a GPU the
+        end of the step is early enough to see it, and does not hold the device up.
+        """
+        return self.device.type == "cpu" and self._anywhere(not math.isfinite(loss.item()))
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         start = time.monotonic()
@@ -329,7 +338,8 @@ class Trainer:
             self.step, self.best = int(state["step"]), float(state["best"])
             self.history.rows, self.history.sums = state["history"], state["sums"]
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"{self.out / STATE} does not fit this run: {error}") from error
+            said = " ".join(str(error).split())  # torch's is of many lines
+            raise ValueError(f"{self.out / STATE} does not fit this run: {said}") from error
         if self.execution.rank:  # the state has the numbers of rank 0 to draw from
             torch.manual_seed(torch.initial_seed() + self.step)
 

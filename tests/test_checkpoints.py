@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -103,8 +104,22 @@ def test_a_missing_or_damaged_checkpoint_is_named(finished: TrainConfig) -> None
     last.write_bytes(last.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
         train(finished)
+    last.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cannot be read \(.*zip.*--init .*run with another --out"):
+        train(finished)
     last.unlink()
     with pytest.raises(ValueError, match=r"holds no last\.pt"):
+        train(finished)
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_named(finished: TrainConfig) -> None:
+    last = out_of(finished) / "last.pt"
+    with zipfile.ZipFile(last) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    data = bytearray(last.read_bytes())
+    data[largest.header_offset + largest.file_size // 2] ^= 1
+    last.write_bytes(data)
+    with pytest.raises(ValueError, match=r"last\.pt cannot be read \(the checksum of .* is wrong"):
         train(finished)
 
 
@@ -122,11 +137,11 @@ def test_a_checkpoint_of_another_model_is_named_with_what_differs(finished: Trai
     state = load_state(out_of(finished))
     weight = state["model"].pop("adapt.0.weight")
     save_state(out_of(finished), state)
-    with pytest.raises(ValueError, match=r"(?s)last\.pt does not fit this run.*adapt\.0\.weight"):
+    with pytest.raises(ValueError, match=r"last\.pt does not fit this run.*adapt\.0\.weight"):
         train(finished)
     state["model"]["adapt.0.weight"] = weight[:3]
     save_state(out_of(finished), state)
-    with pytest.raises(ValueError, match=r"(?s)does not fit this run.*adapt\.0\.weight.*shape"):
+    with pytest.raises(ValueError, match=r"does not fit this run.*adapt\.0\.weight.*shape"):
         train(finished)
     state["model"]["adapt.0.weight"] = weight
     del state["optimiser"]["param_groups"]

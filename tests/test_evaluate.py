@@ -289,6 +289,9 @@ def test_unusable_evaluations_are_refused(made: str, tmp_path: Path) -> None:
         (EvalConfig(made, baseline=("sift",), device="cuda:99"), "--device cuda:99 is not there"),
         (EvalConfig(baseline=("sift",), homographies=str(tmp_path)), "no planar sequence"),
         (EvalConfig(baseline=("sift",), tss=str(tmp_path)), "no pair of TSS"),
+        (EvalConfig(baseline=("sift",), json=made), "--json .* is a folder"),
+        (EvalConfig(baseline=("sift",), json="no/x.json"), "--json no/x.json is in no folder"),
+        (EvalConfig(baseline=("sift",), predictions=__file__), "is a file; expected a folder"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate(config)

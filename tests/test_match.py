@@ -218,6 +218,10 @@ def test_settings_that_cannot_be_are_refused(images: tuple[Path, Path], run: Pat
         (["a.png", "a.png", "--model", "folder"],
          "folder holds no model (model.json and model.safetensors missing); expected the folder "
          "of a run of segswap-train"),
+        (["a.png", "b.jpg", "--model", "run", "--out", "folder.png"],
+         "--out folder.png is a folder; expected the name of a file"),
+        (["a.png", "b.jpg", "--model", "run", "--out", "none/m.png"],
+         "--out none/m.png is in no folder: none is not there; make it"),
         (["a.png", "a.png", "--model", "run", "--device", "cuda:99"],
          "--device cuda:99 is not there"),
     ],
@@ -228,6 +232,7 @@ def test_command_says_what_is_wrong_and_writes_nothing(
 ) -> None:  # fmt: skip
     (tmp_path / "run").symlink_to(run)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").mkdir()
     (tmp_path / "bad.png").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["segswap-match", *arguments])
@@ -238,6 +243,17 @@ def test_command_says_what_is_wrong_and_writes_nothing(
     assert said.startswith(f"error: {message}")
     assert said.count("\n") == 1
     assert not (tmp_path / "match.png").exists()
+
+
+def test_out_of_memory_says_what_helps(
+    run: Path, images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nGPU 0 has a capacity of 8 GiB")
+
+    monkeypatch.setattr(Model, "_matches", full)
+    with pytest.raises(RuntimeError, match=r"^out of memory: use --device cpu.*memory\.\)$"):
+        match(MatchConfig(*map(str, images), str(run), str(tmp_path / "match.png")))
 
 
 def test_installed_command_matches(

@@ -22,6 +22,7 @@ from segswap.shards import (
     decode_pair,
     encode_pair,
     file_hash,
+    datasets_with,
     read_manifest,
     read_pairs,
     split_shards,
@@ -365,6 +366,28 @@ def test_shards_outside_the_dataset_are_refused(tmp_path: Path, name: str) -> No
     splits = {"train": {"pairs": 2, "shards": [{"name": name, "pairs": 2}]}}
     with pytest.raises(DatasetError, match="outside"):
         split_shards(dataset_of(tmp_path, splits=splits), "train")
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"train": 3}, {"train": {"pairs": 2}}, {"train": {"pairs": 2, "shards": [7]}},
+        {"train": {"pairs": 2, "shards": [{"name": "train-000000.tar", "pairs": 2}]}},
+        {"train": {"pairs": 2, "shards": [
+            {"name": "train-000000.tar", "pairs": "2", "bytes": 1, "sha256": ""}]}},
+    ],
+)  # fmt: skip
+def test_a_manifest_without_usable_shards_is_named(tmp_path: Path, splits: object) -> None:
+    dataset = dataset_of(tmp_path, splits=splits)
+    with pytest.raises(DatasetError, match=r"segswap\.json is damaged: a shard is listed without"):
+        split_shards(dataset, "train")
+    with pytest.raises(DatasetError, match=r"segswap\.json is damaged"):
+        datasets_with([str(dataset)], "train")
+
+
+def test_a_store_that_is_none_is_not_taken_for_a_bad_manifest() -> None:
+    with pytest.raises(ValueError, match=r"^s4://a/b/segswap\.json is no URL that can be used"):
+        read_manifest("s4://a/b")
 
 
 def test_read_pairs_counts(tmp_path: Path) -> None:

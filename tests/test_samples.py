@@ -144,3 +144,14 @@ def test_shapes_types_and_ranges() -> None:
         (item.to_target, item.source_valid), (item.to_source, item.target_valid)
     ):  # fmt: skip
         assert ((positions[valid] >= 0) & (positions[valid] <= 1)).all()
+
+
+def test_one_sample_in_ten_shows_a_changed_copy_of_the_same_image(no_photometry: None) -> None:
+    same = 0
+    for item in drawn(400):
+        shared = (item.source_mask.mean() + item.target_mask.mean()) / 2
+        if shared > 0.6:  # the made objects are smaller, also where a crop enlarges them
+            same += 1
+            for own, other, truth in sides(item):
+                assert colour_difference(own, other, truth, 0) < 7
+    assert 20 < same < 65

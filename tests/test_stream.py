@@ -247,3 +247,24 @@ def test_each_shard_is_fetched_once_an_epoch_into_a_small_cache(
     monkeypatch.setattr(stream, "_GROUP_BYTES", 100 * room)
     indices(stream_of(url, seed=3), range(48))
     assert len(fetched) > 24
+
+
+def test_a_copy_that_another_process_removes_is_made_again(
+    tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = uploaded(made(tmp_path / "a", 3), "memory://bucket/pairs")
+    original = copies.local_copy
+
+    def removed_at_once(path: str) -> str:
+        local = original(path)
+        if len(fetched) % 2:  # the first of each two
+            Path(local).unlink()
+        return local
+
+    monkeypatch.setattr(copies, "local_copy", removed_at_once)
+    shard = Shard.open(f"{url}/train-000000.tar")
+    assert len(fetched) == 2
+    Path(shard.file).unlink()
+    monkeypatch.setattr(copies, "local_copy", original)
+    assert shard.read(1).index == 1
+    assert len(fetched) == 3

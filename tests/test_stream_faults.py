@@ -9,7 +9,7 @@ import pytest
 from streams import indices, made, same, stream_of, uploaded
 
 from segswap import storage
-from segswap.shards import DatasetError, Shard
+from segswap.shards import MANIFEST, DatasetError, Shard, file_hash
 
 
 @pytest.fixture
@@ -36,18 +36,31 @@ def fewer(folder: Path) -> None:
     (folder.parent / "other" / "train-000000.tar").rename(folder / "train-000001.tar")
 
 
-def undecodable(folder: Path) -> None:
+def flipped(folder: Path) -> None:
+    """Within a picture, which a decoder would take."""
     path = folder / "train-000001.tar"
-    shard = Shard.open(path)
-    offset, size = shard.samples[1]["source.jpg"]
+    offset, size = Shard.open(path).samples[1]["source.jpg"]
+    data = bytearray(path.read_bytes())
+    data[offset + size // 2] ^= 1
+    path.write_bytes(data)
+
+
+def undecodable(folder: Path) -> None:
+    """A shard that was written so, and is listed so."""
+    path = folder / "train-000001.tar"
+    offset, size = Shard.open(path).samples[1]["source.jpg"]
     data = bytearray(path.read_bytes())
     data[offset : offset + size] = bytes(size)
+    before = file_hash(path)
     path.write_bytes(data)
+    manifest = folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace(before, file_hash(path)))
 
 
 BAD = [
     (missing, "train-000001.tar is missing", 3), (cut_short, "train-000001.tar", 3),
     (no_tar, "train-000001.tar", 3), (fewer, "train-000001.tar holds 2 pairs .* listed with 3", 3),
+    (flipped, "train-000001.tar is damaged: its SHA-256 is", 3),
     (undecodable, r"train-000001.tar, sample 1: .*source", 1),
 ]  # fmt: skip
 
@@ -102,7 +115,7 @@ def test_when_nothing_can_be_read_skipping_ends(tmp_path: Path) -> None:
     folder = made(tmp_path / "a", 6)
     for name in ("train-000000.tar", "train-000001.tar"):
         Path(folder, name).unlink()
-    with pytest.raises(DatasetError, match="no sample can be read in its place"):
+    with pytest.raises(DatasetError, match=r"no sample can be read: .*train-00000\d.tar is missing"):
         stream_of(folder, skip_bad=True)[0]
 
 

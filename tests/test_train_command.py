@@ -249,8 +249,9 @@ def test_an_existing_folder_is_refused_and_nothing_is_lost(
     (notes / "thesis.txt").write_text("chapter 1")
     with pytest.raises(ValueError, match=r"other files"):
         train(replace(config, out=str(notes)))
-    with pytest.raises(ValueError, match="is a file"):
-        train(replace(config, out=str(notes / "thesis.txt")))
+    for name in ("thesis.txt", "thesis.txt/run"):
+        with pytest.raises(ValueError, match=r"thesis\.txt is a file; expected a folder"):
+            train(replace(config, out=str(notes / name)))
     assert [path.name for path in notes.iterdir()] == ["thesis.txt"]
 
 

@@ -41,10 +41,14 @@ def test_unusable_settings_are_refused_before_anything_is_written(
 ) -> None:
     for change, message in (
         ({"size": 100}, "--size is 100.*stride 8"),
+        ({"size": 0}, "--size is 0; expected .* from 32 to 8192"),
+        ({"size": 80000}, "--size is 80000"),
         ({"match_size": 16}, "--match-size is 16"),
+        ({"match_size": 0}, "--match-size is 0"),
         ({"data": (str(tmp_path / "nothing"),)}, "no finished dataset"),
         ({"device": "abacus"}, "abacus"),
-        ({"device": "cuda:7"}, "cuda:7"),
+        ({"device": "cuda:7"}, "--device cuda:7 is not there; expected auto or one of cpu"),
+        ({"device": "meta"}, "--device meta is not there"),
         ({"matcher": "transformer", "backbone": "resnet18", "freeze_backbone": False,
           "backbone_weights": str(tmp_path / "none.pth")}, "none.pth does not exist"),
         ({"matcher": "transformer", "backbone": "resnett", "freeze_backbone": False}, "resnett"),
@@ -57,7 +61,7 @@ def test_unusable_settings_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB\nGPU 0 has 8"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate "
                      "memory: you tried to allocate 1 bytes."),
     ],
@@ -69,8 +73,11 @@ def test_out_of_memory_says_which_flags_help(
         raise error
 
     monkeypatch.setattr(Objective, "forward", full)
-    with pytest.raises(RuntimeError, match=r"out of memory.*--batch, --negatives or --size.*--acc"):
+    with pytest.raises(
+        RuntimeError, match=r"out of memory.*--batch, --negatives or --size.*--acc"
+    ) as raised:
         train(config)
+    assert "\n" not in str(raised.value)
 
 
 def test_what_compiling_raises_is_said_in_a_line(
@@ -152,9 +159,29 @@ def test_a_damaged_shard_is_named_and_skipped_only_on_request(
     config = replace(config, data=(str(copied),))
     with pytest.raises(ValueError, match=r"train-000000\.tar"):
         train(config)
-    out_of(config).rename(tmp_path / "failed")
+    # What failed before its first checkpoint is in nobody's way.
     assert train(replace(config, skip_bad=True)) == 0
     assert "train-000000.tar" in capsys.readouterr().err
+
+
+def test_a_loss_that_bursts_ends_the_command_and_its_batch_is_noted(
+    config: TrainConfig, script: Callable[[str], str]
+) -> None:
+    """On the CPU, going back from positions that are NaN would end the process."""
+    done = subprocess.run(
+        [script("segswap-train"), *config.data, "--out", config.out, "--device", "cpu", "--batch=2",
+         "--size=64", "--steps=30", "--warmup=0", "--workers=0", "--lr=1e9"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: the loss or its gradient is not finite")
+    assert "Traceback" not in done.stderr
+    assert (out_of(config) / "bad_batch.json").exists()
+
+
+def test_live_needs_a_worker() -> None:
+    with pytest.raises(ValueError, match="--workers is 0; --live needs at least 1"):
+        TrainConfig((), "run", live=True, workers=0)
 
 
 def test_without_anything_to_train_on_the_command_says_so() -> None:

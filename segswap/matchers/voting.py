@@ -63,11 +63,12 @@ class NearAttention(nn.Module):
             queries.append(self.trust[:, None, None].expand(-1, len(at), -1))
             keys.append(known)
             grow = (len(tokens), self.heads, -1, -1)
-            return F.scaled_dot_product_attention(
-                torch.cat([part.expand(grow) for part in queries], dim=-1),
-                torch.cat([part.expand(grow) for part in keys], dim=-1),
-                values.float(), scale=1.0,
-            )  # fmt: skip
+            queried = torch.cat([part.expand(grow) for part in queries], dim=-1)
+            known_as = torch.cat([part.expand(grow) for part in keys], dim=-1)
+            # Values as wide as the keys: on a CPU the fast kernel asks for it.
+            padded = F.pad(values.float(), (0, queried.shape[-1] - values.shape[-1]))
+            gathered = F.scaled_dot_product_attention(queried, known_as, padded, scale=1.0)
+            return gathered[..., : values.shape[-1]]
 
 
 class EvidenceLayer(nn.Module):

@@ -1,0 +1,143 @@
+"""Whether the memory of a training run stays flat: its trainer and its loader, over many steps.
+
+    python benchmarks/training_memory.py
+
+Runs segswap-train with the correlation matcher at a tiny size from shards, one loader process, with
+history, TensorBoard, checkpoints and val scores 20 times a run; the pairs are made from the
+built-in photographs and removed. Memory is read from /proc five times a second: resident pages of
+the processes' own and of shared memory, each counted once however many of them share it; not those
+of libraries' files, whose count depends on what else runs here. Memory at a share of the steps is
+the median over the 5% of the steps before it, so that the short peaks of checkpoints and scores,
+shown apart, do not decide. Memory that grows from 10% to 100% of the steps by more than 10% or by more
+than 50 MiB ends it with status 1. Needs Linux.
+"""
+
+import argparse
+import contextlib
+import csv
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from pipelines.generate import generate
+from pipelines.generate_config import Amount, GenerateConfig, Running
+from pipelines.tasks import cores
+from pipelines.throughput import processor
+from segswap.history import HISTORY
+
+INTERVALS = 20  # of a run: a checkpoint at the end of each
+SHOWN = (10, 50, 100)  # percent of the steps
+MOST_SHARE, MOST_MIB = 0.1, 50.0  # of growth
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that these started."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += [int(child) for child in path.read_text().split()]
+    return found + [below for child in found for below in descendants(child)]
+
+
+def memory(pid: int) -> float:
+    """MiB of a process that belong to no file, its part of what it shares included; 0 if it has
+    ended.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    kinds = ("Pss_Anon:", "Pss_Shmem:")
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
+
+
+def last_step(run: Path) -> int:
+    """The last step in the history of a run."""
+    if not (run / HISTORY).exists():
+        return 0
+    with open(run / HISTORY, newline="") as file:
+        return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
+
+
+def watch(process: subprocess.Popen[bytes], run: Path, every: int) -> list[list[list[float]]]:
+    """MiB of the trainer and of its loaders, a list of samples for each interval of the run."""
+    samples: list[list[list[float]]] = [[] for _ in range(INTERVALS)]
+    while process.poll() is None:
+        interval = last_step(run) // every
+        if interval < INTERVALS:  # else it is ending
+            below = sum(map(memory, descendants(process.pid)))
+            samples[interval].append([memory(process.pid), below])
+        time.sleep(0.2)
+    if process.returncode:
+        sys.exit(f"segswap-train ended with status {process.returncode}")
+    return samples
+
+
+def measure(options: argparse.Namespace) -> list[list[list[float]]]:
+    """Make pairs, and watch a training run on them."""
+    with tempfile.TemporaryDirectory() as folder:
+        pairs, run = f"{folder}/pairs", Path(folder) / "run"
+        amount = Amount(200, 16, val_share=0.34, size=128, shard_pairs=25)
+        with contextlib.redirect_stdout(sys.stderr):
+            generate(GenerateConfig(pairs, amount, running=Running(inline=True)))
+        every = options.steps // INTERVALS
+        numbers = {
+            "steps": every * INTERVALS, "every": every, "batch": options.batch,
+            "size": options.size, "match-size": options.size, "workers": 1,
+        }  # fmt: skip
+        flags = [f"--{name}={value}" for name, value in numbers.items()]
+        command = [str(Path(sys.executable).parent / "segswap-train"), pairs, "--out", str(run)]
+        process = subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL)
+        try:
+            return watch(process, run, every)
+        finally:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGTERM)
+                process.wait()
+
+
+def main() -> None:
+    """Run the benchmark, print its table, and fail if memory grows."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
+    options = parser.parse_args()
+    if options.steps < 10 * INTERVALS:
+        parser.error(f"--steps is {options.steps}; expected at least {10 * INTERVALS}")
+    samples = measure(options)
+    found = {share: samples[share * INTERVALS // 100 - 1] for share in SHOWN}
+    if not all(found.values()):
+        sys.exit("the run was too fast to be watched; give more --steps")
+
+    print(f"{processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f}; "
+          f"Python {platform.python_version()}, torch {torch.__version__}; "
+          f"{options.steps // INTERVALS * INTERVALS} steps of {options.batch} pairs of "
+          f"{options.size} px; {sum(map(len, samples))} looks")  # fmt: skip
+    print("| steps | trainer, MiB | loader, MiB | together, MiB | peak, MiB |")
+    print("|---|---|---|---|---|")
+    together = {}
+    for share, looks in found.items():
+        trainer, loader = (statistics.median(values) for values in zip(*looks, strict=True))
+        together[share] = statistics.median(map(sum, looks))
+        print(f"| {share}% | {trainer:.0f} | {loader:.0f} | {together[share]:.0f} "
+              f"| {max(map(sum, looks)):.0f} |")  # fmt: skip
+    first, last = together[SHOWN[0]], together[SHOWN[-1]]
+    growth = last - first
+    grows = growth > MOST_SHARE * first or growth > MOST_MIB
+    verdict = "MEMORY GROWS" if grows else "flat"
+    print(f"{verdict}: {growth:+.0f} MiB ({100 * growth / first:+.1f}%) "
+          f"from {SHOWN[0]}% to {SHOWN[-1]}% of the steps")  # fmt: skip
+    sys.exit(int(grows))
+
+
+if __name__ == "__main__":
+    main()
