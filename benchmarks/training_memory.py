@@ -8,8 +8,8 @@ built-in photographs and removed. Memory is read from /proc five times a second:
 the processes' own and of shared memory, each counted once however many of them share it; not those
 of libraries' files, whose count depends on what else runs here. Memory at a share of the steps is
 the median over the 5% of the steps before it, so that the short peaks of checkpoints and scores,
-shown apart, do not decide. Memory that grows from 10% to 100% of the steps by more than 10% or by more
-than 50 MiB ends it with status 1. Needs Linux.
+shown apart, do not decide. If it grows from 10% to 100% of the steps by more than 10% or by more
+than 50 MiB, the exit status is 1. Needs Linux.
 """
 
 import argparse

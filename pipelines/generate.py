@@ -60,8 +60,7 @@ def generate(config: GenerateConfig) -> int:
         storage.remove_folder(storage.join(out, WORK))  # of a run killed just before it would do so
         print(f"{out} is complete already")
         return 0
-    # Absolute paths: a worker's current folder need not be this process's.
-    config = _absolute(config)
+    config = absolute(config)
     running = config.running
     machines = nullcontext() if running.inline else ray_workers(running.workers, running.address)
     try:
@@ -89,21 +88,20 @@ def generate(config: GenerateConfig) -> int:
         sweep(out)  # of workers that were killed in the middle of a shard
 
 
-def _absolute(config: GenerateConfig) -> GenerateConfig:
-    """The config with its local paths made absolute."""
+def absolute(config: GenerateConfig) -> GenerateConfig:
+    """The config with its local paths made absolute: a worker's folder need not be this
+    process's.
+    """
 
-    def resolved(path: str | None) -> str | None:
-        return None if path is None else storage.absolute(path)
+    def resolved(group: Any, names: Iterable[str]) -> dict[str, Any]:
+        given = {name: getattr(group, name) for name in names}
+        return {name: path and storage.absolute(path) for name, path in given.items()}
 
-    inputs: dict[str, Any] = {name: resolved(getattr(config.inputs, name)) for name in _INPUT_PATHS}
-    styling: dict[str, Any] = {
-        name: resolved(getattr(config.styling, name)) for name in _STYLING_PATHS
-    }
     return replace(
         config,
-        out=resolved(config.out) or config.out,
-        inputs=replace(config.inputs, **inputs),
-        styling=replace(config.styling, **styling),
+        **resolved(config, ["out"]),
+        inputs=replace(config.inputs, **resolved(config.inputs, _INPUT_PATHS)),
+        styling=replace(config.styling, **resolved(config.styling, _STYLING_PATHS)),
     )
 
 
@@ -246,18 +244,36 @@ def _pairs(
 ) -> list[Pair]:
     """The pairs of these indices, composed one by one and restyled together."""
     plain = replace(look, styler=None)
-    recipes = {"1": [config.one], "2": [config.two], "mix": [config.one, config.two]}
-    keys = [(SPLITS.index(split), index) for index in indices]
-    rngs = [np.random.default_rng([config.amount.seed, *key]) for key in keys]
     with stage("compose"):
-        pairs = [
-            generate_pair(
-                pool, recipes[config.composition.objects], rng, look=plain, index=key[1], key=key,
-                rejected=losses.count,
-            )
-            for key, rng in zip(keys, rngs, strict=True)
-        ]  # fmt: skip
+        drawn = [compose(config, pool, plain, split, index, losses.count) for index in indices]
+    pairs, rngs = [pair for pair, _ in drawn], [rng for _, rng in drawn]
     return style_pairs(pairs, look.styler, rngs) if look.styler else pairs
+
+
+def compose(
+    config: GenerateConfig, pool: Pool, look: Look, split: str, index: int,
+    rejected: Callable[[RejectedDraw], None],
+) -> tuple[Pair, np.random.Generator]:  # fmt: skip
+    """A pair of a split, drawn from (seed, split, index) alone.
+
+    Args:
+        pool, look: see generate_pair; without a styler.
+        rejected: told of every draw that was not acceptable.
+
+    Returns:
+        The pair, and its generator, from which its styles are yet to be drawn.
+
+    Raises:
+        RuntimeError: no draw was acceptable.
+    """
+    recipes = {"1": [config.one], "2": [config.two], "mix": [config.one, config.two]}
+    key = (SPLITS.index(split), index)
+    rng = np.random.default_rng([config.amount.seed, *key])
+    pair = generate_pair(
+        pool, recipes[config.composition.objects], rng, look=look, index=index, key=key,
+        rejected=rejected,
+    )  # fmt: skip
+    return pair, rng
 
 
 def _whole_shard(task: ShardTask) -> tuple[str, dict[str, Any] | None]:

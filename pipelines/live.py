@@ -8,18 +8,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from generators.compose import RejectedDraw, generate_pair
+from generators.compose import RejectedDraw
 from generators.recipe import Look
 from generators.sources.index import Index, Pool
 from generators.style import Styler
 from pipelines import cli
 from pipelines.dataset import WORK
+from pipelines.generate import absolute, compose
 from pipelines.generate_config import (
     SPLITS,
     Amount,
@@ -50,7 +51,6 @@ _STORE_SHARE = 0.25  # most of a node's object store that samples may take
 _NAMED = 5  # unusable inputs that are named; of more, the count is said
 # Samples as arrays in the order of Batch's fields, and unusable images with the reasons.
 _Chunk = tuple[tuple[NDArray, ...], dict[str, str]]
-_Group = TypeVar("_Group", Inputs, Styling)
 
 
 @contextmanager
@@ -91,19 +91,10 @@ def live_stream(
         if not joined:
             say_available(workers, address)
         config = GenerateConfig(
-            folder, Amount(pairs=1, val_pairs=1, seed=seed, size=max(size, _SIDE)),
-            _absolute(inputs, "annotations", "images", "backgrounds"), composition,
-            _absolute(styling, "styles", "adain_weights"), Running(workers, address),
+            folder, Amount(pairs=1, val_pairs=1, seed=seed, size=max(size, _SIDE)), inputs,
+            composition, styling, Running(workers, address),
         )  # fmt: skip
-        yield LiveStream(_prepared(config), size, size // stride)
-
-
-def _absolute(group: _Group, *names: str) -> _Group:
-    """Settings with local paths made absolute: a worker's folder need not be this process's."""
-    paths: dict[str, Any] = {
-        name: storage.absolute(path) for name in names if (path := getattr(group, name))
-    }
-    return replace(group, **paths)
+        yield LiveStream(_prepared(absolute(config)), size, size // stride)
 
 
 # --- what pairs are made from ------------------------------------------------------------------
@@ -141,15 +132,7 @@ class _Source:
             if rejection.image and broken is not None:
                 broken[rejection.image["image"]] = rejection.image["reason"]
 
-        config = self.config
-        recipes = {"1": [config.one], "2": [config.two], "mix": [config.one, config.two]}
-        key = (SPLITS.index(self.split), index)
-        rng = np.random.default_rng([config.amount.seed, *key])
-        pair = generate_pair(
-            self.pool, recipes[config.composition.objects], rng, look=self.look, index=index,
-            key=key, rejected=note,
-        )  # fmt: skip
-        return pair, rng
+        return compose(self.config, self.pool, self.look, self.split, index, note)
 
 
 def _prepared(config: GenerateConfig) -> dict[str, _Source]:

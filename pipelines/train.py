@@ -27,9 +27,7 @@ from segswap.training import Observer, Trainer
 _VAL_PAIRS = 32
 _HARD_LR = 1e-5  # of the second stage, as published
 _LARGEST = 8192  # pixels of a side
-_OUT_OF_MEMORY = (
-    "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
-)
+_OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
 
 
 def main() -> None:

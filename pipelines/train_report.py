@@ -7,6 +7,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipelines.progress import Progress
 from segswap.draw import draw_match
+from segswap.history import best_row
 from segswap.mining import Mining
 from segswap.training import Observer, Trainer
 
@@ -65,11 +66,8 @@ class RunReport(Observer):
 
 def best_of(rows: list[dict[str, Any]]) -> str:
     """The best scores of a history as the end of a sentence; empty without any."""
-    scored = [row for row in rows if "val_mask_iou" in row]
-    if not scored:
-        return ""
-    best = max(scored, key=lambda row: row["val_mask_iou"] + row["val_pck_5"])
-    return (
+    best = best_row(rows)
+    return "" if best is None else (
         f"; best at step {best['step']}: val mask IoU {best['val_mask_iou']:.3f}, "
         f"PCK@5% {best['val_pck_5']:.3f}"
-    )
+    )  # fmt: skip

@@ -15,6 +15,20 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def quality(row: dict[str, Any]) -> float | None:
+    """What decides which weights of a run are kept, of a row of its history or of its CSV file:
+    mask IoU plus PCK@5% on the val pairs; None of a row without scores.
+    """
+    scores = [row.get(name, "") for name in ("val_mask_iou", "val_pck_5")]
+    return None if "" in scores else sum(map(float, scores))
+
+
+def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of the best quality, the first of equals; None where none has scores."""
+    scored = [(found, row) for row in rows if (found := quality(row)) is not None]
+    return max(scored, key=lambda item: item[0])[1] if scored else None
+
+
 class History:
     """Rows of a run, the values since the last one, and a clock.
 

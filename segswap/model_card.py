@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-_HISTORY = "history.csv"  # in the folder of a training run
+from segswap.history import HISTORY, best_row
+
 _SCORES = {
     "val_mask_iou": "mask IoU", "val_mask_precision": "mask precision",
     "val_mask_recall": "mask recall", "val_pck_1": "PCK@1%", "val_pck_3": "PCK@3%",
@@ -26,7 +27,7 @@ def model_card(settings: dict[str, Any], parameters: int, where: str, run: Path 
     return _CARD.format(
         matcher=settings["matcher"], size=settings["size"], parameters=f"{parameters:,}",
         where=json.dumps(where), settings=json.dumps(settings, indent=1),
-        scores=_scores(run / _HISTORY) if run else "",
+        scores=_scores(run / HISTORY) if run else "",
     )  # fmt: skip
 
 
@@ -35,10 +36,9 @@ def _scores(history: Path) -> str:
     if not history.is_file():
         return ""
     with open(history, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val_mask_iou")]
-    if not rows:
+        best = best_row(list(csv.DictReader(file)))
+    if best is None:
         return ""
-    best = max(rows, key=lambda row: float(row["val_mask_iou"]) + float(row["val_pck_5"]))
     shown = {title: float(best[k]) for k, title in _SCORES.items() if best.get(k)}
     return (
         f"\n## Scores\n\nOn val pairs during training, at step {best['step']}:\n\n"

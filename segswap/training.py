@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segswap.checkpoints import STATE, load_state, save_state
-from segswap.history import History
+from segswap.history import History, quality
 from segswap.matchers import Matcher
 from segswap.metrics import Scores, mean_scores, score_negative, score_pair
 from segswap.mining import Mining
@@ -298,10 +298,10 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         last = self.history.rows[-1] if self.history.rows else {}
         # After an interrupt the last row may be an older one, or one without scores.
-        scored = last.get("step") == self.step and "val_mask_iou" in last
-        quality = last["val_mask_iou"] + last["val_pck_5"] if scored else -math.inf
-        if not self.val or quality > self.best or not (self.out / WEIGHTS).exists():
-            self.best = max(self.best, quality)
+        found = quality(last) if last.get("step") == self.step else None
+        reached = -math.inf if found is None else found
+        if not self.val or reached > self.best or not (self.out / WEIGHTS).exists():
+            self.best = max(self.best, reached)
             self.average.save(self.out)
         self.history.write(self.out)
         save_state(self.out, self._state())

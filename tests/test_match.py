@@ -261,7 +261,7 @@ def test_installed_command_matches(
 ) -> None:
     done = subprocess.run(
         [script("segswap-match"), *map(str, images), "--model", str(run), "--out", "m.png"],
-        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("m.png: score ")

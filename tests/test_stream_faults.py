@@ -115,7 +115,7 @@ def test_when_nothing_can_be_read_skipping_ends(tmp_path: Path) -> None:
     folder = made(tmp_path / "a", 6)
     for name in ("train-000000.tar", "train-000001.tar"):
         Path(folder, name).unlink()
-    with pytest.raises(DatasetError, match=r"no sample can be read: .*train-00000\d.tar is missing"):
+    with pytest.raises(DatasetError, match=r"no sample can be read: .*\.tar is missing"):
         stream_of(folder, skip_bad=True)[0]
 
 
@@ -154,7 +154,7 @@ stream = PairStream([{folder!r}], "train", size=32, stride=8, workers=2)
 for batch in (batches := stream.batches(2, 0, 1000)):
     raise ValueError("from the trainer")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("from the trainer"), done.stderr
 
@@ -173,5 +173,5 @@ if __name__ == "__main__":
 """
     path = tmp_path / "spawned.py"
     path.write_text(code)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300)
     assert done.stdout == "4\n", done.stderr

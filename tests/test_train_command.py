@@ -71,7 +71,7 @@ def start(config: TrainConfig, script: Callable[[str], str]) -> subprocess.Popen
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 240
     while not (out_of(config) / "last.pt").exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < limit
@@ -94,7 +94,7 @@ def test_interrupted_command_leaves_a_checkpoint_to_finish_from(
     config = replace(config, steps=40, every=5)
     process = start(replace(config, workers=workers), script)
     (os.killpg if whole_group else os.kill)(process.pid, number)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=240)[0]
     assert process.returncode == 130, output
     state = load_state(out_of(config))
     assert 5 <= state["step"] < 40

@@ -101,11 +101,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         [script("segswap-train-style"), *map(str, inputs), "--out", str(out), *FLAGS],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
     )  # fmt: skip
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not (out / "last.pt").exists() and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=240)
     assert process.returncode == 130, printed
     assert "--resume goes on" in printed
     assert "--resume goes on with it" in train(out, status=1)
@@ -124,7 +124,7 @@ def test_unusable_inputs_are_named(
     (images / "broken.jpg").write_bytes(b"no image")
     done = subprocess.run(
         [script("segswap-train-style"), str(images), str(inputs[1]), "--out", str(tmp_path / "w")],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 1
     assert "broken.jpg: not an image" in done.stderr

@@ -71,7 +71,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     [
         ("correlation", 2, {}),
         ("correlation", 3, {"accumulate": 2}),
-        ("correlation", 3, {"precision": "fp16"}),  # the scaler has a state
+        ("correlation", 3, {"precision": "fp16", "steps": 4}),  # the scaler has a state
         ("transformer", 3, {}),  # it has dropout, hidden cells, batch statistics in its backbone
     ],
 )
@@ -295,9 +295,13 @@ def test_two_batches_a_step_equal_one_of_twice_the_size(
 def test_half_precision_runs_and_learns_about_the_same(
     precision: str, config: TrainConfig, undisturbed: Runs
 ) -> None:
+    config = replace(config, steps=2, every=1)
     rough_run = undisturbed(replace(config, precision=precision))  # type: ignore[arg-type]
-    exact, rough = (float(history(out)[0]["loss"]) for out in (undisturbed(config), rough_run))
-    assert rough == pytest.approx(exact, rel=0.05)
+    exact, rough = (
+        [float(row["loss"]) for row in history(out)] for out in (undisturbed(config), rough_run)
+    )
+    assert rough[0] == pytest.approx(exact[0], rel=0.03)  # of the same weights
+    assert rough[1] == pytest.approx(exact[1], rel=0.2)
     assert rough != exact
 
 

@@ -74,7 +74,7 @@ def test_processes_reduce_print_and_return(start: Job) -> None:
         print("to the terminal's other stream", file=sys.stderr)
         return 3 * rank
     """)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 3, output
     assert output.count("rank 0 of 2 made: 3, True\n") == 1
     assert output.count("to the terminal's other stream\n") == 1
@@ -88,7 +88,7 @@ def test_an_error_ends_all_with_its_own_message(start: Job) -> None:
             raise ValueError("the loss is not finite at step 7")
         summed(1)
     """)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert output == "error: the loss is not finite at step 7\n"
 
@@ -100,7 +100,7 @@ def test_a_killed_process_is_said(start: Job) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         summed(1)
     """)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith("error: a training process was lost"), output
 
@@ -131,7 +131,7 @@ def test_a_signal_reaches_all_processes(start: Job, number: signal.Signals) -> N
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert "stopping after this step; once more to stop at once" in output
     assert "stopped at step" in output
@@ -148,7 +148,7 @@ def test_a_second_signal_does_not_wait(start: Job) -> None:
     process.send_signal(signal.SIGINT)
     wait_for_line("stopping after this step", process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert "Traceback" not in output
 
@@ -166,7 +166,7 @@ def wait_for_line(text: str, process: subprocess.Popen[str]) -> None:
 
 def test_more_devices_than_there_are(start: Job) -> None:
     process = start("return 0", "--devices", "1000", cpu=False)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert "error: --num-gpus is 1000, and this machine has" in output
     assert "--device cpu" in output
@@ -188,7 +188,7 @@ def test_a_live_training_on_two_processes_is_stopped_and_resumed(
     )  # fmt: skip
     wait_for((tmp_path / "run" / "last.pt").exists, process)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     stopped = re.search(r"stopped at step (\d+); --resume goes on from there", output)
     assert stopped, output
