@@ -25,9 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """OpenCV's threads cost more than they bring on small images, and other jobs run beside."""
+def pytest_configure() -> None:
+    """Threads cost more than they bring on small images, and on busy cores many times as much.
+
+    Torch and the commands that tests start read this when they are imported, later than now.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     cv2.setNumThreads(0)
 
 

@@ -171,7 +171,7 @@ def test_a_loss_that_bursts_ends_the_command_and_its_batch_is_noted(
     done = subprocess.run(
         [script("segswap-train"), *config.data, "--out", config.out, "--device", "cpu", "--batch=2",
          "--size=64", "--steps=30", "--warmup=0", "--workers=0", "--lr=1e9"],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: the loss or its gradient is not finite")
