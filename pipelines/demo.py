@@ -19,6 +19,7 @@ from pipelines.train import TrainConfig, train
 from segswap.model import DEFAULT_MODEL, load
 
 _STYLES = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg")
+_SIZE = 192  # pixels, in training: less than the matcher's own takes, and so more steps
 MARK = ".segswap-demo"  # in a demo's folder: what else is there may be replaced
 
 
@@ -34,10 +35,10 @@ class DemoConfig:
     """Folder for pairs, run and report; an earlier demo in it is replaced."""
     pairs: int = 600
     """Pairs to train on."""
-    val_pairs: int = 48
+    val_pairs: int = 40
     """Held-out pairs, from photographs of their own."""
     steps: int = 180
-    """Training steps; one or two seconds each on two cores."""
+    """Training steps; about a second each on two cores."""
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def demo(config: DemoConfig) -> int:
     styling = Styling("histogram", str(out / "styles"))
     making = GenerateConfig(str(pairs), amount, styling=styling)
     training = TrainConfig(
-        (str(pairs),), str(run), steps=config.steps, every=max(1, config.steps // 3)
+        (str(pairs),), str(run), steps=config.steps, size=_SIZE, every=max(1, config.steps // 2)
     )
     for job in (lambda: generate(making), lambda: train(training)):
         if status := job():
@@ -73,7 +74,7 @@ def demo(config: DemoConfig) -> int:
         f"--style {styling.style} --styles {quoted[2]}",
         f"segswap-look {quoted[0]} --out gallery.html",
         f"segswap-train {quoted[0]} --out {quoted[1]} --steps {training.steps} "
-        f"--every {training.every}",
+        f"--size {training.size} --every {training.every}",
         f"segswap-eval {quoted[0]} --model {quoted[1]} {DEFAULT_MODEL} --baseline sift",
     ]
     models = {"the matcher trained here": load(run), DEFAULT_MODEL: load(DEFAULT_MODEL)}
