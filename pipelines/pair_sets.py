@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segswap.known import KnownPair, score_known
 from segswap.metrics import Scores, score_negative, score_pair
-from segswap.pair import Pair
+from segswap.pair import Pair, share_nothing
 from segswap.planar import planar_pairs, planar_sequences
 from segswap.prediction import Prediction
 from segswap.shards import MANIFEST, file_hash, read_pairs, split_shards
@@ -22,6 +22,7 @@ from segswap.storage import join
 from segswap.tss import tss_groups, tss_pairs
 
 Image = NDArray[np.uint8]
+_KEPT = 16  # pairs in memory among which a pair finds one that it shares nothing with
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PairSet:
     Attributes:
         name: of its section and of its folder of predictions.
         title: what the section says of it.
-        count: how many tasks there are.
+        count: how many tasks there are at most.
         identity: what predictions for it depend on, beside the method.
         tasks: a new iterator over the tasks, always the same ones.
     """
@@ -60,8 +61,8 @@ class PairSet:
 
 
 def dataset_set(dataset: str, split: str, styled: bool, limit: int | None) -> PairSet:
-    """A split of a dataset: every pair, and every source with another pair's target, with which it
-    shares nothing.
+    """A split of a dataset: every pair, and its source with the target of the next pair that shows
+    none of the same images, if there is one near.
 
     Args:
         dataset: its folder or URL.
@@ -79,23 +80,27 @@ def dataset_set(dataset: str, split: str, styled: bool, limit: int | None) -> Pa
     }  # fmt: skip
 
     def tasks() -> Iterator[Task]:
-        first = previous = None
+        first: list[Pair] = []
+        waiting: list[Pair] = []  # for a target that shares nothing with their source
         for pair in islice(read_pairs(dataset, split), pairs):
             source, target = _images(pair, styled)
             yield Task(f"{pair.index:09d}", source, target, partial(score_pair, pair=pair))
-            if previous is not None:
-                yield _negative(*previous, target)
-            previous = (pair.index, source)
-            first = target if first is None else first
-        if pairs > 1 and previous is not None and first is not None:
-            yield _negative(*previous, first)
+            for earlier in [each for each in waiting if share_nothing(each, pair)]:
+                yield _negative(earlier, pair, styled)
+                waiting.remove(earlier)
+            waiting = [*waiting, pair][-_KEPT:]
+            first = [*first, pair][:_KEPT]
+        for last in waiting:
+            for pair in [each for each in first if share_nothing(last, each)][:1]:
+                yield _negative(last, pair, styled)
 
     title = f"{dataset}, {'styled ' * styled}{split}, {pairs} pair{'s' * (pairs != 1)}"
     return PairSet("pairs", title, 2 * pairs if pairs > 1 else 1, identity, tasks)
 
 
-def _negative(index: int, source: Image, target: Image) -> Task:
-    return Task(f"{index:09d}.negative", source, target, score_negative)
+def _negative(pair: Pair, other: Pair, styled: bool) -> Task:
+    source, target = _images(pair, styled)[0], _images(other, styled)[1]
+    return Task(f"{pair.index:09d}.negative", source, target, score_negative)
 
 
 def _images(pair: Pair, styled: bool) -> tuple[Image, Image]:

@@ -112,3 +112,16 @@ class Pair:
             if item.label == label:
                 return item.target_from_source
         raise ValueError(f"pair {self.index} has no object {label}")
+
+
+def share_nothing(source: Pair, target: Pair) -> bool:
+    """Whether one pair's source and another's target come from different images, by what is
+    recorded of them.
+    """
+    shown = {_image(item.segment) for item in source.objects}
+    there = {_image(target.background), *(_image(item.segment) for item in target.objects)}
+    return source is not target and not (shown & there - {(None, None)})
+
+
+def _image(origin: dict[str, Any]) -> tuple[Any, Any]:
+    return origin.get("dataset"), origin.get("image")

@@ -21,7 +21,7 @@ from segswap.metrics import Scores, mean_scores, score_negative, score_pair
 from segswap.mining import Mining
 from segswap.model import WEIGHTS, Model
 from segswap.objective import Images, Objective
-from segswap.pair import Pair
+from segswap.pair import Pair, share_nothing
 from segswap.samples import Batch
 from segswap.schedule import Execution, Schedule
 from segswap.storage import write_atomically
@@ -284,9 +284,10 @@ class Trainer:
         scores = []
         for number, pair in enumerate(self.val):
             scores.append(score_pair(self.average.predict(pair.source, pair.target), pair))
-            if number % stride == 0 and len(self.val) > 1:
-                other = self.val[(number + 1) % len(self.val)]
-                scores.append(score_negative(self.average.predict(pair.source, other.target)))
+            others = [*self.val[number + 1 :], *self.val[:number]]
+            others = [other for other in others if share_nothing(pair, other)]
+            if number % stride == 0 and others:
+                scores.append(score_negative(self.average.predict(pair.source, others[0].target)))
         return mean_scores(scores)
 
     # --- checkpoints -------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from segswap.metrics import (
     score_negative,
     score_pair,
 )
-from segswap.pair import Pair, PairObject
+from segswap.pair import Pair, PairObject, share_nothing
 from segswap.prediction import Prediction, enlarge, interpolate
 from segswap.score import pair_score
 
@@ -281,3 +281,19 @@ def test_cells_that_crowd_onto_one_target_cell_score_like_one() -> None:
     grid = cell_centres(4, 4, logits)[None]
     crowded = Matches(torch.full_like(grid, 0.4), grid, logits, logits, features, features)
     assert pair_score(crowded).tolist() == pytest.approx([1], rel=1e-4)
+
+
+def test_pairs_share_nothing_where_no_image_is_in_both() -> None:
+    def pair(segment: str | None, background: str | None) -> Pair:
+        def origin(name: str | None) -> dict[str, str]:
+            return {} if name is None else {"dataset": "photos", "image": name}
+
+        made = pasted_pair()
+        item = replace(made.objects[0], segment=origin(segment))
+        return replace(made, objects=(item,), background=origin(background))
+
+    assert share_nothing(pair("cat", "tree"), pair("dog", "house"))
+    assert share_nothing(pair("cat", "tree"), pair("dog", "tree"))  # the source shows no tree
+    assert not share_nothing(pair("cat", "tree"), pair("dog", "cat"))
+    assert not share_nothing(pair("cat", "tree"), pair("cat", "house"))
+    assert share_nothing(pair(None, None), pair(None, None))  # nothing recorded, nothing known
