@@ -16,6 +16,7 @@ from runs import SETTINGS, assert_clean
 
 from generators.sources.coco import coco_index
 from generators.sources.index import Index, Pool
+from pipelines.train_config import TrainConfig
 
 # Other jobs share the machine: no deadlines. The same examples every time.
 settings.register_profile("segswap", deadline=None, max_examples=60, derandomize=True)
@@ -30,7 +31,7 @@ def pytest_configure() -> None:
 
     Torch and the commands that tests start read this when they are imported, later than now.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"  # also, sums come out the same in child processes
     cv2.setNumThreads(0)
 
 
@@ -146,6 +147,30 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
         "--size", 160, "--inline", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Made pairs to train on; see `small_dataset`. No test may change it."""
+    from training_runs import small_dataset  # not above: torch would start before pytest_configure
+
+    return small_dataset(tmp_path_factory.mktemp("small") / "pairs")
+
+
+@pytest.fixture
+def config(dataset: str, tmp_path: Path) -> TrainConfig:
+    """A short run on them; see `small_config`."""
+    from training_runs import small_config
+
+    return small_config(dataset, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConfig], Path]:
+    """Finished runs to compare with; see `undisturbed_runs`."""
+    from training_runs import undisturbed_runs
+
+    return undisturbed_runs(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(scope="session")

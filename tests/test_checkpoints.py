@@ -4,29 +4,18 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_runs import one_torch_thread, out_of, small_config, small_dataset
+from training_runs import out_of, small_config
 
 from pipelines.train import TrainConfig, train
 from segswap import checkpoints
 from segswap.checkpoints import load_state, save_state
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_dataset(tmp_path_factory.mktemp("made") / "pairs")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from made_models import save_model
 from made_pairs import pasted_pair, write_dataset
 from test_planar import write_sequence
 from test_tss import write_tss
-from training_runs import one_torch_thread
 
 from pipelines import evaluate as evaluation
 from pipelines.evaluate import EvalConfig, evaluate, score_methods, table
@@ -24,12 +23,6 @@ COLUMNS = [
     "mask IoU", "mask precision", "mask recall", "PCK@1%", "PCK@3%", "PCK@5%", "false area"
 ]  # fmt: skip
 NAN = float("nan")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():  # threads wait for each other where other jobs share the cores
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import csv
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from training_runs import one_torch_thread, small_dataset, stop_after
+from training_runs import stop_after
 
 from segswap.checkpoints import load_state
 
@@ -26,23 +26,24 @@ Ablation = Callable[..., list[str]]
 
 @pytest.fixture
 def ablation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Ablation]:
+    dataset: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Ablation:
     """Run the script on the same pairs with the same --out; returns the lines of its table."""
-    pairs = small_dataset(tmp_path / "pairs")
     main = runpy.run_path(str(ROOT / "benchmarks" / "loss_ablation.py"))["main"]
 
     def run(*more: str) -> list[str]:
         flags = ["--steps=2", "--batch=2", "--size=64", "--match-size=64", "--limit=2"]
-        arguments = [pairs, "--out", str(tmp_path / "out"), *flags, *more]
+        arguments = [dataset, "--out", str(tmp_path / "out"), *flags, *more]
         monkeypatch.setattr(sys, "argv", ["loss_ablation.py", *arguments])
         main()
         printed = capsys.readouterr().out
         assert "2 steps of 2 pairs of 64 px, seed 0" in printed
         return [line for line in printed.splitlines() if line.startswith("|")]
 
-    with one_torch_thread():
-        yield run
+    return run
 
 
 def test_an_ablation_that_was_stopped_is_finished_and_then_reused(

@@ -15,7 +15,6 @@ from made_pairs import write_dataset
 from torch import Tensor
 from training_runs import (
     assert_same_run,
-    one_torch_thread,
     origin_pair,
     out_of,
     small_config,
@@ -31,12 +30,6 @@ from segswap.mining import EXTRA, Mining
 from segswap.model import load
 from segswap.pair import Pair
 from segswap.training import Trainer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
 
 
 class Pairs:

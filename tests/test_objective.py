@@ -1,6 +1,5 @@
 """What is minimised: which terms are computed, what is hidden, which pairs are negatives."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_runs import one_torch_thread, small_config, small_dataset
+from training_runs import small_config, small_dataset
 
 from pipelines.train import train
 from segswap import losses
@@ -20,12 +19,6 @@ from segswap.samples import Batch
 from segswap.stream import PairStream
 
 ALL = dict.fromkeys(("mask", "transfer", "corr", "correlation"), 1.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def smaller(command: str) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
     listed = commands()
     assert set(listed) >= NOT_RUN
@@ -93,6 +94,7 @@ def test_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
     assert ran >= 5
 
 
+@pytest.mark.slow
 def test_python_of_the_readme_runs(folder: Path) -> None:
     if not (folder / "runs" / "first" / "model.safetensors").exists():
         pytest.skip("needs the model that the commands before it train")

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_runs import (
     assert_same_run,
     history,
-    one_torch_thread,
     out_of,
     same,
-    small_config,
-    small_dataset,
-    undisturbed_runs,
 )
 
 from pipelines import cli
@@ -35,28 +31,6 @@ from segswap.history import COLUMNS
 from segswap.metrics import Scores
 from segswap.model import load
 from segswap.training import Trainer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_dataset(tmp_path_factory.mktemp("made") / "pairs")
-
-
-@pytest.fixture
-def config(dataset: str, tmp_path: Path) -> TrainConfig:
-    return small_config(dataset, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConfig], Path]:
-    return undisturbed_runs(tmp_path_factory.mktemp("undisturbed"))
-
 
 # --- interruptions ---------------------------------------------------------------------------
 
@@ -82,7 +56,7 @@ def start(config: TrainConfig, script: Callable[[str], str]) -> subprocess.Popen
 @pytest.mark.parametrize(
     ("number", "whole_group", "workers"),
     [
-        (signal.SIGTERM, False, 0),  # kill
+        pytest.param(signal.SIGTERM, False, 0, marks=pytest.mark.slow),  # kill
         (signal.SIGINT, True, 1),  # Ctrl-C in a terminal reaches the loaders too
         (signal.SIGTERM, True, 1),  # so does what a cluster's scheduler sends
     ],

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch._inductor.exc import InvalidCxxCompiler
-from training_runs import one_torch_thread, out_of, small_config, small_dataset
+from training_runs import out_of
 
 from pipelines import cli
 from pipelines.generate_config import Composition, Inputs, Styling
 from pipelines.train import TrainConfig, main, train
 from segswap.objective import Objective
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_dataset(tmp_path_factory.mktemp("made") / "pairs")
-
-
-@pytest.fixture
-def config(dataset: str, tmp_path: Path) -> TrainConfig:
-    return small_config(dataset, tmp_path)
 
 
 def test_unusable_settings_are_refused_before_anything_is_written(

@@ -92,6 +92,7 @@ def test_samples_are_drawn(trained: Path) -> None:
     assert cv2.imread(str(trained / "samples.jpg")).shape == (5 * 256, 3 * 256, 3)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_weights(
     trained: Path, train: Callable[..., str], script: Callable[[str], str],
     inputs: tuple[Path, Path], tmp_path: Path,

@@ -19,13 +19,9 @@ from training_runs import (
     STEPS,
     assert_same_run,
     history,
-    one_torch_thread,
     out_of,
     same,
-    small_config,
-    small_dataset,
     stop_after,
-    undisturbed_runs,
 )
 
 from pipelines.train import TrainConfig, train
@@ -40,27 +36,6 @@ from segswap.stream import PairStream
 from segswap.training import Trainer, update_average
 
 Runs = Callable[[TrainConfig], Path]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_dataset(tmp_path_factory.mktemp("made") / "pairs")
-
-
-@pytest.fixture
-def config(dataset: str, tmp_path: Path) -> TrainConfig:
-    return small_config(dataset, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return undisturbed_runs(tmp_path_factory.mktemp("undisturbed"))
 
 
 # --- going on --------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Several processes train one model: joined by torch.distributed, here without Ray."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 from torch import distributed
-from training_runs import one_torch_thread, out_of, small_config, small_dataset
+from training_runs import out_of
 
 import pipelines.distributed
 from pipelines import train as command
@@ -22,22 +21,6 @@ from segswap.training import Trainer
 # Without negatives, which come from each process's own batch, and with losses that are means over
 # all cells, two processes are one with twice the batch.
 EXACT = {"negatives": 0, "loss_corr": 0.0, "steps": 3, "every": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_dataset(tmp_path_factory.mktemp("made") / "pairs")
-
-
-@pytest.fixture
-def config(dataset: str, tmp_path: Path) -> TrainConfig:
-    return small_config(dataset, tmp_path)
 
 
 def _stop_at(step: int) -> None:

@@ -2,8 +2,7 @@
 
 import csv
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,6 @@ from segswap.training import Trainer
 STEPS = 6
 # Not part of what a run computes.
 _TIMES = {"pairs_per_second", "waiting"}
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Sums come out the same for the same number of threads, here and in child processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small_dataset(folder: Path) -> str:

@@ -72,7 +72,7 @@ class PairLayer(nn.Module):
 
     Each image's cells attend to the cells of one image: their own, or with `cross` the other's.
     That equals one attention over both images' cells in a row with a block mask (the published
-    layout) at a fifth of its time.
+    layout) with half the attention's products (benchmarks/transformer_step.py times both).
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, cross: bool) -> None:
@@ -257,6 +257,10 @@ class TransformerMatcher(Matcher):
         if height % self.stride or width % self.stride:
             raise ValueError(f"images are {width} x {height} px, not multiples of {self.stride}")
         return F.normalize(self.backbone((images - self.mean) / self.std), dim=1)
+
+    def compared(self, features: Tensor) -> Tensor:
+        """See Matcher.compared: the backbone's features themselves."""
+        return features
 
     def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
         """Match features of sources (B, C, h, w) and targets (B, C, h', w').

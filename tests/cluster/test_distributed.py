@@ -81,6 +81,7 @@ def test_processes_reduce_print_and_return(start: Job) -> None:
     assert "rank 1" not in output
 
 
+@pytest.mark.slow
 def test_an_error_ends_all_with_its_own_message(start: Job) -> None:
     """Of a rank that is not the first; the other one waits for it."""
     process = start("""

@@ -58,6 +58,7 @@ def stop(process: subprocess.Popen[str], out: Path) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_two_processes_train_stop_and_go_on(begin: Train, tmp_path: Path) -> None:
     small_dataset(tmp_path / "pairs")
     flags = ["pairs", "--out", "run", *SMALL, "--num-gpus", 2, "--steps", 60, "--every", 5]
@@ -72,6 +73,7 @@ def test_two_processes_train_stop_and_go_on(begin: Train, tmp_path: Path) -> Non
     load(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_one_of_two_processes_is_said_in_a_line(
     begin: Train, tmp_path: Path
 ) -> None:
@@ -84,6 +86,7 @@ def test_what_is_wrong_in_one_of_two_processes_is_said_in_a_line(
     assert "train-000001.tar" in output.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_live_training_stops_and_goes_on_exactly_whatever_the_workers(
     begin: Train, tmp_path: Path, shapes: tuple[Path, Path]
 ) -> None:
