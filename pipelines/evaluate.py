@@ -20,11 +20,10 @@ from pipelines.outputs import check_file, check_folder
 from pipelines.pair_sets import PairSet, dataset_set, real_sets
 from pipelines.progress import Progress
 from segswap.baselines import nearest_features, sift
-from segswap.hub import SETTINGS, WEIGHTS, find_model
+from segswap.hub import find_model
 from segswap.metrics import Scores, mean_scores
 from segswap.model import Model, load
 from segswap.prediction import Prediction
-from segswap.shards import file_hash
 from segswap.storage import base_name, write_atomically
 
 Image = NDArray[np.uint8]
@@ -188,7 +187,7 @@ def _methods(config: EvalConfig) -> dict[str, Method]:
         short = base_name(where)
         alone = sum(base_name(other) == short for other in config.model) == 1
         label = short if alone else where
-        identity = " ".join(file_hash(folder / name) for name in (WEIGHTS, SETTINGS))
+        identity = model.fingerprint
         methods[f"{label} ({model.matcher.name})"] = Method(model.predict, identity)
         if "features" in config.baseline:
             predict = partial(_nearest, model)

@@ -1,18 +1,23 @@
 """Image pairs that share a region, with exact masks and correspondences, and trained matchers."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segswap.hub import shipped
+    from segswap.index import Index
     from segswap.model import Match, Model, load
+    from segswap.retrieval import Hit, retrieve
 
-__all__ = ["Match", "Model", "load", "shipped"]
+_MODULES = {
+    "Match": "model", "Model": "model", "load": "model", "shipped": "hub", "Index": "index",
+    "Hit": "retrieval", "retrieve": "retrieval",
+}  # fmt: skip
+__all__ = ["Hit", "Index", "Match", "Model", "load", "retrieve", "shipped"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `__all__` names, imported when it is first asked for: it needs torch."""
-    if name not in __all__:
+    """What `__all__` names, imported when it is first asked for: most of it needs torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from segswap import hub, model
-
-    return hub.shipped if name == "shipped" else getattr(model, name)
+    return getattr(importlib.import_module(f"segswap.{_MODULES[name]}"), name)

@@ -8,8 +8,8 @@ from segswap import geometry
 from segswap.prediction import Prediction
 
 _GRID = 60
-_RATIO = 0.8
-_REPROJECTION = 5.0
+RATIO = 0.8
+REPROJECTION = 5.0
 
 
 def sift(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Prediction:
@@ -49,14 +49,14 @@ def _affine(
         return None
     (source_points, a), (target_points, b) = found
     nearest = cv2.BFMatcher().knnMatch(a, b, k=2)
-    kept = [m for m, n in nearest if m.distance < _RATIO * n.distance]
+    kept = [m for m, n in nearest if m.distance < RATIO * n.distance]
     if len(kept) < 4:
         return None
     start = np.array([source_points[m.queryIdx].pt for m in kept])
     end = np.array([target_points[m.trainIdx].pt for m in kept])
     cv2.setRNGSeed(0)
     affine, inliers = cv2.estimateAffine2D(
-        start, end, method=cv2.RANSAC, ransacReprojThreshold=_REPROJECTION, maxIters=5000,
+        start, end, method=cv2.RANSAC, ransacReprojThreshold=REPROJECTION, maxIters=5000,
         confidence=0.999,
     )  # fmt: skip
     if affine is None or inliers.sum() < 4 or abs(np.linalg.det(affine[:, :2])) < 1e-6:

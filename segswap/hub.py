@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import errors, snapshot_download
 
+from segswap.shards import file_hash
 from segswap.storage import PathLike
 
 WEIGHTS = "model.safetensors"
@@ -50,6 +51,11 @@ def find_model(where: PathLike) -> Path:
         f"({', '.join(shipped()) or 'there is none'}) and no hub id (user/name)"
         + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def fingerprint(folder: Path) -> str:
+    """What two models with the same answers have in common: hashes of weights and settings."""
+    return " ".join(file_hash(folder / name) for name in (WEIGHTS, SETTINGS))
 
 
 def _checked(folder: Path) -> Path:

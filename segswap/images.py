@@ -1,5 +1,6 @@
 """Images from files and bytes to RGB arrays and back, with errors that say what is wrong."""
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,13 @@ def read_image(
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
         raise ImageError(name, f"cannot be decoded ({error})") from error
+
+
+def pixel_hash(image: NDArray[np.uint8]) -> str:
+    """SHA-256 of an image's size and pixels, uint8 (H, W, 3), whatever file it came from."""
+    start = hashlib.sha256(str(image.shape).encode())
+    start.update(image.tobytes())
+    return start.hexdigest()
 
 
 def _file(source: PathLike | bytes, name: str) -> BinaryIO:

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from safetensors.torch import save as encode
 from torch import Tensor
 
 from segswap import geometry
-from segswap.hub import CARD, SETTINGS, WEIGHTS, find_model
+from segswap.hub import CARD, SETTINGS, WEIGHTS, find_model, fingerprint
 from segswap.images import read_image, to_rgb
 from segswap.matchers import Matcher, Matches, build
 from segswap.model_card import model_card
@@ -82,6 +84,11 @@ class Model:
         self.settings = settings
         self.folder = folder
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `segswap.hub.fingerprint`; "" for a model that was not loaded."""
+        return fingerprint(self.folder) if self.folder is not None else ""
+
     @property
     def device(self) -> torch.device:
         """Where the matcher's parameters are."""
@@ -120,15 +127,21 @@ class Model:
 
     @torch.inference_mode()
     def _matches(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Matches:
+        features = self.encode([source, target])
+        return self.matcher.match(features[:1], features[1:]).float()
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """What the matcher's `match` takes: features (B, C, h, w) of uint8 (H, W, 3) images of any
+        sizes, each brought to the square that the model works on.
+        """
         # Not at their own aspects: the matchers are trained on squares, and match these better.
         size = self.settings["size"]
-        images = [
+        squares = [
             torch.from_numpy(geometry.resize(image, size, size)).permute(2, 0, 1)
-            for image in (source, target)
+            for image in images
         ]
-        inputs = torch.stack(images).to(self.device).float() / 255
-        features = self.matcher.encode(inputs)
-        return self.matcher.match(features[:1], features[1:]).float()
+        return self.matcher.encode(torch.stack(squares).to(self.device).float() / 255)
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write weights and settings into a folder, each file whole or not at all.

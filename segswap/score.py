@@ -1,25 +1,76 @@
-"""How much two images share, as one number."""
+"""How much two images share, cell by cell and as one number; and one vector for an image."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Matches, sample
+from segswap.matchers.base import Matcher, Matches, sample
 
 
-def pair_score(matches: Matches) -> Tensor:
-    """S(s, t) of Shen et al. (arXiv 2110.15904), section 4: float (B,).
+def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
+    """What every source cell adds to S(s, t) of Shen et al. (arXiv 2110.15904), section 4.
 
-    The sum over source cells of M^s, of M^t at the cell's match, and of the cosine of the features
-    of cell and match. Of several source cells that land on one target cell only the best counts.
-    With a perfect mask and identical images it is the number of cells.
+    The product of M^s, of M^t at the cell's match, and of the cosine of the features of cell and
+    match. Of several source cells that land on one target cell only the best counts, the others
+    are 0, and so is every cell whose product is not positive.
+
+    Args:
+        weight: (B, h, w) or broadcast to it, in [0, 1]; what M^s is multiplied with.
+
+    Returns:
+        (B, h, w), at most 1.
     """
     rows, columns = matches.target_logits.shape[1:]
     carried = sample(matches.target_logits.sigmoid()[:, None], matches.to_target)[:, 0]
     features = sample(matches.target_features, matches.to_target)
     cosine = (matches.source_features * features).sum(1)
-    worth = (matches.source_logits.sigmoid() * carried * cosine).flatten(1)
+    mask = matches.source_logits.sigmoid()
+    worth = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
     column = (matches.to_target[..., 0] * columns).floor().long().clamp(0, columns - 1)
     row = (matches.to_target[..., 1] * rows).floor().long().clamp(0, rows - 1)
-    best = torch.zeros(len(worth), rows * columns, device=worth.device, dtype=worth.dtype)
-    best = best.scatter_reduce(1, (row * columns + column).flatten(1), worth, "amax")
-    return best.sum(1)
+    landing, flat = (row * columns + column).flatten(1), worth.flatten(1)
+    best = flat.new_zeros(len(flat), rows * columns)
+    best = best.scatter_reduce(1, landing, flat, "amax")
+    # Of equally good cells the first counts.
+    order = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    winning = flat == best.gather(1, landing)
+    first = torch.full_like(landing.new_empty(best.shape), flat.shape[1])
+    first = first.scatter_reduce(1, landing, order.masked_fill(~winning, flat.shape[1]), "amin")
+    return (flat * (first.gather(1, landing) == order)).view_as(worth)
+
+
+def pair_score(matches: Matches, weight: Tensor | None = None) -> Tensor:
+    """S(s, t): the sum of `cell_scores`, float (B,).
+
+    With a perfect mask and identical images it is the number of cells.
+    """
+    return cell_scores(matches, weight).flatten(1).sum(1)
+
+
+@torch.inference_mode()
+def self_mask(matcher: Matcher, features: Tensor) -> Tensor:
+    """The mask of images matched with themselves: (B, h, w) in [0, 1].
+
+    What cannot be matched even then (a cell that looks like many others) says nothing in a search;
+    the query of a retrieval is weighted with it.
+
+    Args:
+        features: (B, C, h, w), what `matcher.encode` returned.
+    """
+    return matcher.match(features, features).float().source_logits.sigmoid()
+
+
+@torch.inference_mode()
+def pooled(matcher: Matcher, features: Tensor, weight: Tensor | None = None) -> Tensor:
+    """One vector of length 1 for an image, by which similar images are found fast: (B, D).
+
+    The mean over the cells of the features that the score compares.
+
+    Args:
+        features: (B, C, h, w), what `matcher.encode` returned.
+        weight: (B, h, w), of the cells; None where all count the same.
+    """
+    cells = matcher.compared(features).flatten(2)
+    if weight is not None:
+        cells = cells * weight.flatten(1)[:, None]
+    return F.normalize(cells.sum(2), dim=1)

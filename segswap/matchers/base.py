@@ -77,6 +77,12 @@ class Matcher(nn.Module):
         """
         raise NotImplementedError
 
+    def compared(self, features: Tensor) -> Tensor:
+        """Of what `encode` returned, what the score compares: (B, D, h, w), of length 1 along D.
+        They are the `source_features` and `target_features` of the matches.
+        """
+        raise NotImplementedError
+
     def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
         """Match features of sources (B, C, h, w) and targets (B, C, h', w').
 

@@ -62,6 +62,10 @@ class CorrelationMatcher(Matcher):
         adapted = adapted + self.stem(images, WINDOWS, self.stride)
         return torch.cat([F.normalize(adapted, dim=2, eps=1e-3).flatten(1, 2), energy], dim=1)
 
+    def compared(self, features: Tensor) -> Tensor:
+        """See Matcher.compared: the mean descriptor over the windows, 128 channels."""
+        return F.normalize(_split(features)[0].mean(dim=1), dim=1, eps=1e-3)
+
     def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
         """See Matcher.match."""
         hidden = None
@@ -79,7 +83,7 @@ class CorrelationMatcher(Matcher):
         grids = source.shape[2:], target.shape[2:]
         there = Direction.of(correlation, source_scale, *grids)
         back = Direction.of(correlation.transpose(1, 2), target_scale, *grids[::-1])
-        source_features, target_features = _pooled(source_maps), _pooled(target_maps)
+        source_features, target_features = self.compared(source), self.compared(target)
         to_target, to_source, source_logits, target_logits = self.head(
             there, back,
             (there.evidence(back, source_energy, target_energy), source_features),
@@ -134,8 +138,3 @@ def _window_pairs(shift: int) -> tuple[int, int]:
     """
     fitting = len(WINDOWS) - abs(shift)
     return max(0, -shift) + (fitting - _PAIRS) // 2, _PAIRS
-
-
-def _pooled(maps: Tensor) -> Tensor:
-    """One descriptor of length 1 a cell, (B, 128, h, w): the mean over the windows."""
-    return F.normalize(maps.mean(dim=1), dim=1, eps=1e-3)

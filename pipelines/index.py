@@ -1,0 +1,413 @@
+"""segswap-index: the features of a collection's images on disk, made by any number of workers."""
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines import cli
+from pipelines.dataset import sweep
+from pipelines.devices import device_of, out_of_memory_says
+from pipelines.outputs import check_folder
+from pipelines.progress import Progress
+from pipelines.stopping import Stopping
+from pipelines.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
+from segswap import geometry
+from segswap.hub import find_model, fingerprint
+from segswap.images import ImageError, image_files, pixel_hash, read_image
+from segswap.index import (
+    FORMAT,
+    SETTINGS,
+    Index,
+    descriptors_file,
+    entry_type,
+    features_file,
+    images_file,
+    read_settings,
+    record_file,
+    vectors_file,
+)
+from segswap.model import DEFAULT_MODEL, Model, load
+from segswap.score import pooled
+from segswap.storage import absolute, is_url, join, replacing, write_atomically
+
+_SHARD = 64  # images, at most: the unit of work and of retry
+_SHARES = 4  # shards a worker, at least, so that all end at about the same time
+_AHEAD = 8  # images read ahead of the model
+_AT_ONCE = 16  # images encoded together on a GPU
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """Make an index of a collection of images, for segswap-retrieve to search.
+
+    Run again after an interruption it goes on where it stopped; with other images, it grows by
+    them. Images that changed are read again, and those whose file is gone are left out.
+    """
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Folders of images, with those below them, and image files."""
+    out: str
+    """Folder of the index."""
+    model: str = DEFAULT_MODEL
+    """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
+    workers: int = 2
+    """Ray worker processes."""
+    address: str | None = None
+    """Address of a running Ray cluster; by default Ray is started on this machine and shut down at
+    the end. The cluster's machines need the images, the model and OUT in folders that all share."""
+    inline: bool = False
+    """Work in this process alone, without Ray."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, ..."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("no images given; expected folders of images, or image files")
+        if self.workers < 1:
+            raise ValueError(f"--workers is {self.workers}; expected at least 1")
+        if self.inline and self.address:
+            raise ValueError("--inline works without Ray; leave out --address")
+
+
+def main() -> None:
+    """Entry point of segswap-index."""
+    cli.run(IndexConfig, make_index)
+
+
+def make_index(config: IndexConfig) -> int:
+    """Build the index and say what is in it.
+
+    Raises:
+        ValueError: images, model or folder cannot be used.
+        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+    """
+    index = build_index(
+        images_in(config.images), config.model, Path(config.out), device=config.device,
+        workers=0 if config.inline else config.workers, address=config.address,
+    )  # fmt: skip
+    say_skipped(index.skipped)
+    used = sum(path.stat().st_size for path in index.folder.iterdir())
+    print(
+        f"{config.out}: {len(index)} images, {len(index.skipped)} skipped, {used / 2**20:.0f} MiB"
+    )
+    return 0
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Name on standard error the images that could not be read, the first ones of many."""
+    for image, reason in skipped[:10]:
+        print(f"skipped {image}: {reason}", file=sys.stderr)
+    if len(skipped) > 10:
+        print(f"... and {len(skipped) - 10} more; all are in {SETTINGS}", file=sys.stderr)
+
+
+def images_in(places: Sequence[str]) -> list[str]:
+    """Absolute paths of image files and of all those below folders, sorted, each once.
+
+    Raises:
+        ValueError: a folder is missing or holds no image.
+    """
+    found: set[str] = set()
+    for place in places:
+        if Path(place).is_file():
+            found.add(absolute(place))
+        else:
+            found |= {join(absolute(place), name) for name in image_files(place)}
+    return sorted(found)
+
+
+def build_index(
+    images: Sequence[str], model: str, out: Path, *, workers: int, device: str = "auto",
+    address: str | None = None, mirrored: bool = False,
+) -> Index:  # fmt: skip
+    """Build an index, go on with an unfinished one, or add images to a finished one.
+
+    Args:
+        images: absolute paths.
+        model: see `segswap.load`.
+        out: folder of the index.
+        workers: Ray worker processes; 0 for this process alone.
+        address: of a running Ray cluster; None for an own one.
+        mirrored: flip the images left to right first.
+
+    Raises:
+        ValueError: the folder holds something else or another model's index, no image could be
+            read, or model or device cannot be used.
+        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+    """
+    check_folder("--out", str(out))
+    out = Path(absolute(out))
+    folder = Path(absolute(find_model(model)))
+    settings = {
+        "format": FORMAT, "model": model, "fingerprint": fingerprint(folder),
+        "mirrored": mirrored,
+    }  # fmt: skip
+    _begin(out, settings)
+    records = _records(out)
+    known = _latest(records)
+    missing = [i for i in images if i not in known or known[i][0]["state"] != _state(i)]
+    first = 1 + max((record["number"] for record in records), default=-1)
+    made = _make_missing(out, missing, first, folder, device, mirrored, workers, address)
+    skipped = dict(read_settings(out)["skipped"])
+    for record in records + made:
+        skipped.update(record["skipped"])
+    return _finish(out, records + made, skipped)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to be made: its number in the index's folder, its images, and by which model."""
+
+    folder: Path
+    number: int
+    images: tuple[str, ...]
+    model: Path
+    device: str
+    mirrored: bool
+
+
+def make_shard(task: ShardTask) -> dict[str, Any]:
+    """Read and encode a shard's images and write its files, the record last.
+
+    Returns:
+        The record: number; images, each with its path (image), state of the file, sha256 of its
+        pixels, width and height; skipped, each with its path and the reason; seconds, in all and
+        waiting for images.
+    """
+    model = _model(task.model, task.device)
+    start = time.perf_counter()
+    waiting = 0.0
+    images: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str]] = []
+    batch: list[NDArray[np.uint8]] = []
+    features: list[Tensor] = []
+    together = 1 if model.device.type == "cpu" else _AT_ONCE
+
+    def encode() -> None:
+        with out_of_memory_says("use --device cpu, or fewer --workers"):
+            features.append(model.encode(batch).cpu())
+        batch.clear()
+
+    with ThreadPoolExecutor(2) as threads:
+        reading = _read_ahead(threads, task, model.settings["size"])
+        while True:
+            asked = time.perf_counter()
+            read = next(reading, None)
+            waiting += time.perf_counter() - asked
+            if read is None:
+                break
+            if isinstance(read, Skipped):
+                skipped.append(read)
+                continue
+            images.append(read[0])
+            batch.append(read[1])
+            if len(batch) == together:
+                encode()
+    if batch:
+        encode()
+    record = {
+        "number": task.number, "images": images, "skipped": skipped,
+        "seconds": time.perf_counter() - start, "waiting": waiting,
+    }  # fmt: skip
+    if images:
+        whole = torch.cat(features)
+        _save(features_file(task.folder, task.number), whole.half().numpy())
+        descriptors = pooled(model.matcher, whole.to(model.device)).cpu().numpy()
+        _save(descriptors_file(task.folder, task.number), descriptors)
+        write_atomically(record_file(task.folder, task.number), json.dumps(record).encode())
+    return record
+
+
+class Skipped(NamedTuple):
+    """An image that cannot be used, and why."""
+
+    image: str
+    reason: str
+
+
+Read = tuple[dict[str, Any], NDArray[np.uint8]] | Skipped
+
+
+def _read_ahead(threads: ThreadPoolExecutor, task: ShardTask, size: int) -> Iterator[Read]:
+    """The shard's images in order, some of them read before they are asked for."""
+    waiting: deque[Future[Read]] = deque()
+    for image in task.images:
+        waiting.append(threads.submit(_read, image, size, task.mirrored))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(image: str, size: int, mirrored: bool) -> Read:
+    """An image's entry and its pixels at the model's size, or why it cannot be used."""
+    state = _state(image)
+    try:
+        pixels = read_image(image)
+    except ImageError as error:
+        return Skipped(image, error.reason)
+    height, width = pixels.shape[:2]
+    entry = {
+        "image": image, "state": state, "sha256": pixel_hash(pixels), "width": width,
+        "height": height,
+    }  # fmt: skip
+    shown = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+    return entry, geometry.resize(shown, size, size)
+
+
+def _state(image: str) -> list[int] | None:
+    """What changes with a file: its length and time of change; None of a URL."""
+    if is_url(image):
+        return None
+    try:
+        status = os.stat(image)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+@lru_cache(maxsize=1)
+def _model(folder: Path, device: str) -> Model:
+    """A worker's model, loaded once."""
+    return load(folder, device_of(device))
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+# --- the index as a whole ------------------------------------------------------------------------
+
+
+def _begin(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, or check that what is there is an index with the same settings."""
+    if (out / SETTINGS).is_file():
+        there = read_settings(out)
+        # The same files may have got another name.
+        changed = [n for n in settings if n != "model" and there.get(n) != settings[n]]
+        if changed:
+            said = "; ".join(f"{n} was {there.get(n)}, is {settings[n]}" for n in settings)
+            raise ValueError(
+                f"{out} is the index of another model or of other settings ({said}); choose "
+                "another --out, or delete it"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} is no index and not empty; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    begun = {**settings, "version": 0, "skipped": []}
+    write_atomically(out / SETTINGS, json.dumps(begun, indent=1).encode())
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
+    """The records of all whole shards, in the order of their numbers."""
+    paths = sorted(out.glob("shard-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
+    try:
+        return [json.loads(path.read_text()) for path in paths]
+    except ValueError as error:
+        raise ValueError(f"a record in {out} is damaged ({error}); delete the index") from error
+
+
+def _make_missing(
+    out: Path, missing: Sequence[str], first: int, model: Path, device: str, mirrored: bool,
+    workers: int, address: str | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Make shards of images, numbered from `first` on; returns their records."""
+    if not missing:
+        return []
+    shares = -(-len(missing) // (_SHARES * max(workers, 1)))
+    length = min(_SHARD, max(1, shares))
+    tasks = [
+        ShardTask(out, first + n, tuple(missing[at : at + length]), model, device, mirrored)
+        for n, at in enumerate(range(0, len(missing), length))
+    ]
+    records = []
+    progress = Progress("index", len(missing), "images")
+    machines = ray_workers(workers, address) if workers else nullcontext()
+    try:
+        with machines, Stopping() as stopping:
+            run = run_inline
+            if workers:
+                run = partial(run_on_ray, workers=workers, gpu=gpu_share(at_once(workers)))
+            for record in run(make_shard, stopping.until_asked(tasks)):
+                records.append(record)
+                progress.add(len(record["images"]) + len(record["skipped"]))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
+    finally:
+        progress.close()
+        sweep(out)
+    if len(records) < len(tasks):
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped")
+    seconds, waiting = (sum(record[k] for record in records) for k in ("seconds", "waiting"))
+    print(f"the model waited for images {waiting / max(seconds, 1e-9):.1%} of the time")
+    return records
+
+
+Known = dict[str, tuple[dict[str, Any], int, int]]
+
+
+def _latest(records: list[dict[str, Any]]) -> Known:
+    """Of every image its entry, shard and row; of one that was read twice the later ones."""
+    return {
+        entry["image"]: (entry, record["number"], row)
+        for record in records
+        for row, entry in enumerate(record["images"])
+    }
+
+
+def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -> Index:
+    """Put all images together in the order of their paths, and open the index."""
+    known = {image: known for image, known in _latest(records).items() if _state(image) != []}
+    if not known:
+        reasons = "; ".join(f"{image}: {reason}" for image, reason in list(skipped.items())[:3])
+        raise ValueError(f"{out}: no image could be read ({reasons or 'all files are gone'})")
+    names = {image: os.fsencode(image) for image in known}
+    images = sorted(known, key=lambda image: names[image])
+    entries = np.zeros(len(images), entry_type(max(map(len, names.values()))))
+    for at, image in enumerate(images):
+        entry, shard, row = known[image]
+        entries[at] = (
+            names[image], entry["sha256"].encode(), entry["width"], entry["height"], shard, row
+        )  # fmt: skip
+    before = read_settings(out)
+    version = before["version"] + 1
+    _save(images_file(out, version), entries)
+    _save_descriptors(out, version, entries)
+    listed = sorted((i, r) for i, r in skipped.items() if i not in known and _state(i) != [])
+    settings = {**before, "version": version, "skipped": listed}
+    # The one step by which the new state counts.
+    write_atomically(out / SETTINGS, json.dumps(settings, indent=1).encode())
+    for old in (images_file(out, version - 1), vectors_file(out, version - 1)):
+        old.unlink(missing_ok=True)
+    return Index.open(out)
+
+
+def _save_descriptors(out: Path, version: int, entries: NDArray[Any]) -> None:
+    """Write all descriptors in the order of the entries, a run of one shard's rows at a time."""
+    ends = np.flatnonzero(np.diff(entries["shard"])) + 1
+    with replacing(vectors_file(out, version)) as file:
+        for number, part in enumerate(np.split(entries, ends)):
+            path = descriptors_file(out, int(part["shard"][0]))
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)[part["row"]]
+            if number == 0:
+                shape = (len(entries), rows.shape[1])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(rows, "<f4").tobytes())
