@@ -19,6 +19,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,12 @@ from generators.blending import feather, poisson
 from generators.style import adapt_fourier, adapt_pixels, match_histogram
 from pipelines.index import build_index
 from segswap import geometry
+from segswap.baselines import sift
+from segswap.discovery import Group, Member, discover
 from segswap.images import encode_jpeg, image_files, read_image
-from segswap.model import DEFAULT_MODEL, load
+from segswap.model import DEFAULT_MODEL, Model, load
+from segswap.pairing import Predict
+from segswap.prediction import Prediction
 from segswap.ranking import average_precision, detection_ap
 from segswap.retrieval import ModelRetriever, Query, Retriever
 from segswap.retrieval_baselines import PooledRetriever, SiftRetriever
@@ -162,6 +169,25 @@ def retrieve(options: argparse.Namespace) -> None:
             seconds = (time.perf_counter() - start) / len(rows)
             means = " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0))
             print(f"| {name} | {means} | {seconds:.1f} |", flush=True)
+        for name, listed in (
+            ("pooled features", lambda query: found.similar(query, options.first)[0]),
+            ("comparing cells", lambda query: found.shortlist(query, options.first)),
+        ):
+            shares = [share_listed(listed, truth, n) for n in range(len(truth["motifs"]))]
+            print(f"among the first {options.first} by {name}: {np.mean(shares):.3f} of the copies "
+                  "that are not mirrored")  # fmt: skip
+
+
+def share_listed(listed: Callable[[Query], list[int]], truth: dict[str, Any], motif: int) -> float:
+    """The share of a detail's upright copies that a shortlist has; the index is sorted by name."""
+    query = truth["motifs"][motif]
+    box = tuple(float(value) for value in query["box"])
+    upright = {
+        number
+        for number, e in enumerate(truth["images"])
+        if e["motif"] == motif and not e["mirrored"]
+    }
+    return len(upright.intersection(listed(Query(read_image(query["image"]), box)))) / len(upright)
 
 
 def look_up(retriever: Retriever, truth: dict[str, Any], motif: int) -> list[float]:
@@ -181,6 +207,66 @@ def look_up(retriever: Retriever, truth: dict[str, Any], motif: int) -> list[flo
     ]
 
 
+def discover_groups(options: argparse.Namespace) -> None:
+    """Find what repeats by each method, and print a table."""
+    truth = read_truth(options.collection)
+    images = [str(Path(options.collection).resolve() / e["image"]) for e in truth["images"]]
+    methods: dict[str, Model | Predict] = {
+        options.model: load(options.model, options.device),
+        "SIFT + RANSAC": partial(sift_pairs, [read_image(image) for image in images]),
+    }
+    print(f"{len(images)} images, {len(truth['motifs'])} details")
+    print("| method | groups | details found | purity | planted images found | s |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name, method in methods.items():
+        start = time.perf_counter()
+        groups = discover(images, method).groups
+        seconds = time.perf_counter() - start
+        found, purity, covered = judge(groups, truth)
+        print(f"| {name} | {len(groups)} | {found} of {len(truth['motifs'])} | {purity:.3f} | "
+              f"{covered:.3f} | {seconds:.0f} |", flush=True)  # fmt: skip
+
+
+def sift_pairs(
+    images: list[Image], pairs: Sequence[tuple[int, int]], flipped: bool
+) -> list[Prediction]:
+    """SIFT's predictions for pairs of images, the targets flipped left to right or not."""
+    step = -1 if flipped else 1
+    return [sift(images[s], np.ascontiguousarray(images[t][:, ::step])) for s, t in pairs]
+
+
+def judge(groups: Sequence[Group], truth: dict[str, Any]) -> tuple[int, float, float]:
+    """How many details have a group of their own, the mean purity of the groups, and the share of
+    the planted images that are in their detail's group.
+
+    A member shows a detail where most of its region lies in the detail's box there. A group is of
+    the detail that most of its members show, and that share is its purity.
+    """
+    planted = sum(e["motif"] is not None for e in truth["images"])
+    purities, covered = [], set()
+    for group in groups:
+        shown = Counter(shown_by(member, truth["images"][member.image]) for member in group.members)
+        motif, count = shown.most_common(1)[0]
+        purities.append(count / len(group.members) if motif is not None else 0.0)
+        if motif is not None:
+            covered |= {
+                (motif, member.image)
+                for member in group.members
+                if shown_by(member, truth["images"][member.image]) == motif
+            }
+    found = {motif for motif, _ in covered}
+    return len(found), float(np.mean(purities)) if purities else 0.0, len(covered) / planted
+
+
+def shown_by(member: Member, entry: dict[str, Any]) -> int | None:
+    """The detail that a member of a group shows, if any."""
+    if entry["motif"] is None or not member.mask.any():
+        return None
+    left, top, right, bottom = (round(value) for value in entry["box"])
+    inside = member.mask[top:bottom, left:right].sum() / member.mask.sum()
+    return entry["motif"] if inside > 0.5 else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     jobs = parser.add_subparsers(required=True)
@@ -192,11 +278,12 @@ def main() -> None:
     making.add_argument("--copies", type=int, default=8)
     making.add_argument("--size", type=int, default=60, help="images of the collection")
     making.add_argument("--seed", type=int, default=0)
-    for name, job in (("retrieve", retrieve),):
+    for name, job in (("retrieve", retrieve), ("discover", discover_groups)):
         using = jobs.add_parser(name)
         using.set_defaults(job=job)
         using.add_argument("--model", default=DEFAULT_MODEL)
         using.add_argument("--device", default="cpu")
+        using.add_argument("--first", type=int, default=20, help="images of a shortlist")
     for command in jobs.choices.values():
         command.add_argument("collection")
     options = parser.parse_args()

@@ -1,51 +1,37 @@
 """segswap-eval: score models and baselines on pairs; predictions first, scores second."""
 
 import json
-import re
-import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from pipelines import cli
-from pipelines.devices import device_of, out_of_memory_says
 from pipelines.outputs import check_file, check_folder
 from pipelines.pair_sets import PairSet, dataset_set, real_sets
+from pipelines.predictions import (
+    Predict,
+    damage_says,
+    export,
+    file_name,
+    finite,
+    load_models,
+    pair_methods,
+    predictions_folder,
+)
 from pipelines.progress import Progress
-from segswap.baselines import nearest_features, sift
-from segswap.hub import find_model
 from segswap.metrics import Scores, mean_scores
-from segswap.model import Model, load
 from segswap.prediction import Prediction
-from segswap.storage import base_name, write_atomically
+from segswap.storage import write_atomically
 
-Image = NDArray[np.uint8]
 Rows = dict[str, Scores]  # by method
-KEY = "predictions.json"
 HEADINGS = {
     "mask_iou": "mask IoU", "mask_precision": "mask precision", "mask_recall": "mask recall",
     "pck_1": "PCK@1%", "pck_3": "PCK@3%", "pck_5": "PCK@5%", "false_area": "false area",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to match two images.
-
-    Attributes:
-        predict: from two images, uint8 (H, W, 3).
-        identity: of two methods with the same one, predictions are the same.
-    """
-
-    predict: Callable[[Image, Image], Prediction]
-    identity: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,7 @@ def evaluate(config: EvalConfig) -> int:
                 for pairs in sets
             },
         }
-        write_atomically(Path(config.json), json.dumps(_finite(content), indent=1).encode())
+        write_atomically(Path(config.json), json.dumps(finite(content), indent=1).encode())
     return 0
 
 
@@ -161,89 +147,32 @@ def _sets(config: EvalConfig) -> list[PairSet]:
 
 
 def _score_sets(config: EvalConfig, sets: list[PairSet]) -> dict[str, Rows]:
-    methods = _methods(config)
-    keep = (
-        nullcontext(config.predictions)
-        if config.predictions
-        else tempfile.TemporaryDirectory(prefix="segswap-")
-    )
+    methods = pair_methods(load_models(config.model, config.device), config.baseline)
     scores: dict[str, Rows] = {}
-    with keep as root:
+    with predictions_folder(config.predictions) as root:
         for pairs in sets:
             for name, method in methods.items():
-                folder = Path(root) / re.sub(r"[^\w.+-]+", "_", name) / pairs.name
-                _export(name, method, pairs, folder)
+                folder = root / file_name(name) / pairs.name
+                key = {"method": method.identity, **pairs.identity}
+                export(folder, key, partial(_predict, name, method.way, pairs))
                 scores.setdefault(pairs.name, {})[name] = _score(pairs, folder)
     return scores
 
 
-def _methods(config: EvalConfig) -> dict[str, Method]:
-    """Every method by its name in the tables."""
-    device = device_of(config.device)
-    methods = {}
-    for where in config.model:
-        folder = find_model(where)
-        model = load(folder, device)
-        short = base_name(where)
-        alone = sum(base_name(other) == short for other in config.model) == 1
-        label = short if alone else where
-        identity = model.fingerprint
-        methods[f"{label} ({model.matcher.name})"] = Method(model.predict, identity)
-        if "features" in config.baseline:
-            predict = partial(_nearest, model)
-            methods[f"features of {label}"] = Method(predict, f"features {identity}")
-    if "sift" in config.baseline:
-        methods["sift+ransac"] = Method(sift, "sift")
-    return methods
-
-
-def _nearest(model: Model, source: Image, target: Image) -> Prediction:
-    return nearest_features(*model.features(source, target))
-
-
-def _export(name: str, method: Method, pairs: PairSet, folder: Path) -> None:
+def _predict(name: str, predict: Predict, pairs: PairSet, folder: Path) -> None:
     """First pass: a file for the prediction of every task."""
-    key = {"method": method.identity, **pairs.identity}
-    if (folder / KEY).exists():
-        changed = [k for k in key if _read_key(folder).get(k) != key[k]]
-        if changed:
-            raise ValueError(
-                f"{folder} holds predictions of another {', '.join(changed)}; choose another "
-                "--predictions folder"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(f"{name}, {pairs.name}", pairs.count, "pairs")
-    with out_of_memory_says("use --device cpu, or a model trained with a smaller --match-size"):
-        for task in pairs.tasks():
-            method.predict(task.source, task.target).save(folder / f"{task.name}.npz")
-            progress.add(1)
+    for task in pairs.tasks():
+        predict(task.source, task.target).save(folder / f"{task.name}.npz")
+        progress.add(1)
     progress.close()
-    write_atomically(folder / KEY, json.dumps(key).encode())
-
-
-def _read_key(folder: Path) -> dict[str, Any]:
-    try:
-        key = json.loads((folder / KEY).read_text())
-    except ValueError as error:
-        raise ValueError(f"{folder / KEY} is damaged; delete {folder} and run again") from error
-    return key if isinstance(key, dict) else {}
 
 
 def _score(pairs: PairSet, folder: Path) -> Scores:
     """Second pass: mean scores of the exported predictions."""
     scores = []
     for task in pairs.tasks():
-        try:
+        with damage_says(folder):
             prediction = Prediction.load(folder / f"{task.name}.npz")
-        except ValueError as error:
-            raise ValueError(f"{error}; delete {folder} and run again") from error
         scores.append(task.score(prediction))
     return mean_scores(scores)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for NaN, which JSON has not."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and value != value else value

@@ -3,52 +3,41 @@
 import json
 import os
 import sys
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines import cli
 from pipelines.dataset import sweep
-from pipelines.devices import device_of, out_of_memory_says
+from pipelines.index_shards import ShardTask, make_shard, save_array, state_of
 from pipelines.outputs import check_folder
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
 from pipelines.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
-from segswap import geometry
 from segswap.hub import find_model, fingerprint
-from segswap.images import ImageError, image_files, pixel_hash, read_image
+from segswap.images import image_files
 from segswap.index import (
     FORMAT,
     SETTINGS,
     Index,
     descriptors_file,
     entry_type,
-    features_file,
     images_file,
     read_settings,
-    record_file,
     vectors_file,
 )
-from segswap.model import DEFAULT_MODEL, Model, load
-from segswap.score import pooled
-from segswap.storage import absolute, is_url, join, replacing, write_atomically
+from segswap.model import DEFAULT_MODEL
+from segswap.storage import absolute, join, replacing, write_atomically
 
 _SHARD = 64  # images, at most: the unit of work and of retry
 _SHARES = 4  # shards a worker, at least, so that all end at about the same time
-_AHEAD = 8  # images read ahead of the model
-_AT_ONCE = 16  # images encoded together on a GPU
 
 
 @dataclass(frozen=True)
@@ -160,136 +149,13 @@ def build_index(
     _begin(out, settings)
     records = _records(out)
     known = _latest(records)
-    missing = [i for i in images if i not in known or known[i][0]["state"] != _state(i)]
+    missing = [i for i in images if i not in known or known[i][0]["state"] != state_of(i)]
     first = 1 + max((record["number"] for record in records), default=-1)
     made = _make_missing(out, missing, first, folder, device, mirrored, workers, address)
     skipped = dict(read_settings(out)["skipped"])
     for record in records + made:
         skipped.update(record["skipped"])
     return _finish(out, records + made, skipped)
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard to be made: its number in the index's folder, its images, and by which model."""
-
-    folder: Path
-    number: int
-    images: tuple[str, ...]
-    model: Path
-    device: str
-    mirrored: bool
-
-
-def make_shard(task: ShardTask) -> dict[str, Any]:
-    """Read and encode a shard's images and write its files, the record last.
-
-    Returns:
-        The record: number; images, each with its path (image), state of the file, sha256 of its
-        pixels, width and height; skipped, each with its path and the reason; seconds, in all and
-        waiting for images.
-    """
-    model = _model(task.model, task.device)
-    start = time.perf_counter()
-    waiting = 0.0
-    images: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
-    batch: list[NDArray[np.uint8]] = []
-    features: list[Tensor] = []
-    together = 1 if model.device.type == "cpu" else _AT_ONCE
-
-    def encode() -> None:
-        with out_of_memory_says("use --device cpu, or fewer --workers"):
-            features.append(model.encode(batch).cpu())
-        batch.clear()
-
-    with ThreadPoolExecutor(2) as threads:
-        reading = _read_ahead(threads, task, model.settings["size"])
-        while True:
-            asked = time.perf_counter()
-            read = next(reading, None)
-            waiting += time.perf_counter() - asked
-            if read is None:
-                break
-            if isinstance(read, Skipped):
-                skipped.append(read)
-                continue
-            images.append(read[0])
-            batch.append(read[1])
-            if len(batch) == together:
-                encode()
-    if batch:
-        encode()
-    record = {
-        "number": task.number, "images": images, "skipped": skipped,
-        "seconds": time.perf_counter() - start, "waiting": waiting,
-    }  # fmt: skip
-    if images:
-        whole = torch.cat(features)
-        _save(features_file(task.folder, task.number), whole.half().numpy())
-        descriptors = pooled(model.matcher, whole.to(model.device)).cpu().numpy()
-        _save(descriptors_file(task.folder, task.number), descriptors)
-        write_atomically(record_file(task.folder, task.number), json.dumps(record).encode())
-    return record
-
-
-class Skipped(NamedTuple):
-    """An image that cannot be used, and why."""
-
-    image: str
-    reason: str
-
-
-Read = tuple[dict[str, Any], NDArray[np.uint8]] | Skipped
-
-
-def _read_ahead(threads: ThreadPoolExecutor, task: ShardTask, size: int) -> Iterator[Read]:
-    """The shard's images in order, some of them read before they are asked for."""
-    waiting: deque[Future[Read]] = deque()
-    for image in task.images:
-        waiting.append(threads.submit(_read, image, size, task.mirrored))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _read(image: str, size: int, mirrored: bool) -> Read:
-    """An image's entry and its pixels at the model's size, or why it cannot be used."""
-    state = _state(image)
-    try:
-        pixels = read_image(image)
-    except ImageError as error:
-        return Skipped(image, error.reason)
-    height, width = pixels.shape[:2]
-    entry = {
-        "image": image, "state": state, "sha256": pixel_hash(pixels), "width": width,
-        "height": height,
-    }  # fmt: skip
-    shown = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
-    return entry, geometry.resize(shown, size, size)
-
-
-def _state(image: str) -> list[int] | None:
-    """What changes with a file: its length and time of change; None of a URL."""
-    if is_url(image):
-        return None
-    try:
-        status = os.stat(image)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-@lru_cache(maxsize=1)
-def _model(folder: Path, device: str) -> Model:
-    """A worker's model, loaded once."""
-    return load(folder, device_of(device))
-
-
-def _save(path: Path, array: NDArray[Any]) -> None:
-    with replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
 
 
 # --- the index as a whole ------------------------------------------------------------------------
@@ -356,7 +222,8 @@ def _make_missing(
     if len(records) < len(tasks):
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped")
     seconds, waiting = (sum(record[k] for record in records) for k in ("seconds", "waiting"))
-    print(f"the model waited for images {waiting / max(seconds, 1e-9):.1%} of the time")
+    share = waiting / max(seconds, 1e-9)
+    print(f"the model waited for images {share:.1%} of the time", file=sys.stderr)
     return records
 
 
@@ -374,7 +241,7 @@ def _latest(records: list[dict[str, Any]]) -> Known:
 
 def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -> Index:
     """Put all images together in the order of their paths, and open the index."""
-    known = {image: known for image, known in _latest(records).items() if _state(image) != []}
+    known = {image: known for image, known in _latest(records).items() if state_of(image) != []}
     if not known:
         reasons = "; ".join(f"{image}: {reason}" for image, reason in list(skipped.items())[:3])
         raise ValueError(f"{out}: no image could be read ({reasons or 'all files are gone'})")
@@ -388,9 +255,9 @@ def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -
         )  # fmt: skip
     before = read_settings(out)
     version = before["version"] + 1
-    _save(images_file(out, version), entries)
+    save_array(images_file(out, version), entries)
     _save_descriptors(out, version, entries)
-    listed = sorted((i, r) for i, r in skipped.items() if i not in known and _state(i) != [])
+    listed = sorted((i, r) for i, r in skipped.items() if i not in known and state_of(i) != [])
     settings = {**before, "version": version, "skipped": listed}
     # The one step by which the new state counts.
     write_atomically(out / SETTINGS, json.dumps(settings, indent=1).encode())

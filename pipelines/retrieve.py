@@ -43,8 +43,9 @@ class RetrieveConfig:
     mirrored: bool = False
     """Look for the mirrored detail too, as prints show it of a painting; takes twice the time."""
     shortlist: int = SHORTLIST
-    """In a larger collection than this, only so many images are matched: those whose pooled
-    features are most like the detail's."""
+    """In a larger collection than this, only so many images are matched: those with the cells most
+    like the detail's. Where it has over 25 times as many, those are sought among the images that
+    are most like the detail as wholes."""
     model: str | None = None
     """The model that made the index, where it is not found under its name any more."""
     device: str = "auto"

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segswap.discovery import Discovery, discover
     from segswap.hub import shipped
     from segswap.index import Index
     from segswap.model import Match, Model, load
@@ -11,9 +12,11 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Match": "model", "Model": "model", "load": "model", "shipped": "hub", "Index": "index",
-    "Hit": "retrieval", "retrieve": "retrieval",
+    "Hit": "retrieval", "retrieve": "retrieval", "Discovery": "discovery", "discover": "discovery",
 }  # fmt: skip
-__all__ = ["Hit", "Index", "Match", "Model", "load", "retrieve", "shipped"]
+__all__ = [
+    "Discovery", "Hit", "Index", "Match", "Model", "discover", "load", "retrieve", "shipped"
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

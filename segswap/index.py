@@ -5,6 +5,7 @@ An index is a folder:
     index.json                   settings (format, model, fingerprint, mirrored), how often it was
                                  finished (version), and what was skipped
     shard-00000.npy              float16 (n, C, h, w), what the matcher's `encode` gave for n images
+    shard-00000.compared.npy     float16 (n, D, h, w), of these what the score compares
     shard-00000.descriptors.npy  float32 (n, D), of length 1
     shard-00000.json             the shard's images; written last, so a shard with it is whole
     images-1.npy                 all images in the order of their paths; see `entry_type`
@@ -15,7 +16,7 @@ The last two, named by the version, are put together from the shards when all of
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Index:
         self.skipped = [(image, reason) for image, reason in settings["skipped"]]
         self.images: Sequence[str] = _Paths(entries)
         self._entries = entries
-        self._shards: dict[int, NDArray[np.float16]] = {}
+        self._files: dict[Path, NDArray[np.float16]] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Index":
@@ -106,8 +107,15 @@ class Index:
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        rows = [self._shard(int(e["shard"]))[e["row"]] for e in self._entries[list(numbers)]]
-        return torch.from_numpy(np.stack(rows)).float()
+        return self._read(features_file, numbers)
+
+    def compared(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
+        """What `Matcher.compared` makes of these features: float32 (B, D, h, w).
+
+        Raises:
+            ValueError: a file of the index is missing or damaged.
+        """
+        return self._read(compared_file, numbers)
 
     def nearest(
         self, descriptor: NDArray[np.float32], count: int
@@ -148,17 +156,23 @@ class Index:
                 "with this one"
             )
 
-    def _shard(self, number: int) -> NDArray[np.float16]:
-        if number not in self._shards:
-            path = features_file(self.folder, number)
+    def _read(
+        self, file: Callable[[Path, int], Path], numbers: Sequence[int] | NDArray[np.intp]
+    ) -> Tensor:
+        entries = self._entries[list(numbers)]
+        rows = [self._mapped(file(self.folder, int(e["shard"])))[e["row"]] for e in entries]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    def _mapped(self, path: Path) -> NDArray[np.float16]:
+        if path not in self._files:
             try:
-                self._shards[number] = np.load(path, mmap_mode="r", allow_pickle=False)
+                self._files[path] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise ValueError(
                     f"{path} cannot be read ({error}); delete {self.folder} and run segswap-index "
                     "again"
                 ) from error
-        return self._shards[number]
+        return self._files[path]
 
 
 class _Paths(Sequence[str]):
@@ -206,6 +220,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def features_file(folder: Path, shard: int) -> Path:
     """The features of a shard's images."""
     return folder / f"shard-{shard:05d}.npy"
+
+
+def compared_file(folder: Path, shard: int) -> Path:
+    """Of the features of a shard's images, what the score compares."""
+    return folder / f"shard-{shard:05d}.compared.npy"
 
 
 def descriptors_file(folder: Path, shard: int) -> Path:

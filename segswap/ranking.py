@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 DETECTED = 0.3  # a box counts when its intersection over union with the true one is larger
 NEAR = 25.0  # metres within which an image shows the query's place
 

@@ -10,9 +10,10 @@ from segswap.matchers.base import Matcher, Matches, sample
 def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     """What every source cell adds to S(s, t) of Shen et al. (arXiv 2110.15904), section 4.
 
-    The product of M^s, of M^t at the cell's match, and of the cosine of the features of cell and
-    match. Of several source cells that land on one target cell only the best counts, the others
-    are 0, and so is every cell whose product is not positive.
+    The product of M^s, of M^t at the cell's match, and of the cosine between the features of the
+    cell and of the target cell that the match lies in. Of several source cells whose matches lie
+    in one target cell only the best counts, the others are 0, and so is every cell whose product
+    is not positive.
 
     Args:
         weight: (B, h, w) or broadcast to it, in [0, 1]; what M^s is multiplied with.
@@ -22,13 +23,15 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     """
     rows, columns = matches.target_logits.shape[1:]
     carried = sample(matches.target_logits.sigmoid()[:, None], matches.to_target)[:, 0]
-    features = sample(matches.target_features, matches.to_target)
-    cosine = (matches.source_features * features).sum(1)
-    mask = matches.source_logits.sigmoid()
-    worth = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
     column = (matches.to_target[..., 0] * columns).floor().long().clamp(0, columns - 1)
     row = (matches.to_target[..., 1] * rows).floor().long().clamp(0, rows - 1)
-    landing, flat = (row * columns + column).flatten(1), worth.flatten(1)
+    landing = (row * columns + column).flatten(1)
+    there = matches.target_features.flatten(2)
+    there = there.gather(2, landing[:, None].expand(-1, there.shape[1], -1))
+    cosine = (matches.source_features * there.view_as(matches.source_features)).sum(1)
+    mask = matches.source_logits.sigmoid()
+    worth = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
+    flat = worth.flatten(1)
     best = flat.new_zeros(len(flat), rows * columns)
     best = best.scatter_reduce(1, landing, flat, "amax")
     # Of equally good cells the first counts.
@@ -48,16 +51,20 @@ def pair_score(matches: Matches, weight: Tensor | None = None) -> Tensor:
 
 
 @torch.inference_mode()
-def self_mask(matcher: Matcher, features: Tensor) -> Tensor:
-    """The mask of images matched with themselves: (B, h, w) in [0, 1].
+def self_consistent(matcher: Matcher, features: Tensor, inside: Tensor) -> Tensor:
+    """What the cells of a query count in a search: (B, h, w) in [0, 1].
 
-    What cannot be matched even then (a cell that looks like many others) says nothing in a search;
-    the query of a retrieval is weighted with it.
+    The query is matched with itself, and its mask, within the detail, is carried there and back: a
+    cell that looks like many others does not even find itself, and counts little.
 
     Args:
         features: (B, C, h, w), what `matcher.encode` returned.
+        inside: (B, h, w) in [0, 1], which cells belong to the detail.
     """
-    return matcher.match(features, features).float().source_logits.sigmoid()
+    matches = matcher.match(features, features).float()
+    mask = inside * matches.source_logits.sigmoid()
+    there = sample(mask[:, None], matches.to_source) * matches.target_logits.sigmoid()[:, None]
+    return mask * sample(there, matches.to_target)[:, 0]
 
 
 @torch.inference_mode()

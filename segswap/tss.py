@@ -56,7 +56,7 @@ def tss_pairs(folders: list[Path]) -> Iterator[KnownPair]:
     for folder in folders:
         images = [read_image(folder / f"image{number}.png") for number in (1, 2)]
         masks = [read_image(folder / f"mask{number}.png")[..., 0] for number in (1, 2)]
-        flows = [_flow(folder, number) for number in (1, 2)]
+        flows = [read_flow(folder, number) for number in (1, 2)]
         for number, (image, mask, flow) in enumerate(zip(images, masks, flows, strict=True), 1):
             if not image.shape[:2] == mask.shape == flow.shape[:2]:
                 raise ValueError(
@@ -65,7 +65,7 @@ def tss_pairs(folders: list[Path]) -> Iterator[KnownPair]:
                 )
         there = _known(flows[0], masks[0], images[1].shape)
         back = _known(flows[1], masks[1], images[0].shape)
-        if _flipped(folder):
+        if is_flipped(folder):
             # Flow 2 goes from image 2 to image 1 mirrored: seen in a mirror, from the target,
             # which is image 2 mirrored, to image 1.
             images[1], masks[1] = np.fliplr(images[1]).copy(), np.fliplr(masks[1]).copy()
@@ -88,7 +88,7 @@ def read_flo(path: Path) -> Flow:
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
 
 
-def _flow(folder: Path, number: int) -> Flow:
+def read_flow(folder: Path, number: int) -> Flow:
     """flowN.flo, or flowN.npz with the same as its array `flow`."""
     path = folder / f"flow{number}.npz"
     if not path.is_file():
@@ -106,7 +106,7 @@ def _flow(folder: Path, number: int) -> Flow:
     return flow
 
 
-def _flipped(folder: Path) -> bool:
+def is_flipped(folder: Path) -> bool:
     path = folder / "flip_gt.txt"
     said = path.read_text().strip() if path.is_file() else ""
     if said not in ("0", "1"):

@@ -13,7 +13,7 @@ from made_pairs import pasted_pair, write_dataset
 from test_planar import write_sequence
 from test_tss import write_tss
 
-from pipelines import evaluate as evaluation
+from pipelines import predictions
 from pipelines.evaluate import EvalConfig, evaluate, score_methods, table
 from segswap.metrics import Scores
 from segswap.model import Model
@@ -47,7 +47,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.nda
         full, grid = np.ones((4, 4), np.float32), np.zeros((4, 4, 2), np.float32)
         return Prediction(grid, grid, full, full)
 
-    monkeypatch.setattr(evaluation, "sift", noted)
+    monkeypatch.setattr(predictions, "sift", noted)
     return asked
 
 

@@ -60,6 +60,8 @@ def test_features_descriptors_and_sizes_are_those_of_the_images(build: Build, mo
         features = matcher.encode([image])
         stored = index.features([number])
         assert torch.equal(stored, features.half().float())
+        compared = matcher.matcher.compared(features)
+        assert torch.equal(index.compared([number]), compared.half().float())
         assert index.sizes[number].tolist() == [image.shape[1], image.shape[0]]
         expected = pooled(matcher.matcher, features)[0].numpy()
         assert index.descriptors[number] == pytest.approx(expected, abs=1e-6)

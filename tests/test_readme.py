@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_benchmarks import write_davis
 
 from generators.sources.photos import photos
 
@@ -54,6 +55,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savetxt(place / "graf" / "H1to2p", np.eye(3))
     shutil.copy(images / "motorcycle_left.png", place / "a.jpg")
     shutil.copy(images / "motorcycle_right.png", place / "b.jpg")
+    (place / "scans").mkdir()
+    for name in ("camera.png", "coffee.png", "ihc.png"):
+        shutil.copy(images / name, place / "scans")
+    shutil.copy(images / "motorcycle_left.png", place / "engraving.jpg")
+    write_davis(place / "benchmarks" / "davis")
     return place
 
 

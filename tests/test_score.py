@@ -7,7 +7,7 @@ from torch import Tensor
 from segswap.matchers import Matches, build
 from segswap.matchers.base import cell_centres, sample
 from segswap.model import load
-from segswap.score import cell_scores, pair_score, pooled, self_mask
+from segswap.score import cell_scores, pair_score, pooled, self_consistent
 
 
 def random_matches(seed: int, grid: tuple[int, int], other: tuple[int, int]) -> Matches:
@@ -32,12 +32,12 @@ def plain_score(matches: Matches, weight: Tensor | None, number: int) -> float:
             x, y = matches.to_target[number, i, j].tolist()
             place = torch.tensor([[[[x, y]]]])
             carried = sample(matches.target_logits[number].sigmoid()[None, None], place).item()
-            there = sample(matches.target_features[number][None], place).flatten()
+            cell = min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
+            there = matches.target_features[number, :, cell[0], cell[1]]
             cosine = float(matches.source_features[number, :, i, j] @ there)
             worth = matches.source_logits[number, i, j].sigmoid().item() * carried * cosine
             if weight is not None:
                 worth *= float(weight[number, i, j])
-            cell = min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
             best[cell] = max(best.get(cell, 0.0), worth)
     return sum(best.values())
 
@@ -109,10 +109,16 @@ def test_pooled_features_of_a_part_are_of_that_part_alone() -> None:
     assert not torch.equal(pooled(matcher, features), pooled(matcher, other))
 
 
-def test_flat_cells_say_nothing_of_themselves() -> None:
+def test_of_a_query_the_detail_counts_and_in_it_what_finds_itself() -> None:
     model = load()
     texture = torch.rand(1, 3, 160, 160)
     texture[..., 80:] = 0.5
+    inside = torch.zeros(1, 20, 20)
+    inside[:, 5:15] = 1
     with torch.inference_mode():
-        mask = self_mask(model.matcher, model.matcher.encode(texture))
-    assert mask[..., 2:8].mean() > mask[..., 12:18].mean() + 0.2
+        features = model.matcher.encode(texture)
+    weight = self_consistent(model.matcher, features, inside)
+    assert weight.min() >= 0
+    assert weight.max() <= 1
+    assert weight[:, :5].max() == weight[:, 15:].max() == 0
+    assert weight[:, 6:14, 2:8].mean() > weight[:, 6:14, 12:18].mean() + 0.2

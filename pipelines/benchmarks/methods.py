@@ -1,0 +1,118 @@
+"""The methods that a benchmark is run with, by what it asks of them."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.benchmarks.base import Task
+from pipelines.benchmarks.discovery import Discovery, Mask
+from pipelines.benchmarks.retrieval import Retrieval, Search
+from pipelines.index import build_index
+from pipelines.predictions import Method, NamedModel, Predict, file_name, pair_methods
+from segswap.discovery import Settings, discover
+from segswap.images import read_image
+from segswap.model import Model
+from segswap.prediction import Prediction
+from segswap.retrieval import ModelRetriever, Retriever
+from segswap.retrieval_baselines import PooledRetriever, SiftRetriever
+
+
+@dataclass(frozen=True)
+class Contestants:
+    """Models and baselines, as the methods of any benchmark.
+
+    Attributes:
+        models: loaded.
+        baselines: among sift, pooled, features.
+        device: that indexes are made on.
+        folder: for the indexes.
+    """
+
+    models: Sequence[NamedModel]
+    baselines: Sequence[str]
+    device: str
+    folder: Path
+    _opened: dict[Path, ModelRetriever] = field(default_factory=dict, init=False)
+
+    def methods(self, task: Task) -> dict[str, Method[Any]]:
+        """The methods that can do what a benchmark asks, by their names in the tables."""
+        if isinstance(task, Retrieval):
+            return self._retrieval(task)
+        if isinstance(task, Discovery):
+            return self._discovery()
+        return dict(pair_methods(self.models, self.baselines))
+
+    def _retrieval(self, task: Retrieval) -> dict[str, Method[Any]]:
+        methods = {}
+        for named in self.models:
+            matched, pooled = partial(self._indexed, named), partial(self._pooled, named)
+            methods[named.title] = Method(Search(matched, pooled), named.identity)
+            if "pooled" in self.baselines:
+                methods[f"pooled features of {named.label}"] = Method(
+                    Search(pooled, pooled), f"pooled {named.identity}"
+                )
+        if "sift" in self.baselines:
+            first, identity = None, "sift"
+            if task.in_two_stages and self.models:
+                first = partial(self._pooled, self.models[0])
+                identity += f" after pooled {self.models[0].identity}"
+            methods["sift+ransac"] = Method(Search(SiftRetriever, first), identity)
+        return methods
+
+    def _indexed(self, named: NamedModel, images: Sequence[str]) -> ModelRetriever:
+        """A model's retriever of a collection."""
+        content = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]
+        place = self.folder / f"index-{file_name(named.label)}-{content}"
+        if place not in self._opened:
+            index = build_index(images, named.where, place, workers=0, device=self.device)
+            self._opened.clear()  # of collections that are done with
+            self._opened[place] = ModelRetriever(named.model, index)
+        return self._opened[place]
+
+    def _pooled(self, named: NamedModel, images: Sequence[str]) -> Retriever:
+        return PooledRetriever(self._indexed(named, images))
+
+    def _discovery(self) -> dict[str, Method[Any]]:
+        methods: dict[str, Method[Any]] = {}
+        for named in self.models:
+            methods[named.title] = Method(partial(discover_masks, named.model), named.identity)
+        for name, pairs in pair_methods(self.models, self.baselines).items():
+            if name not in methods:
+                methods[name] = Method(partial(discover_masks, pairs.way), pairs.identity)
+        return methods
+
+
+def discover_masks(
+    matcher: Model | Predict, images: Sequence[str], sigma: float | None
+) -> Sequence[Mask | None]:
+    """What repeats in a collection, as masks of its images.
+
+    Raises:
+        ValueError: an image cannot be read.
+    """
+    settings = Settings() if sigma is None else Settings(sigma=sigma)
+    read = lru_cache(maxsize=128)(read_image)
+    model = matcher if isinstance(matcher, Model) else partial(_predict, matcher, read, images)
+    found = discover(images, model, settings=settings)
+    if found.skipped:
+        image, reason = found.skipped[0]
+        raise ValueError(f"{len(found.skipped)} images cannot be read; {image}: {reason}")
+    return found.masks
+
+
+def _predict(
+    predict: Predict, read: Callable[[str], NDArray[np.uint8]], images: Sequence[str],
+    pairs: Sequence[tuple[int, int]], flipped: bool,
+) -> list[Prediction]:  # fmt: skip
+    """A method's predictions for pairs of images, the targets flipped left to right or not."""
+    step = -1 if flipped else 1
+    return [
+        predict(read(images[source]), np.ascontiguousarray(read(images[target])[:, ::step]))
+        for source, target in pairs
+    ]
