@@ -181,8 +181,10 @@ class ModelRetriever:
             cells = self.index.compared(numbers[first : first + _AT_ONCE]).flatten(2)
             found = [self._likeness(view, cells.to(view.features)) for view in views]
             likeness.append(torch.stack(found).amax(0).cpu())
-        order = torch.cat(likeness).argsort(descending=True, stable=True) if likeness else []
-        return [numbers[int(at)] for at in order[:count]]
+        if not likeness:
+            return []
+        order = torch.cat(likeness).argsort(descending=True, stable=True)
+        return [numbers[at] for at in order[:count].tolist()]
 
     def _likeness(self, view: "_View", cells: Tensor) -> Tensor:
         """Sum over the detail's cells of the cosine with the most similar of (B, D, n): (B)."""

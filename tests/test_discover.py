@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from made_collection import make_photos, results, run, save_small
-from test_look import CHROMIUM, Browser
 
 from pipelines.groups_page import Shown, groups_page, outline
 from segswap.discovery import SharedPoints
