@@ -213,7 +213,7 @@ class ModelRetriever:
         sources = view.features.expand(len(targets), -1, -1, -1)
         matches = self.model.matcher.match(sources, targets).float()
         scores = cell_scores(matches, view.weight)
-        masks = _regions(matches, view.weight)
+        masks = _regions(matches, view.inside)
         arrays = [a.cpu().numpy() for a in (scores, matches.to_target, masks)]
         for number, worth, to_target, mask in zip(numbers, *arrays, strict=True):
             yield self._hit(number, view, worth, to_target, mask)
@@ -291,9 +291,13 @@ def box_of(mask: NDArray[np.float32], width: int, height: int) -> Box | None:
     return left * x, top * y, (left + columns) * x, (top + rows) * y
 
 
-def _regions(matches: Matches, weight: Tensor) -> Tensor:
-    """The found regions of the targets (B, h', w'): their masks, where they lie in the detail."""
-    source = matches.source_logits.sigmoid() * weight
+def _regions(matches: Matches, inside: Tensor) -> Tensor:
+    """The found regions of the targets (B, h', w'): their masks, where they lie in the detail.
+
+    Args:
+        inside: (1, h, w), which source cells belong to the detail.
+    """
+    source = matches.source_logits.sigmoid() * inside
     carried = sample(source[:, None], matches.to_source)[:, 0]
     return matches.target_logits.sigmoid() * carried
 
