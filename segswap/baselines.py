@@ -12,17 +12,20 @@ RATIO = 0.8
 REPROJECTION = 5.0
 
 
-def sift(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Prediction:
+def sift(
+    source: NDArray[np.uint8], target: NDArray[np.uint8], least_inliers: int = 4
+) -> Prediction:
     """SIFT features (Lowe, IJCV 2004), ratio test at 0.8, affine RANSAC at 5 px.
 
     The affine map gives all positions; the masks are the convex hulls of the inliers. Without a
-    map (fewer than four inliers) there is no position and both masks are empty.
+    map there is no position and both masks are empty.
 
     Args:
         source, target: uint8 (H, W, 3) RGB, at the size at which features are sought.
+        least_inliers: with fewer there is no map; 4 or more. Unrelated images often have a few.
     """
     from_source = _affine(source, target)
-    if from_source is None:
+    if from_source is None or len(from_source[1]) < least_inliers:
         nowhere = np.full((_GRID, _GRID, 2), np.nan, np.float32)
         empty = np.zeros((_GRID, _GRID), np.float32)
         return Prediction(nowhere, nowhere, empty, empty)

@@ -30,6 +30,14 @@ def test_sift_finds_a_known_affine_map_of_a_photograph() -> None:
     assert (shown | (found.target_mask < 0.5)).mean() > 0.99
 
 
+def test_sift_says_nothing_with_too_few_inliers() -> None:
+    photo = geometry.resize(astronaut(), 160, 160)
+    assert sift(photo, photo, 20).source_mask.any()
+    nothing = sift(photo, photo, 100_000)
+    assert not nothing.source_mask.any()
+    assert np.isnan(nothing.to_target).all()
+
+
 def test_sift_says_nothing_of_flat_images() -> None:
     flat = np.full((96, 128, 3), 90, np.uint8)
     for source, target in ((flat, flat), (flat, textured(96, 96, 0)), (textured(96, 96, 0), flat)):
