@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from pipelines.devices import device_of, out_of_memory_says
 from segswap.baselines import nearest_features, sift
-from segswap.hub import SETTINGS, WEIGHTS, find_model
+from segswap.hub import find_model
 from segswap.model import Model, load
 from segswap.prediction import Prediction
-from segswap.shards import file_hash
 from segswap.storage import base_name, write_atomically
 
 Image = NDArray[np.uint8]
@@ -50,13 +49,16 @@ class NamedModel:
         label: short, and different from those of the other models.
         where: as it was asked for.
         model: loaded.
-        identity: hashes of its files.
     """
 
     label: str
     where: str
     model: Model
-    identity: str
+
+    @property
+    def identity(self) -> str:
+        """Hashes of the model's files."""
+        return self.model.fingerprint
 
     @property
     def title(self) -> str:
@@ -74,11 +76,10 @@ def load_models(places: Sequence[str], device: str) -> list[NamedModel]:
     there = device_of(device)
     models = []
     for where in places:
-        folder = find_model(where)
         short = base_name(where)
         alone = sum(base_name(other) == short for other in places) == 1
-        identity = " ".join(file_hash(folder / name) for name in (WEIGHTS, SETTINGS))
-        models.append(NamedModel(short if alone else where, where, load(folder, there), identity))
+        model = load(find_model(where), there)
+        models.append(NamedModel(short if alone else where, where, model))
     return models
 
 

@@ -6,7 +6,9 @@ common where the third side of the triangle, the match between the two other ima
 (Shen et al., arXiv 2110.15904, section 4.3).
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import chain
 
@@ -115,17 +117,17 @@ def correspondence_graph(
     """
     if not len(nodes):
         return csr_matrix((0, 0), dtype=np.float32)
-    # What is computed with; fresh memory for each pair of links would cost as much again.
     largest = int(np.bincount(nodes.links).max())
-    memory = np.empty((4, largest**2), np.float32)
-    parts = [
-        entries
-        for entries in chain(
-            _within_pairs(nodes, sigma, least, memory),
-            _across_images(nodes, links, sigma, least, memory),
-        )
-        if len(entries[0])
-    ]
+
+    def edges(star: _Star) -> list[Entries]:
+        # What is computed with; fresh memory for each pair of links would cost as much again.
+        memory = np.empty((4, largest**2), np.float32)
+        every = (star.edges(k, links, sigma, least, memory) for k in range(len(star.link)))
+        return [entries for found in every for entries in found if len(entries[0])]
+
+    parts = list(_within_pairs(nodes, sigma, least, np.empty((4, largest**2), np.float32)))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # NumPy's loops run side by side
+        parts += chain.from_iterable(threads.map(edges, _stars(nodes, links)))
     rows, columns, weights = [], [], []
     while parts:
         row, column, weight = parts.pop()
@@ -161,10 +163,8 @@ def _within_pairs(nodes: Nodes, sigma: float, least: float, memory: Array) -> It
         yield (first + i).astype(np.int32), (first + j).astype(np.int32), weights[i, j]
 
 
-def _across_images(
-    nodes: Nodes, links: Links, sigma: float, least: float, memory: Array
-) -> Iterator[Entries]:
-    """Edges between nodes that have one image in common, image after image."""
+def _stars(nodes: Nodes, links: Links) -> Iterator["_Star"]:
+    """The nodes of each image."""
     table = _LinkTable(links)
     ends = nodes.images.ravel()  # of node n: at 2 n its source, at 2 n + 1 its target
     order = np.argsort(ends, kind="stable")
@@ -174,12 +174,10 @@ def _across_images(
         others, code = np.unique(nodes.images[number, 1 - role], return_inverse=True)
         sort = np.argsort(code, kind="stable")
         number, role, code = number[sort], role[sort], code[sort]
-        star = _Star(
+        yield _Star(
             number.astype(np.int32), nodes.places[number, role], nodes.places[number, 1 - role],
             nodes.confidence[number], code, *table.between(others),
         )  # fmt: skip
-        for k in range(len(others)):
-            yield from star.edges(k, links, sigma, least, memory)
 
 
 @dataclass(frozen=True)

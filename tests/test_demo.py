@@ -11,6 +11,7 @@ from PIL import Image
 from pipelines.demo import MARK, DemoConfig, demo
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
     script: Callable[[str], str], tmp_path: Path

@@ -84,6 +84,7 @@ def test_the_patch_is_found(out: Path) -> None:
             assert [u - x, v - y] == pytest.approx(moved, abs=0.05)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same(out: Path, photos: Path, model: Path, tmp_path: Path) -> None:
     """From the same indexes, whose making has tests of its own."""
     again = tmp_path / "again"

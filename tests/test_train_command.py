@@ -58,7 +58,8 @@ def start(config: TrainConfig, script: Callable[[str], str]) -> subprocess.Popen
     [
         pytest.param(signal.SIGTERM, False, 0, marks=pytest.mark.slow),  # kill
         (signal.SIGINT, True, 1),  # Ctrl-C in a terminal reaches the loaders too
-        (signal.SIGTERM, True, 1),  # so does what a cluster's scheduler sends
+        # so does what a cluster's scheduler sends
+        pytest.param(signal.SIGTERM, True, 1, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_command_leaves_a_checkpoint_to_finish_from(

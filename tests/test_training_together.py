@@ -93,6 +93,7 @@ def test_two_processes_learn_what_one_does_of_twice_the_batch(
     assert two["history"][0]["loss"] != pytest.approx(one["history"][0]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_all_stop_at_the_same_step_when_one_is_asked_and_go_on_together(
     config: TrainConfig, tmp_path: Path
 ) -> None:

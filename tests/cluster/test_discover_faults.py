@@ -57,6 +57,7 @@ def pair_files(out: Path) -> list[Path]:
     return sorted((out / "pairs").glob("pairs-*.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -83,6 +84,7 @@ def test_killed_while_matching_and_run_again(
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_interrupted_once(
     start: list[subprocess.Popen[str]], photos: Path, model: Path,
     undisturbed: dict[str, bytes], tmp_path: Path,
@@ -103,6 +105,7 @@ def test_interrupted_once(
     assert results(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_pairs_is_named(photos: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = [photos, "--model", model, "--out", out, "--inline", "--neighbours", 1]

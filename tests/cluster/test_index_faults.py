@@ -46,9 +46,8 @@ def wait_for_a_shard(process: subprocess.Popen[str], out: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    "how", ["kill", pytest.param("interrupt", marks=pytest.mark.slow)]
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "interrupt"])
 def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     how: str, photos: Path, tmp_path: Path, script: Callable[[str], str]
 ) -> None:

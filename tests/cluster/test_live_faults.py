@@ -31,6 +31,7 @@ def at_work() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_workers_change_nothing_and_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
