@@ -8,8 +8,8 @@ from segswap import geometry
 from segswap.prediction import Prediction
 
 _GRID = 60
-RATIO = 0.8
-REPROJECTION = 5.0
+_RATIO = 0.8
+_REPROJECTION = 5.0
 
 
 def sift(
@@ -50,29 +50,46 @@ def _affine(
     ]
     if any(descriptors is None or len(descriptors) < 2 for _, descriptors in found):
         return None
-    (source_points, a), (target_points, b) = found
-    nearest = cv2.BFMatcher().knnMatch(a, b, k=2)
-    kept = [m for m, n in nearest if m.distance < RATIO * n.distance]
-    if len(kept) < 4:
+    start, end = (np.array([point.pt for point in points]) for points, _ in found)
+    matched = affine_by_ransac(start, found[0][1], end, found[1][1])
+    if matched is None or abs(np.linalg.det(matched[0][:2, :2])) < 1e-6:
         return None
-    start = np.array([source_points[m.queryIdx].pt for m in kept])
-    end = np.array([target_points[m.trainIdx].pt for m in kept])
-    cv2.setRNGSeed(0)
-    affine, inliers = cv2.estimateAffine2D(
-        start, end, method=cv2.RANSAC, ransacReprojThreshold=REPROJECTION, maxIters=5000,
-        confidence=0.999,
-    )  # fmt: skip
-    if affine is None or inliers.sum() < 4 or abs(np.linalg.det(affine[:, :2])) < 1e-6:
-        return None
+    affine, start, end = matched
     to_source = np.linalg.inv(geometry.pixels_from_normalised(source.shape[1], source.shape[0]))
     to_target = np.linalg.inv(geometry.pixels_from_normalised(target.shape[1], target.shape[0]))
-    matrix = to_target @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(to_source)
+    matrix = to_target @ affine @ np.linalg.inv(to_source)
+    return matrix, geometry.transform(to_source, start), geometry.transform(to_target, end)
+
+
+def affine_by_ransac(
+    points: NDArray, descriptors: NDArray, others: NDArray, other_descriptors: NDArray
+) -> tuple[NDArray[np.float64], NDArray, NDArray] | None:
+    """The affine map that most of the matches agree with, ratio test at 0.8, RANSAC at 5 px.
+
+    Args:
+        points, others: (N, 2) and (M, 2), features of two images in pixels.
+        descriptors, other_descriptors: float32 (N, D) and (M, D).
+
+    Returns:
+        The 3x3 map and the matches that agree, (K, 2) each; None with fewer than four.
+    """
+    if len(points) < 4 or len(others) < 2:
+        return None
+    nearest = cv2.BFMatcher().knnMatch(descriptors, other_descriptors, k=2)
+    kept = [m for m, n in nearest if m.distance < _RATIO * n.distance]
+    if len(kept) < 4:
+        return None
+    start = points[[m.queryIdx for m in kept]]
+    end = others[[m.trainIdx for m in kept]]
+    cv2.setRNGSeed(0)
+    affine, inliers = cv2.estimateAffine2D(
+        start, end, method=cv2.RANSAC, ransacReprojThreshold=_REPROJECTION, maxIters=5000,
+        confidence=0.999,
+    )  # fmt: skip
+    if affine is None or inliers.sum() < 4:
+        return None
     chosen = inliers.ravel() > 0
-    return (
-        matrix,
-        geometry.transform(to_source, start[chosen]),
-        geometry.transform(to_target, end[chosen]),
-    )
+    return np.vstack([affine, [0, 0, 1]]), start[chosen], end[chosen]
 
 
 def _hull(points: NDArray) -> NDArray[np.float32]:

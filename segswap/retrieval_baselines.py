@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap import geometry
-from segswap.baselines import RATIO, REPROJECTION
+from segswap.baselines import affine_by_ransac
 from segswap.images import pixel_hash, read_image
 from segswap.retrieval import Hit, ModelRetriever, Query
 
@@ -51,7 +51,7 @@ class SiftRetriever:
     ) -> Hit:
         there = self._known[number]
         nowhere = np.zeros((0, 2), np.float32)
-        found = _affine(points, descriptors, there.points, there.descriptors)
+        found = affine_by_ransac(points, descriptors, there.points, there.descriptors)
         if found is None:
             return Hit(number, self.images[number], 0.0, None, None, nowhere, nowhere)
         matrix, starts, ends = found
@@ -84,30 +84,6 @@ class _Features:
         found = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
         self.points = ((found + 0.5) * steps).astype(np.float32)
         self.descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
-
-
-def _affine(
-    points: NDArray[np.float32], descriptors: NDArray, others: NDArray[np.float32],
-    other_descriptors: NDArray,
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]] | None:  # fmt: skip
-    """The map in pixels that most matches agree with, and those matches; None without one."""
-    if len(points) < 4 or len(others) < 2:
-        return None
-    nearest = cv2.BFMatcher().knnMatch(descriptors, other_descriptors, k=2)
-    kept = [m for m, n in nearest if m.distance < RATIO * n.distance]
-    if len(kept) < 4:
-        return None
-    start = points[[m.queryIdx for m in kept]]
-    end = others[[m.trainIdx for m in kept]]
-    cv2.setRNGSeed(0)
-    affine, inliers = cv2.estimateAffine2D(
-        start, end, method=cv2.RANSAC, ransacReprojThreshold=REPROJECTION, maxIters=5000,
-        confidence=0.999,
-    )  # fmt: skip
-    if affine is None or inliers.sum() < 4:
-        return None
-    chosen = inliers.ravel() > 0
-    return np.vstack([affine, [0, 0, 1]]), start[chosen], end[chosen]
 
 
 class PooledRetriever:

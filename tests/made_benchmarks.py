@@ -26,7 +26,7 @@ OBJECT = (20, 10, 60, 40)  # box of what the masks show
 def write_image(path: Path, look: int) -> Path:
     """A picture; those of one look are alike in colour and texture, but not the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = np.random.default_rng(zlib.crc32(str(path).encode()))
+    own = np.random.default_rng(zlib.crc32("/".join(path.parts[-2:]).encode()))
     tint = np.random.default_rng(1000 + look).integers(0, 120, 3)
     pixels = textured(HEIGHT, WIDTH, look) // 2 + tint + own.integers(0, 5, (HEIGHT, WIDTH, 3))
     Image.fromarray(pixels.astype(np.uint8)).save(path)

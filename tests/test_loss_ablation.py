@@ -46,6 +46,7 @@ def ablation(
     return run
 
 
+@pytest.mark.slow
 def test_an_ablation_that_was_stopped_is_finished_and_then_reused(
     ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def train_together(config: TrainConfig, folder: Path, fault: str | None = None) 
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_of_twice_the_batch(
     accumulate: int, config: TrainConfig, tmp_path: Path
 ) -> None:

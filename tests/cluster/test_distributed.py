@@ -117,13 +117,8 @@ STEPS = """
 """
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, id="SIGINT"),
-        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_reaches_all_processes(start: Job, number: signal.Signals) -> None:
     """Ctrl-C as a terminal sends it, to the whole group; SIGTERM as batch systems do."""
     process = start(STEPS)
