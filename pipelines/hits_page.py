@@ -92,8 +92,10 @@ class _Picture:
 
 
 def _card(rank: int, hit: Hit, detail: _Picture) -> str:
+    path = Path(hit.image)
     caption = (
-        f"<figcaption><b>{rank}</b> <span>{_escaped(Path(hit.image).name)}</span> "
+        f"<figcaption><b>{rank}</b> <span><small>{_escaped(path.parent.name)}/</small>"
+        f"{_escaped(path.name)}</span> "
         f'<i title="score">{hit.score:.1f}</i></figcaption>'
     )
     title = f'<figure class="card{" none" * (hit.box is None)}" title="{_escaped(hit.image)}">'
@@ -157,6 +159,7 @@ main { display: grid; gap: 1.1rem; padding: 1.2rem 1.4rem 3rem; align-items: sta
 figcaption { display: flex; gap: .6rem; margin-bottom: .4rem; }
 figcaption b { color: var(--faint); font-weight: 500; }
 figcaption span { font-weight: 600; margin-right: auto; overflow-wrap: anywhere; }
+figcaption small { color: var(--faint); font-weight: 400; }
 figcaption i { font-style: normal; font-variant-numeric: tabular-nums; color: var(--faint); }
 rect, path { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .box { stroke: #ffd02b; stroke-width: 2; } .region { stroke: #35c4ff; stroke-width: 1.6; }

@@ -247,7 +247,8 @@ def test_the_page_opens_in_a_browser_and_shows_the_hits(
     try:
         browser.open(out)
         assert browser.run("document.querySelectorAll('figure.card').length") == 4
-        assert browser.run("document.querySelector('figcaption span').textContent") == "3.png"
+        name = browser.run("document.querySelector('figcaption span').textContent")
+        assert name == f"{collection.name}/3.png"
         first = "document.querySelector('figure.card')"
         assert browser.run(f"{first}.querySelectorAll('line').length") >= 4
         shown = f"getComputedStyle({first}.querySelector('.points')).display"
