@@ -13,7 +13,6 @@ OUT holds, when it is done:
 
 import hashlib
 import json
-import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -28,6 +27,7 @@ from pipelines.dataset import sweep
 from pipelines.devices import device_of, out_of_memory_says
 from pipelines.discovered import PAGE, Run, write_results
 from pipelines.index import build_index, images_in, say_skipped
+from pipelines.index_shards import state_of
 from pipelines.outputs import check_folder
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
@@ -153,7 +153,7 @@ def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool)
 
 def _key(config: DiscoverConfig, images: list[str], model: Path) -> dict[str, Any]:
     """What the files of pairs depend on."""
-    states = [(image, *_state(image)) for image in images]
+    states = [(image, state_of(image)) for image in images]
     return {
         "format": FORMAT,
         "model": config.model,
@@ -161,11 +161,6 @@ def _key(config: DiscoverConfig, images: list[str], model: Path) -> dict[str, An
         "images": f"{len(images)} ({hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]})",
         "neighbours": config.neighbours,
     }
-
-
-def _state(image: str) -> tuple[int, int]:
-    status = os.stat(image)
-    return status.st_size, status.st_mtime_ns
 
 
 def _begin(out: Path, key: dict[str, Any]) -> None:
