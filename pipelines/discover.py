@@ -37,7 +37,7 @@ from segswap.discovery import Settings, find_repeats
 from segswap.graph import CONFIDENCE, SIGMA
 from segswap.hub import find_model, fingerprint
 from segswap.index import Index
-from segswap.links import Links
+from segswap.links import Links, sharing
 from segswap.model import DEFAULT_MODEL, Model, load
 from segswap.pairing import check_enough, chosen_pairs, match_pairs, model_predict
 from segswap.storage import absolute, write_atomically
@@ -232,7 +232,7 @@ def _match(
     config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]],
     stopping: Stopping,
 ) -> Links:  # fmt: skip
-    """Match the pairs that no earlier run has matched, and read all."""
+    """Match the pairs that no earlier run has matched, and read all that share something."""
     tasks = [
         PairsTask(out, number, tuple(pairs[first : first + _UNIT]), model, config.device)
         for number, first in enumerate(range(0, len(pairs), _UNIT))
@@ -250,9 +250,12 @@ def _match(
     progress.close()
     if left:
         raise KeyboardInterrupt
-    links = Links.joined([Links.load(task.path) for task in tasks])
-    if not np.array_equal(links.pairs, np.array(pairs)):
-        raise ValueError(
-            f"{out / 'pairs'} holds other pairs than those that were chosen; delete it"
-        )
-    return links
+    return Links.joined([_found(task) for task in tasks])
+
+
+def _found(task: PairsTask) -> Links:
+    """Those of a task's pairs that share something; in most collections few do."""
+    links = Links.load(task.path)
+    if not np.array_equal(links.pairs, np.array(task.pairs)):
+        raise ValueError(f"{task.path} holds other pairs than those that were chosen; delete it")
+    return links[np.flatnonzero(sharing(links))]

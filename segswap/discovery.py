@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap.clusters import LEAST_IMAGES, groups_of, image_maps, leading_eigenvector
-from segswap.graph import CONFIDENCE, SIGMA, Nodes, correspondence_graph, nodes_of
+from segswap.graph import CONFIDENCE, SIGMA, Nodes, graph_of
 from segswap.images import read_image
-from segswap.links import Links, best_partners
+from segswap.links import Links, best_partners, sharing
 from segswap.model import DEFAULT_MODEL, Model, load
 from segswap.pairing import Predict, check_enough, match_images, match_pairs, readable
 from segswap.refine import refine
@@ -181,8 +181,8 @@ def find_repeats(links: Links, settings: Settings) -> tuple[Repeat, list[Repeat]
         What the whole collection shares most, by the leading eigenvector of all; and the groups,
         those of most images first.
     """
-    nodes = nodes_of(links, best_partners(links), settings.confidence)
-    graph = correspondence_graph(nodes, links, settings.sigma)
+    links = links[np.flatnonzero(sharing(links))]
+    nodes, graph = graph_of(links, best_partners(links), settings.confidence, settings.sigma)
     grid = links.source_mask.shape[1], links.source_mask.shape[2]
     whole = _repeat(nodes, *leading_eigenvector(graph), grid)
     groups = []

@@ -10,22 +10,25 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from itertools import chain
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
-from segswap import geometry
+from segswap import edges, geometry
 from segswap.links import Links
 
 CONFIDENCE = 0.85  # that a node must have
 SIGMA = 1.2  # cells; published: 0.8, 1.2 and 5 by collection
 LEAST_WEIGHT = 0.01  # of an edge
 MOST_NODES = 400  # of a pair
+MOST_ENTRIES = 2**28  # of a graph, 8 bytes each
+_LEAST_NODES = 25  # of a pair, down to which a graph is made smaller
+_PARTS = 8  # of the work, for each thread
 
 Array = NDArray[np.float32]
-Entries = tuple[NDArray[np.int32], NDArray[np.int32], Array]  # rows, columns, weights
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,6 @@ def correspondence_graph(
     C^bc the matches of b in c, bilinear between cells; nothing where b and c were not matched.
     Distances are in cells. No node has an edge to itself.
 
-    Nodes of two links are compared where the links have an image in common and lie near each other
-    in it, at most MOST_NODES of the one with as many of the other at a time. The matrix takes 8
-    bytes for each of its entries, and 20 while it is built.
-
     Args:
         nodes: the graph's nodes.
         links: all matched pairs, not only those that the nodes are of.
@@ -115,138 +114,144 @@ def correspondence_graph(
     Returns:
         float32 (N, N), symmetric, with int32 indices.
     """
-    if not len(nodes):
-        return csr_matrix((0, 0), dtype=np.float32)
-    largest = int(np.bincount(nodes.links).max())
-
-    def edges(star: _Star) -> list[Entries]:
-        # What is computed with; fresh memory for each pair of links would cost as much again.
-        memory = np.empty((4, largest**2), np.float32)
-        every = (star.edges(k, links, sigma, least, memory) for k in range(len(star.link)))
-        return [entries for found in every for entries in found if len(entries[0])]
-
-    parts = list(_within_pairs(nodes, sigma, least, np.empty((4, largest**2), np.float32)))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # NumPy's loops run side by side
-        parts += chain.from_iterable(threads.map(edges, _stars(nodes, links)))
-    rows, columns, weights = [], [], []
-    while parts:
-        row, column, weight = parts.pop()
-        rows += [row, column]
-        columns += [column, row]
-        weights += [weight, weight]
-    empty = np.zeros(0, np.int32)
-    matrix = coo_matrix(
-        (
-            np.concatenate([*weights, empty.astype(np.float32)]),
-            (np.concatenate([*rows, empty]), np.concatenate([*columns, empty])),
-        ),
-        shape=(len(nodes), len(nodes)),
-    )
-    # Every edge is found once: without this, as much time again goes into looking for others.
-    matrix.has_canonical_format = True
-    del rows, columns, weights
-    return matrix.tocsr()
+    return _Graph(nodes, links, sigma, least).matrix()
 
 
-def _within_pairs(nodes: Nodes, sigma: float, least: float, memory: Array) -> Iterator[Entries]:
-    """Edges between nodes of one pair."""
-    starts = np.flatnonzero(np.diff(nodes.links, prepend=-1))
-    for first, last in zip(starts, np.append(starts[1:], len(nodes)), strict=True):
-        places, confidence = nodes.places[first:last] / (2 * sigma), nodes.confidence[first:last]
-        weights, other, spare, _ = _views(memory, last - first, last - first)
-        _distances(places[:, 0], places[:, 0], weights, spare)
-        _distances(places[:, 1], places[:, 1], other, spare)
-        weights += other
-        np.exp(np.negative(weights, out=weights), out=weights)
-        weights *= confidence[:, None] * confidence
-        i, j = np.nonzero(np.triu(weights >= least, 1))
-        yield (first + i).astype(np.int32), (first + j).astype(np.int32), weights[i, j]
+def graph_of(
+    links: Links, kept: NDArray[np.intp], confidence: float = CONFIDENCE, sigma: float = SIGMA,
+    most_entries: int = MOST_ENTRIES,
+) -> tuple[Nodes, csr_matrix]:  # fmt: skip
+    """The nodes of some links and their graph, of as many nodes a pair as memory allows.
+
+    Of pairs that share much, the most confident MOST_NODES nodes are taken, and fewer, though not
+    fewer than 25, where the graph would have more than `most_entries` entries.
+
+    Args:
+        links: all matched pairs.
+        kept: numbers of the links that get nodes, rising.
+        confidence: see `nodes_of`.
+        sigma: see `correspondence_graph`.
+
+    Returns:
+        The nodes, and their weights: see `correspondence_graph`.
+    """
+    most = MOST_NODES
+    while True:
+        nodes = nodes_of(links, kept, confidence, most)
+        graph = _Graph(nodes, links, sigma, LEAST_WEIGHT)
+        if graph.entries <= most_entries or most == _LEAST_NODES:
+            return nodes, graph.matrix()
+        # Entries grow with the square of the nodes of a pair, or less.
+        most = max(_LEAST_NODES, int(most * (most_entries / graph.entries) ** 0.5))
 
 
-def _stars(nodes: Nodes, links: Links) -> Iterator["_Star"]:
-    """The nodes of each image."""
-    table = _LinkTable(links)
-    ends = nodes.images.ravel()  # of node n: at 2 n its source, at 2 n + 1 its target
-    order = np.argsort(ends, kind="stable")
-    starts = np.flatnonzero(np.diff(ends[order], prepend=-1))
-    for at in np.split(order, starts[1:]):
-        number, role = at // 2, at % 2
-        others, code = np.unique(nodes.images[number, 1 - role], return_inverse=True)
-        sort = np.argsort(code, kind="stable")
-        number, role, code = number[sort], role[sort], code[sort]
-        yield _Star(
-            number.astype(np.int32), nodes.places[number, role], nodes.places[number, 1 - role],
-            nodes.confidence[number], code, *table.between(others),
+class _Graph:
+    """A graph whose edges are counted before they are held; see `correspondence_graph`."""
+
+    def __init__(self, nodes: Nodes, links: Links, sigma: float, least: float) -> None:
+        numbers, first = np.unique(nodes.links, return_index=True)
+        self._starts = np.append(first, len(nodes)).astype(np.int64)
+        self._blocks, self._begins, self._links = _blocks(links, numbers, np.diff(self._starts))
+        third = self._blocks[:, edges.THIRD]
+        used, at = np.unique(third[third >= 0], return_inverse=True)
+        third[third >= 0] = at
+        maps = np.stack([links.to_target[used], links.to_source[used]]).astype(np.float32)
+        places = np.ascontiguousarray(nodes.places.transpose(1, 2, 0))
+        self._given = (
+            self._starts, places, nodes.confidence, maps, np.float32(sigma), np.float32(least)
         )  # fmt: skip
 
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """Edges of the nodes of each block's links, those of one node in one block together."""
+        counts = np.zeros(self._begins[-1], np.int64)
+        self._visit(counts, np.empty(0, np.int32), np.empty(0, np.float32))
+        return counts
 
-@dataclass(frozen=True)
-class _Star:
-    """The nodes of one image, and the links between the images at their other ends.
+    @property
+    def entries(self) -> int:
+        """How many weights there are, each edge's twice."""
+        return int(self._counts.sum())
 
-    Attributes:
-        number: int32 (n,), of the nodes.
-        here: float32 (n, 2), where they are in the image, in cells.
-        there: float32 (n, 2), where they are in the other image, in cells.
-        confidence: float32 (n,).
-        code: int (n,), rising, which of the K other images that is.
-        link: int (K, K), the link between two other images; -1 where there is none.
-        side: int (K, K), 0 where the first of the two is the link's source, 1 its target.
+    def matrix(self) -> csr_matrix:
+        """The weights, float32 (N, N)."""
+        count = int(self._starts[-1])
+        degrees = np.zeros(count, np.int64)
+        for nodes, counts in self._of_links(self._counts):
+            degrees[nodes] = counts.sum(axis=0)
+        pointers = np.append(0, np.cumsum(degrees))
+        places = self._counts.copy()
+        for nodes, counts in self._of_links(places):
+            # In a row, the nodes of one link come after those of the link before.
+            counts[...] = np.cumsum(counts, axis=0) - counts + pointers[nodes]
+        indices = np.empty(pointers[-1], np.int32)
+        weights = np.empty(pointers[-1], np.float32)
+        self._visit(places, indices, weights)
+        return csr_matrix((weights, indices, pointers), shape=(count, count))
+
+    def _of_links(self, counters: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """The nodes of each link, and what is counted of them, (blocks, nodes)."""
+        bounds = np.searchsorted(self._links, np.arange(len(self._starts)))
+        for link, (first, last) in enumerate(pairwise(bounds)):
+            nodes = slice(self._starts[link], self._starts[link + 1])
+            own = counters[self._begins[first] : self._begins[last]]
+            yield nodes, own.reshape(last - first, nodes.stop - nodes.start)
+
+    def _visit(
+        self, counters: NDArray[np.int64], indices: NDArray[np.int32], weights: Array
+    ) -> None:
+        threads = os.cpu_count() or 1
+        parts = [self._blocks[n :: _PARTS * threads] for n in range(_PARTS * threads)]
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = [
+                pool.submit(edges.visit, part, *self._given, counters, indices, weights)
+                for part in parts
+            ]
+            for job in jobs:
+                job.result()
+
+
+def _blocks(
+    links: Links, numbers: NDArray[np.int32], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Which links are compared, and where their nodes are counted.
+
+    Args:
+        numbers: (K,), of the links that have nodes, rising.
+        sizes: (K,), how many nodes each has.
+
+    Returns:
+        The table of blocks, see `segswap.edges`: every link with itself, and with those that have
+        an image in common with it and a link from their other image to its own. Where the counters
+        of each two links begin, ordered by the first and then by the second, and the end of all.
+        The first of each two.
     """
-
-    number: NDArray[np.int32]
-    here: Array
-    there: Array
-    confidence: Array
-    code: NDArray[np.intp]
-    link: NDArray[np.intp]
-    side: NDArray[np.intp]
-
-    def edges(
-        self, k: int, links: Links, sigma: float, least: float, memory: Array
-    ) -> Iterator[Entries]:
-        """Edges between the nodes with the k-th other image and those with a later one."""
-        bounds = np.searchsorted(self.code, np.arange(k, len(self.link) + 1))
-        own, later = slice(bounds[0], bounds[1]), slice(bounds[1], None)
-        known = k + 1 + np.flatnonzero(self.link[k, k + 1 :] >= 0)
-        if not len(known):
-            return
-        code = self.code[later]
-        back = _carried(links, self.link[code, k], self.side[code, k], self.there[later])
-        count = own.stop - own.start
-        link, side = np.repeat(self.link[k, known], count), np.repeat(self.side[k, known], count)
-        forth = _carried(links, link, side, np.tile(self.there[own], (len(known), 1)))
-        for late, ahead in zip(known, forth.reshape(len(known), count, 2), strict=True):
-            other = slice(bounds[late - k], bounds[late - k + 1])
-            behind = back[other.start - later.start : other.stop - later.start]
-            yield self._block(own, other, ahead, behind, sigma, least, memory)
-
-    def _block(
-        self, own: slice, other: slice, ahead: Array, behind: Array, sigma: float, least: float,
-        memory: Array,
-    ) -> Entries:  # fmt: skip
-        """Edges between the nodes of two links.
-
-        Args:
-            ahead: where `own` lies in the other image of `other`, (n, 2) in cells.
-            behind: where `other` lies in the other image of `own`, (m, 2) in cells.
-        """
-        reach = -sigma * np.log(least)
-        i = own.start + np.flatnonzero(_near(self.here[own], self.here[other], reach))
-        j = other.start + np.flatnonzero(_near(self.here[other], self.here[own], reach))
-        if not len(i) or not len(j):
-            return self.number[i[:0]], self.number[j[:0]], self.confidence[:0]
-        scale = np.float32(1 / sigma)
-        here, weights, other_way, spare = _views(memory, len(i), len(j))
-        _distances(self.here[i] * scale, self.here[j] * scale, here, spare)
-        np.subtract(np.log(self.confidence[i] / 2)[:, None], here, out=here)
-        here += np.log(self.confidence[j])
-        _closeness(here, self.there[i], behind[j - other.start], scale, weights, spare)
-        _closeness(here, ahead[i - own.start], self.there[j], scale, other_way, spare)
-        weights += other_way
-        flat = np.flatnonzero(weights >= least)
-        row, column = np.divmod(flat.astype(np.int32), np.int32(len(j)))
-        return self.number[i][row], self.number[j][column], weights.ravel()[flat]
+    table = _LinkTable(links)
+    own = np.zeros((len(numbers), 6), np.int64)
+    own[:, edges.P] = own[:, edges.Q] = np.arange(len(numbers))
+    own[:, edges.THIRD] = -1
+    parts = [own]
+    ends = links.pairs[
+        numbers
+    ].ravel()  # of the k-th link: at 2 k its source, at 2 k + 1 its target
+    order = np.argsort(ends, kind="stable")
+    for at in np.split(order, np.flatnonzero(np.diff(ends[order])) + 1):
+        p, q = (at[n] for n in np.triu_indices(len(at), 1))
+        from_, to = ends[p ^ 1], ends[q ^ 1]
+        third = table.between(from_, to)
+        block = np.column_stack([p // 2, q // 2, p % 2, q % 2, third, from_ > to])
+        parts.append(block[third >= 0])
+    blocks = np.concatenate(parts)
+    p, q = blocks[:, edges.P], blocks[:, edges.Q]
+    across = np.flatnonzero(p != q)
+    firsts, seconds = np.append(p, q[across]), np.append(q, p[across])
+    order = np.lexsort((seconds, firsts))
+    begins = np.append(0, np.cumsum(sizes[firsts[order]]))
+    of = np.empty(len(order), np.int64)
+    of[order] = begins[:-1]
+    of_q = of[: len(blocks)].copy()
+    of_q[across] = of[len(blocks) :]
+    return np.column_stack([blocks, of[: len(blocks)], of_q]), begins, firsts[order]
 
 
 class _LinkTable:
@@ -258,70 +263,8 @@ class _LinkTable:
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 
-    def between(self, images: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Links between any two of K images, rising: see _Star."""
-        low, high = np.minimum.outer(images, images), np.maximum.outer(images, images)
-        keys = low.astype(np.int64) * self._base + high
+    def between(self, one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Numbers of the links between images; -1 where there is none."""
+        keys = np.minimum(one, two).astype(np.int64) * self._base + np.maximum(one, two)
         at = np.searchsorted(self._keys, keys).clip(max=max(len(self._keys) - 1, 0))
-        link = np.where(self._keys[at] == keys, self._order[at], -1)
-        return link, (images[:, None] > images[None, :]).astype(np.intp)
-
-
-def _carried(links: Links, link: NDArray[np.intp], side: NDArray[np.intp], places: Array) -> Array:
-    """Places of one image in another one, by the links between them: float32 (n, 2) in cells.
-
-    Bilinear between the centres of cells, continued linearly to the frame.
-
-    Args:
-        link: (n,), the link of each place.
-        side: (n,), 0 where the place is in the link's source.
-        places: (n, 2) in cells.
-    """
-    rows, columns = links.source_mask.shape[1:]
-    carried = np.empty_like(places)
-    for which, maps in enumerate((links.to_target, links.to_source)):
-        chosen = np.flatnonzero(side == which)
-        x, y = places[chosen, 0] - 0.5, places[chosen, 1] - 0.5
-        column = np.floor(x).clip(0, max(columns - 2, 0)).astype(np.intp)
-        row = np.floor(y).clip(0, max(rows - 2, 0)).astype(np.intp)
-        right, below = np.minimum(column + 1, columns - 1), np.minimum(row + 1, rows - 1)
-        u, v = (x - column)[:, None], (y - row)[:, None]
-        pick = link[chosen]
-        upper = (1 - u) * maps[pick, row, column] + u * maps[pick, row, right]
-        lower = (1 - u) * maps[pick, below, column] + u * maps[pick, below, right]
-        carried[chosen] = (1 - v) * upper + v * lower
-    return carried * np.array([columns, rows], np.float32)
-
-
-def _near(places: Array, others: Array, reach: float) -> NDArray[np.bool_]:
-    """Which of the places (n, 2) are no farther, along each axis, from the others' bounding box."""
-    low, high = others.min(axis=0) - reach, others.max(axis=0) + reach
-    return ((places >= low) & (places <= high)).all(axis=1)
-
-
-def _views(memory: Array, rows: int, columns: int) -> list[Array]:
-    """Arrays (rows, columns) in one piece of memory each."""
-    return [part[: rows * columns].reshape(rows, columns) for part in memory]
-
-
-def _distances(one: Array, two: Array, out: Array, spare: Array) -> None:
-    """Between all of (n, 2) and all of (m, 2), into `out` (n, m)."""
-    np.subtract(one[:, 0, None], two[:, 0], out=out)
-    np.subtract(one[:, 1, None], two[:, 1], out=spare)
-    np.square(out, out=out)
-    np.square(spare, out=spare)
-    np.add(out, spare, out=out)
-    np.sqrt(out, out=out)
-
-
-def _closeness(
-    here: Array, one: Array, two: Array, scale: np.float32, out: Array, spare: Array
-) -> None:
-    """exp(here - distance) of all of (n, 2) and all of (m, 2), into `out`; 0 where a place is not
-    known.
-    """
-    known, also = (np.where(np.isfinite(p), p * scale, far)
-                   for p, far in ((one, np.inf), (two, -np.inf)))  # fmt: skip
-    _distances(known, also, out, spare)
-    np.subtract(here, out, out=out)
-    np.exp(out, out=out)
+        return np.where(self._keys[at] == keys, self._order[at], -1)

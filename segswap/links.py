@@ -169,6 +169,18 @@ def _returning(
     return (kept * mask.ravel()).reshape(mask.shape)
 
 
+def sharing(links: Links, least: float = LEAST_SHARE) -> NDArray[np.bool_]:
+    """Which pairs have something in common: bool (P,), whether the masks of both images hold at
+    least the share `least` of the cells.
+    """
+    source, target = (mask.mean(axis=(1, 2), dtype=np.float32) for mask in _masks(links))
+    return np.minimum(source, target) >= least
+
+
+def _masks(links: Links) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    return links.source_mask, links.target_mask
+
+
 def best_partners(
     links: Links, partners: int = PARTNERS, least: float = LEAST_SHARE
 ) -> NDArray[np.intp]:
@@ -181,13 +193,10 @@ def best_partners(
     Returns:
         Rising numbers of links.
     """
-    cells = links.source_mask[0].size if len(links) else 1
-    source, target = (
-        mask.sum(axis=(1, 2), dtype=np.float32) for mask in (links.source_mask, links.target_mask)
-    )
-    enough = np.minimum(source, target) >= least * cells
+    worth = sum(mask.sum(axis=(1, 2), dtype=np.float32) for mask in _masks(links))
+    enough = sharing(links, least)
     # Best first; of equal ones the first.
-    order = np.argsort(-(source + target), kind="stable")
+    order = np.argsort(-worth, kind="stable")
     taken: dict[int, int] = {}
     kept = []
     for number in order[enough[order]].tolist():

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_links import random_links
 
-from segswap.graph import Nodes, correspondence_graph, nodes_of
-from segswap.links import Links, best_partners
+from segswap.graph import Nodes, correspondence_graph, graph_of, nodes_of
+from segswap.links import Links, best_partners, sharing
 from segswap.prediction import interpolate
 
 
@@ -142,6 +142,33 @@ def test_without_nodes_the_graph_is_empty() -> None:
     assert correspondence_graph(nodes, links).shape == (0, 0)
 
 
+def test_rows_are_in_order_and_the_same_each_time() -> None:
+    links = random_links(6, 8, 8, np.random.default_rng(0))
+    nodes = nodes_of(links, np.arange(len(links)), 0.6)
+    nodes = nodes[np.isfinite(nodes.places).all(axis=(1, 2))]
+    graph = correspondence_graph(nodes, links, 0.8)
+    assert graph.nnz > 10 * len(nodes)
+    for row in range(len(nodes)):
+        assert (np.diff(graph.indices[graph.indptr[row] : graph.indptr[row + 1]]) > 0).all()
+    again = correspondence_graph(nodes, links, 0.8)
+    for name in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(graph, name), getattr(again, name))
+
+
+def test_a_graph_that_would_be_too_large_has_fewer_nodes_a_pair() -> None:
+    links = identical(4, 12, 12)
+    kept = np.arange(len(links))
+    nodes, graph = graph_of(links, kept, sigma=5.0)
+    assert len(nodes) == len(kept) * 144
+    fewer, smaller = graph_of(links, kept, sigma=5.0, most_entries=graph.nnz // 4)
+    assert smaller.nnz <= graph.nnz // 4
+    assert np.bincount(fewer.links).min() >= 50
+    expected = correspondence_graph(fewer, links, 5.0)
+    np.testing.assert_array_equal(smaller.toarray(), expected.toarray())
+    # So many are kept whatever they take.
+    assert len(graph_of(links, kept, sigma=5.0, most_entries=1)[0]) == len(kept) * 25
+
+
 @given(seed=st.integers(0, 10_000), partners=st.integers(1, 4))
 def test_every_image_keeps_its_best_partners(seed: int, partners: int) -> None:
     links = random_links(7, 3, 4, np.random.default_rng(seed))
@@ -163,3 +190,4 @@ def test_pairs_that_share_next_to_nothing_are_dropped() -> None:
         source[0, 0, cells:] = 0
         some = Links(*list(links.__dict__.values())[:4], source, links.target_mask)
         assert len(best_partners(some)) == kept
+        assert sharing(some).tolist() == [bool(kept)]
