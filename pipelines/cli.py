@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import tyro
 import yaml
 
+from pipelines.memory import keep_memory
+
 Config = TypeVar("Config")
 # Metadata of a config's field that only groups flags for --help: its own name stands nowhere.
 FLAT = {"flat": True}
@@ -20,6 +22,7 @@ def run(config_type: type[Config], job: Callable[[Config], int | None]) -> None:
     Exit status: what the job returns (0 for None), 1 for an error of the user's input or of the
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
+    keep_memory()
     try:
         sys.exit(job(parse(config_type, sys.argv[1:])) or 0)
     except (ValueError, RuntimeError, OSError) as error:

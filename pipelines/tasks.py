@@ -1,6 +1,5 @@
 """Run one function over many items: in this process, or on Ray with a bounded window."""
 
-import ctypes
 import logging
 import math
 import os
@@ -14,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.memory import keep_memory
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 RETRIES = 3
 _PATIENCE = 20  # retries of a task that others must not stop for
 _STUCK = 60.0  # seconds without a result before the cluster is looked at
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @contextmanager
@@ -258,14 +258,8 @@ def settle() -> None:
     """Make this process one of many: one thread for OpenCV, which takes no notice of
     OMP_NUM_THREADS, and memory that is kept between pairs. Ray has set OMP_NUM_THREADS to 1 for
     the others.
-
-    Images are just large enough for glibc to hand their memory back each time, and to have it
-    zeroed anew: 5% of a pair's time.
     """
     import cv2
 
     cv2.setNumThreads(0)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+    keep_memory()

@@ -94,6 +94,12 @@ class Model:
         """Where the matcher's parameters are."""
         return next(self.matcher.parameters()).device
 
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs are best matched together. On a CPU, the numbers of more than one are
+        slower to reach than to compute."""
+        return 1 if self.device.type == "cpu" else 8
+
     def match(self, source: ImageLike, target: ImageLike) -> Match:
         """Match two images of any sizes and shapes, each a path, a uint8 array (H, W[, 3]) or a PIL
         image.

@@ -18,7 +18,6 @@ from segswap.score import pooled
 ALL_PAIRS = 100  # images, up to which each is matched with all others
 NEIGHBOURS = 20  # with which each image of a larger collection is matched
 _PART = 64  # pairs whose predictions are in memory at a time
-_AT_ONCE = {"cpu": 1, "cuda": 8}  # pairs matched together
 _ROWS = 1024  # of similarities in memory at a time
 
 Pairs = Sequence[tuple[int, int]]
@@ -97,7 +96,7 @@ class Features(Protocol):
 
 def model_predict(model: Model, plain: Features, mirrored: Features) -> Predict:
     """Predictions of a model from features of images, and of the images flipped left to right."""
-    at_once = _AT_ONCE.get(model.device.type, 1)
+    at_once = model.pairs_at_once
 
     @torch.inference_mode()
     def predict(pairs: Pairs, flipped: bool) -> list[Prediction]:

@@ -23,7 +23,7 @@ from segswap.score import cell_scores, pooled, self_consistent
 SHORTLIST = 200  # images that are matched
 _COMPARED = 25  # times as many are compared cell by cell
 _CONTEXT = 2.0  # side of what is shown of the query around a box, in its longer sides
-_AT_ONCE = 4  # images matched at a time
+_AT_ONCE = 4  # images compared at a time
 _SURE = 0.25  # score of a cell from which its match is told
 
 
@@ -144,8 +144,9 @@ class ModelRetriever:
         same = set(self.index.with_pixels(query.pixel_hash).tolist())
         wanted = [number for number in numbers if number not in same]
         hits: list[Hit] = []
-        for first in range(0, len(wanted), _AT_ONCE):
-            part = wanted[first : first + _AT_ONCE]
+        at_once = self.model.pairs_at_once
+        for first in range(0, len(wanted), at_once):
+            part = wanted[first : first + at_once]
             found = zip(*(self._look(view, part) for view in views), strict=True)
             hits += [max(each, key=lambda hit: hit.score) for each in found]
             self._progress(len(part))

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from segswap.matchers.base import Matcher, Matches, sample
 
+_CHANNELS = 32  # multiplied at a time: what lies between stays in memory that was used before
+
 
 def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     """What every source cell adds to S(s, t) of Shen et al. (arXiv 2110.15904), section 4.
@@ -26,9 +28,7 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     column = (matches.to_target[..., 0] * columns).floor().long().clamp(0, columns - 1)
     row = (matches.to_target[..., 1] * rows).floor().long().clamp(0, rows - 1)
     landing = (row * columns + column).flatten(1)
-    there = matches.target_features.flatten(2)
-    there = there.gather(2, landing[:, None].expand(-1, there.shape[1], -1))
-    cosine = (matches.source_features * there.view_as(matches.source_features)).sum(1)
+    cosine = _products(matches.source_features, matches.target_features, landing)
     mask = matches.source_logits.sigmoid()
     worth = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
     flat = worth.flatten(1)
@@ -40,6 +40,18 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     first = torch.full_like(landing.new_empty(best.shape), flat.shape[1])
     first = first.scatter_reduce(1, landing, order.masked_fill(~winning, flat.shape[1]), "amin")
     return (flat * (first.gather(1, landing) == order)).view_as(worth)
+
+
+def _products(source: Tensor, target: Tensor, landing: Tensor) -> Tensor:
+    """Inner products (B, h, w) of source features (B, C, h, w) with those of the target cells whose
+    indices (B, h w) are given.
+    """
+    total = source.new_zeros(len(source), *source.shape[2:])
+    parts = zip(source.split(_CHANNELS, 1), target.flatten(2).split(_CHANNELS, 1), strict=True)
+    for own, other in parts:
+        there = other.gather(2, landing[:, None].expand(-1, other.shape[1], -1))
+        total += (own * there.view_as(own)).sum(1)
+    return total
 
 
 def pair_score(matches: Matches, weight: Tensor | None = None) -> Tensor:

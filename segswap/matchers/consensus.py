@@ -99,7 +99,7 @@ def _fit(share: Tensor, features: Tensor, positions: Tensor, scales: Tensor) -> 
     products = (features[:, :, None] * features[:, None]).flatten(1)
     normal = torch.einsum("kp,bkn->bpn", products, share).unflatten(1, (3, 3))
     # Fitted is what is left after scaling by the mean scale, so that the ridge pulls towards it.
-    moments = torch.einsum("kf,bkn,bckn->bfcn", features, share, positions)
+    moments = torch.einsum("kf,bckn->bfcn", features, share[:, None] * positions)
     left = _solve(normal, moments - normal[:, :, 1:] * mean[:, None, None])
     identity = torch.eye(3, device=share.device)[:, 1:, None]
     return left + mean[:, None, None] * identity
