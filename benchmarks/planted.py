@@ -152,7 +152,7 @@ def retrieve(options: argparse.Namespace) -> None:
     model = load(options.model, options.device)
     images = [str(Path(options.collection).resolve() / e["image"]) for e in truth["images"]]
     with tempfile.TemporaryDirectory() as folder:
-        index = build_index(images, options.model, Path(folder) / "index", workers=0)
+        index = build_index(images, options.model, Path(folder) / "index")
         found = ModelRetriever(model, index)
         methods: dict[str, Retriever] = {
             options.model: found,

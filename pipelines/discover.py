@@ -13,9 +13,8 @@ OUT holds, when it is done:
 
 import hashlib
 import json
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +24,13 @@ import tyro
 from pipelines import cli
 from pipelines.dataset import sweep
 from pipelines.devices import device_of, out_of_memory_says
-from pipelines.discovered import PAGE, Run, write_results
+from pipelines.discovered import PAGE, write_results
 from pipelines.index import build_index, images_in, say_skipped
 from pipelines.index_shards import state_of
 from pipelines.outputs import check_folder
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
-from pipelines.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
+from pipelines.workers import Run, Workers
 from segswap.clusters import LEAST_IMAGES
 from segswap.discovery import Settings, find_repeats
 from segswap.graph import CONFIDENCE, SIGMA
@@ -70,25 +69,15 @@ class DiscoverConfig:
     """That a match must have to be looked at, 0 to 1."""
     least_images: int = LEAST_IMAGES
     """Groups of fewer images are dropped. Groups of 2 are as often false as their matches are."""
-    workers: int = 2
-    """Ray worker processes."""
-    address: str | None = None
-    """Address of a running Ray cluster; by default Ray is started on this machine and shut down at
-    the end. The cluster's machines need the images, the model and OUT in folders that all share."""
-    inline: bool = False
-    """Work in this process alone, without Ray."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ..."""
+    running: tyro.conf.OmitArgPrefixes[Workers] = field(default=Workers(), metadata=cli.FLAT)
 
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("no images given; expected folders of images, or image files")
-        if self.workers < 1:
-            raise ValueError(f"--workers is {self.workers}; expected at least 1")
         if self.neighbours is not None and self.neighbours < 1:
             raise ValueError(f"--neighbours is {self.neighbours}; expected at least 1")
-        if self.inline and self.address:
-            raise ValueError("--inline works without Ray; leave out --address")
         self.settings()
 
     def settings(self) -> Settings:
@@ -113,23 +102,20 @@ def discover(config: DiscoverConfig) -> int:
     images = images_in(config.images)
     model = Path(absolute(find_model(config.model)))
     _begin(out, _key(config, images, model))
-    plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
-    say_skipped(plain.skipped)
-    check_enough(len(plain), plain.skipped)
-    pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
-    machines = nullcontext() if config.inline else ray_workers(config.workers, config.address)
     try:
-        with machines, Stopping() as stopping:
-            links = _match(config, out, model, pairs, stopping)
-            whole, groups = find_repeats(links, config.settings())
-            run: Run = run_inline
-            if not config.inline:
-                run = partial(run_on_ray, workers=config.workers)
-            record = {
-                "format": FORMAT, "model": config.model,
-                "settings": {**asdict(config.settings()), "neighbours": config.neighbours},
-            }  # fmt: skip
-            write_results(out, config.images, plain, whole, groups, record, run, stopping)
+        with config.running.started() as run:
+            plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
+            say_skipped(plain.skipped)
+            check_enough(len(plain), plain.skipped)
+            pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
+            with Stopping() as stopping:
+                links = _match(config, out, model, pairs, run, stopping)
+                whole, groups = find_repeats(links, config.settings())
+                record = {
+                    "format": FORMAT, "model": config.model,
+                    "settings": {**asdict(config.settings()), "neighbours": config.neighbours},
+                }  # fmt: skip
+                write_results(out, config.images, plain, whole, groups, record, run, stopping)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     finally:
@@ -142,9 +128,8 @@ def discover(config: DiscoverConfig) -> int:
 
 def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool) -> Index:
     return build_index(
-        images, config.model, out / ("index-mirrored" if mirrored else "index"),
-        workers=0 if config.inline else config.workers, device=config.device,
-        address=config.address, mirrored=mirrored,
+        images, config.model, out / ("index-mirrored" if mirrored else "index"), config.running,
+        device=config.device, mirrored=mirrored,
     )  # fmt: skip
 
 
@@ -229,7 +214,7 @@ def _opened(out: Path, model: Path, device: str) -> tuple[Model, Index, Index]:
 
 
 def _match(
-    config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]],
+    config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]], run: Run,
     stopping: Stopping,
 ) -> Links:  # fmt: skip
     """Match the pairs that no earlier run has matched, and read all that share something."""
@@ -240,11 +225,7 @@ def _match(
     missing = [task for task in tasks if not task.path.exists()]
     left = sum(len(task.pairs) for task in missing)
     progress = Progress("match", len(pairs), "pairs", len(pairs) - left)
-    run: Run = run_inline
-    if missing and not config.inline:
-        share = gpu_share(at_once(config.workers))
-        run = partial(run_on_ray, workers=config.workers, gpu=share)
-    for done in run(match_task, stopping.until_asked(missing)):
+    for done in run(match_task, stopping.until_asked(missing), on_gpu=True):
         left -= done
         progress.add(done)
     progress.close()

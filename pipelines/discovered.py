@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.groups_page import Shown, groups_page, outline
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
+from pipelines.workers import Run
 from segswap import geometry
 from segswap.discovery import Repeat
 from segswap.images import encode_jpeg, encode_png, read_image
@@ -22,8 +23,6 @@ from segswap.storage import write_atomically
 
 GROUPS, PAGE = "groups.json", "index.html"
 _SHOWN_SIDE = 360  # pixels of the longer side of the page's pictures
-
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,13 @@ from pipelines.generate_config import SPLITS, GenerateConfig
 from pipelines.inputs import prepare, split_inputs
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
-from pipelines.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
+from pipelines.tasks import at_once
 from pipelines.throughput import THROUGHPUT, as_json, throughput
+from pipelines.workers import Run
 from segswap import stopwatch, storage
 from segswap.pair import Pair
 from segswap.shards import file_hash, shard_name, write_shard
 from segswap.stopwatch import stage
-
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 # Paths in a config's groups.
 _INPUT_PATHS = ("annotations", "images", "backgrounds")
@@ -61,18 +58,10 @@ def generate(config: GenerateConfig) -> int:
         print(f"{out} is complete already")
         return 0
     config = absolute(config)
-    running = config.running
-    machines = nullcontext() if running.inline else ray_workers(running.workers, running.address)
     try:
-        with machines, Stopping() as stopping:
-            run: Run = run_inline
-            if not running.inline:
-                run = partial(run_on_ray, workers=running.workers)
+        with config.running.started() as run, Stopping() as stopping:
             skipped = prepare(config, settings, storage.join(config.out, WORK), run)
             sweep(out)
-            if config.styling.style == "adain" and not running.inline:
-                share = gpu_share(at_once(running.workers))
-                run = partial(run_on_ray, workers=running.workers, gpu=share)
             records, used = _make_missing(config, run, stopping)
         return finish(config, settings, records, skipped, used)
     except KeyboardInterrupt:
@@ -123,13 +112,14 @@ def _make_missing(
         return record
 
     made_before = run(_whole_shard, [task for task in tasks if f"{task.name}.json" in begun])
-    records = {name: record and kept(record) for name, record in made_before}
+    records: dict[str, Any] = {name: record and kept(record) for name, record in made_before}
     missing = [task for task in tasks if records.get(task.name) is None]
     wanted = config.amount.pairs + config.amount.val_pairs
     lacking = sum(task.last - task.first for task in missing)
     progress = Progress("pairs", wanted, "pairs", wanted - lacking)
     start, left = time.perf_counter(), len(missing)
-    for record in run(make_shard, stopping.until_asked(missing)):
+    on_gpu = config.styling.style == "adain"
+    for record in run(make_shard, stopping.until_asked(missing), on_gpu):
         records[record["shard"]["name"]] = kept(record)
         left -= 1
         progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")

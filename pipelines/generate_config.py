@@ -8,6 +8,7 @@ import tyro
 from generators.blending import BLENDS
 from generators.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
 from pipelines.cli import FLAT
+from pipelines.workers import Workers
 
 SPLITS = ("train", "val")
 
@@ -143,25 +144,12 @@ class Styling:
 
 
 @dataclass(frozen=True)
-class Running:
+class Running(Workers):
     """How the work is run; changes no byte of a pair"""
 
-    workers: int = 2
-    """Ray worker processes."""
-    address: str | None = None
-    """Address of a running Ray cluster, as in auto or 10.0.0.1:6379; by default Ray is started on
-    this machine and shut down at the end. The cluster's machines need this version of segswap, and
-    OUT and the inputs as folders that all of them share, or URLs."""
-    inline: bool = False
-    """Work in this process alone, without Ray: for debugging."""
     max_skipped: float = 0.1
     """If a larger share of the images or annotations could not be used, the finished run exits
     with status 3."""
-
-    def __post_init__(self) -> None:
-        _check_least({"workers": (self.workers, 1)})
-        if self.inline and self.address:
-            raise ValueError("--inline works without Ray; leave out --address")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +18,7 @@ from pipelines.index_shards import ShardTask, make_shard, save_array, state_of
 from pipelines.outputs import check_folder
 from pipelines.progress import Progress
 from pipelines.stopping import Stopping
-from pipelines.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
+from pipelines.workers import INLINE, Workers
 from segswap.hub import find_model, fingerprint
 from segswap.images import image_files
 from segswap.index import (
@@ -54,23 +52,13 @@ class IndexConfig:
     """Folder of the index."""
     model: str = DEFAULT_MODEL
     """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
-    workers: int = 2
-    """Ray worker processes."""
-    address: str | None = None
-    """Address of a running Ray cluster; by default Ray is started on this machine and shut down at
-    the end. The cluster's machines need the images, the model and OUT in folders that all share."""
-    inline: bool = False
-    """Work in this process alone, without Ray."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ..."""
+    running: tyro.conf.OmitArgPrefixes[Workers] = field(default=Workers(), metadata=cli.FLAT)
 
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("no images given; expected folders of images, or image files")
-        if self.workers < 1:
-            raise ValueError(f"--workers is {self.workers}; expected at least 1")
-        if self.inline and self.address:
-            raise ValueError("--inline works without Ray; leave out --address")
 
 
 def main() -> None:
@@ -86,8 +74,8 @@ def make_index(config: IndexConfig) -> int:
         RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
     """
     index = build_index(
-        images_in(config.images), config.model, Path(config.out), device=config.device,
-        workers=0 if config.inline else config.workers, address=config.address,
+        images_in(config.images), config.model, Path(config.out), config.running,
+        device=config.device,
     )  # fmt: skip
     say_skipped(index.skipped)
     used = sum(path.stat().st_size for path in index.folder.iterdir())
@@ -121,8 +109,8 @@ def images_in(places: Sequence[str]) -> list[str]:
 
 
 def build_index(
-    images: Sequence[str], model: str, out: Path, *, workers: int, device: str = "auto",
-    address: str | None = None, mirrored: bool = False,
+    images: Sequence[str], model: str, out: Path, workers: Workers = INLINE, *,
+    device: str = "auto", mirrored: bool = False,
 ) -> Index:  # fmt: skip
     """Build an index, go on with an unfinished one, or add images to a finished one.
 
@@ -130,8 +118,8 @@ def build_index(
         images: absolute paths.
         model: see `segswap.load`.
         out: folder of the index.
-        workers: Ray worker processes; 0 for this process alone.
-        address: of a running Ray cluster; None for an own one.
+        workers: who does the work; this process by default.
+        device: where the model runs.
         mirrored: flip the images left to right first.
 
     Raises:
@@ -151,7 +139,12 @@ def build_index(
     known = _latest(records)
     missing = [i for i in images if i not in known or known[i][0]["state"] != state_of(i)]
     first = 1 + max((record["number"] for record in records), default=-1)
-    made = _make_missing(out, missing, first, folder, device, mirrored, workers, address)
+    shares = -(-len(missing) // (_SHARES * (1 if workers.inline else workers.workers)))
+    length = min(_SHARD, max(1, shares))
+    made = _make(out, workers, [
+        ShardTask(out, first + n, tuple(missing[at : at + length]), folder, device, mirrored)
+        for n, at in enumerate(range(0, len(missing), length))
+    ])  # fmt: skip
     skipped = dict(read_settings(out)["skipped"])
     for record in records + made:
         skipped.update(record["skipped"])
@@ -190,28 +183,15 @@ def _records(out: Path) -> list[dict[str, Any]]:
         raise ValueError(f"a record in {out} is damaged ({error}); delete the index") from error
 
 
-def _make_missing(
-    out: Path, missing: Sequence[str], first: int, model: Path, device: str, mirrored: bool,
-    workers: int, address: str | None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Make shards of images, numbered from `first` on; returns their records."""
-    if not missing:
+def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str, Any]]:
+    """Make shards; returns their records."""
+    if not tasks:
         return []
-    shares = -(-len(missing) // (_SHARES * max(workers, 1)))
-    length = min(_SHARD, max(1, shares))
-    tasks = [
-        ShardTask(out, first + n, tuple(missing[at : at + length]), model, device, mirrored)
-        for n, at in enumerate(range(0, len(missing), length))
-    ]
     records = []
-    progress = Progress("index", len(missing), "images")
-    machines = ray_workers(workers, address) if workers else nullcontext()
+    progress = Progress("index", sum(len(task.images) for task in tasks), "images")
     try:
-        with machines, Stopping() as stopping:
-            run = run_inline
-            if workers:
-                run = partial(run_on_ray, workers=workers, gpu=gpu_share(at_once(workers)))
-            for record in run(make_shard, stopping.until_asked(tasks)):
+        with workers.started() as run, Stopping() as stopping:
+            for record in run(make_shard, stopping.until_asked(tasks), on_gpu=True):
                 records.append(record)
                 progress.add(len(record["images"]) + len(record["skipped"]))
     except KeyboardInterrupt:

@@ -19,13 +19,12 @@ from generators.style import Styler
 from pipelines.dataset import WORK
 from pipelines.generate_config import SPLITS, GenerateConfig, parse_blend
 from pipelines.progress import Progress
+from pipelines.workers import Run
 from segswap import storage
 from segswap.copies import local_copy
 
 
-def prepare(
-    config: GenerateConfig, settings: dict[str, Any], work: str, run: Callable[..., Any]
-) -> Skipped:
+def prepare(config: GenerateConfig, settings: dict[str, Any], work: str, run: Run) -> Skipped:
     """Make the indexes that the workers share, unless an earlier run left them."""
     styler_of(config)  # an unusable folder ends the run here
     listed = storage.join(work, "skipped.json")
@@ -66,7 +65,7 @@ def _check_styles(config: GenerateConfig, kept: str, *, new: bool) -> None:
         )
 
 
-def _index(config: GenerateConfig, run: Callable[..., Any]) -> tuple[Index, Skipped]:
+def _index(config: GenerateConfig, run: Run) -> tuple[Index, Skipped]:
     """The index of a job's segments, from the cache where an earlier job left it."""
     inputs = config.inputs
     if inputs.images and not inputs.annotations:
@@ -106,7 +105,7 @@ def _place(folder: str) -> storage.PathLike:
 
 
 def _with_progress(
-    run: Callable[..., Any], what: str, job: Callable[[str], Any], paths: list[str]
+    run: Run, what: str, job: Callable[[str], Any], paths: list[str]
 ) -> Iterator[Any]:
     progress = Progress(what, len(paths), "images")
     for result in run(job, paths):

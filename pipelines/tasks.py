@@ -26,8 +26,8 @@ _STUCK = 60.0  # seconds without a result before the cluster is looked at
 def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
     """Ray for so many workers that keep next to nothing in its object store: see ray_cluster.
 
-    An own cluster has no more workers than this process may use CPUs. Fewer CPUs than workers are
-    said on standard error.
+    Where this process has Ray already, that is used, and left as it is. An own cluster has no more
+    workers than this process may use CPUs. Fewer CPUs than workers are said on standard error.
 
     Args:
         workers: how many are wanted.
@@ -36,6 +36,11 @@ def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
     Raises:
         RuntimeError: Ray does not start, or no cluster answers.
     """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
     with ray_cluster(min(workers, cores()), address, store=200 * 2**20):
         say_available(workers, address)
         yield

@@ -12,7 +12,15 @@ from segswap.graph import CONFIDENCE, SIGMA, Nodes, graph_of
 from segswap.images import read_image
 from segswap.links import Links, best_partners, sharing
 from segswap.model import DEFAULT_MODEL, Model, load
-from segswap.pairing import Predict, check_enough, match_images, match_pairs, readable
+from segswap.pairing import (
+    Advance,
+    Predict,
+    check_enough,
+    match_images,
+    match_pairs,
+    readable,
+    silent,
+)
 from segswap.refine import refine
 
 POINTS = 6  # shown of a pair of a group
@@ -111,7 +119,7 @@ class Discovery:
 
 def discover(
     images: Sequence[PathLike], model: Model | PathLike | Predict = DEFAULT_MODEL, *,
-    neighbours: int | None = None, settings: Settings | None = None,
+    neighbours: int | None = None, settings: Settings | None = None, advance: Advance = silent,
 ) -> Discovery:  # fmt: skip
     """Find what repeats in a collection of images.
 
@@ -126,6 +134,7 @@ def discover(
             descriptors; needs a model. By default all pairs are matched, and with a model the
             20 of each image where there are more than 100 images.
         settings: what counts as repeated.
+        advance: told how many more pairs are matched, and how many there are in all.
 
     Raises:
         ValueError: fewer than two images can be read, or model or settings cannot be used.
@@ -139,10 +148,10 @@ def discover(
         numbers, skipped = readable(names)
         check_enough(len(numbers), skipped)
         pairs = [(a, b) for n, a in enumerate(numbers) for b in numbers[n + 1 :]]
-        links = match_pairs(pairs, model)
+        links = match_pairs(pairs, model, advance)
     else:
         model = model if isinstance(model, Model) else load(model)
-        links, skipped = match_images(names, model, neighbours)
+        links, skipped = match_images(names, model, neighbours, advance)
     repeats = find_repeats(links, settings)
     return _refined(names, skipped, repeats, links)
 

@@ -17,13 +17,19 @@ from segswap.score import pooled
 
 ALL_PAIRS = 100  # images, up to which each is matched with all others
 NEIGHBOURS = 20  # with which each image of a larger collection is matched
-_PART = 64  # pairs whose predictions are in memory at a time
+_PART = 16  # pairs whose predictions are in memory at a time
 _ROWS = 1024  # of similarities in memory at a time
 
 Pairs = Sequence[tuple[int, int]]
 # Predictions of pairs of image numbers; of the targets flipped left to right where the second
 # argument is True.
 Predict = Callable[[Pairs, bool], list[Prediction]]
+# Told how many more pairs are matched, and how many there are in all.
+Advance = Callable[[int, int], None]
+
+
+def silent(count: int, total: int) -> None:
+    """Tells nobody."""
 
 
 def check_enough(readable: int, skipped: Sequence[tuple[str, str]]) -> None:
@@ -80,10 +86,14 @@ def chosen_pairs(
     return sorted(pairs)
 
 
-def match_pairs(pairs: Pairs, predict: Predict) -> Links:
+def match_pairs(pairs: Pairs, predict: Predict, advance: Advance = silent) -> Links:
     """Match pairs of images, and again with the second one mirrored; see `segswap.links.link`."""
-    parts = [pairs[first : first + _PART] for first in range(0, len(pairs), _PART)]
-    return Links.joined([link(p, predict(p, False), predict(p, True)) for p in parts])
+    found = []
+    for first in range(0, len(pairs), _PART):
+        part = pairs[first : first + _PART]
+        found.append(link(part, predict(part, False), predict(part, True)))
+        advance(len(part), len(pairs))
+    return Links.joined(found)
 
 
 class Features(Protocol):
@@ -112,7 +122,7 @@ def model_predict(model: Model, plain: Features, mirrored: Features) -> Predict:
 
 
 def match_images(
-    images: list[str], model: Model, neighbours: int | None
+    images: list[str], model: Model, neighbours: int | None, advance: Advance = silent
 ) -> tuple[Links, list[tuple[str, str]]]:
     """Match images by a model.
 
@@ -141,7 +151,7 @@ def match_images(
         np.concatenate(plain.descriptors), np.concatenate(mirrored.descriptors), neighbours
     )
     pairs = [(numbers[a], numbers[b]) for a, b in near]
-    return match_pairs(pairs, model_predict(model, plain, mirrored)), skipped
+    return match_pairs(pairs, model_predict(model, plain, mirrored), advance), skipped
 
 
 class _Kept:

@@ -297,9 +297,14 @@ def test_by_a_model(photos: list[str], tmp_path: Path) -> None:
     """One that nobody trained, whose masks mean nothing: from pictures to an answer, twice."""
     model = load(save_model(tmp_path / "model", size=64))
     settings = Settings(confidence=0.1, least_images=2)
-    found = discover(photos, model, settings=settings)
+    told: list[tuple[int, int]] = []
+    found = discover(
+        photos, model, settings=settings, advance=lambda count, total: told.append((count, total))
+    )
     again = discover(photos, str(tmp_path / "model"), settings=settings)
     assert len(found.links) == 15
+    assert sum(count for count, _ in told) == 15
+    assert {total for _, total in told} == {15}
     assert [image for image, _ in found.skipped] == [photos[2]]
     assert found.masks[2] is None
     for name, value in found.links.__dict__.items():

@@ -33,7 +33,7 @@ def test_the_order_of_the_shards_changes_nothing(
     def backwards(function: Callable, items: Iterable) -> Iterator:
         return map(function, reversed(list(items)))
 
-    monkeypatch.setattr(job, "run_inline", backwards)
+    monkeypatch.setattr("pipelines.workers.run_inline", backwards)
     arguments = [str(tmp_path / "out"), *flags, "--inline"]
     assert job.generate(cli.parse(job.GenerateConfig, arguments)) == 0
     assert_same(tmp_path / "out", reference)

@@ -45,7 +45,7 @@ def build(photos: Path, model: str, tmp_path: Path) -> Build:
     """Index what is below a folder, in this process."""
 
     def run(folder: Path = photos, out: Path = tmp_path / "index", which: str = model) -> Index:
-        return build_index(images_in([str(folder)]), which, out, workers=0)
+        return build_index(images_in([str(folder)]), which, out)
 
     return run
 
@@ -181,11 +181,11 @@ def test_mirrored_features_are_those_of_the_flipped_image(
     photos: Path, model: str, tmp_path: Path
 ) -> None:
     images = images_in([str(photos)])
-    index = build_index(images, model, tmp_path / "flipped", workers=0, mirrored=True)
+    index = build_index(images, model, tmp_path / "flipped", mirrored=True)
     flipped = np.ascontiguousarray(read_image(images[2])[:, ::-1])
     assert torch.equal(index.features([2]), load(model).encode([flipped]).half().float())
     with pytest.raises(ValueError, match="mirrored was True, is False"):
-        build_index(images, model, tmp_path / "flipped", workers=0)
+        build_index(images, model, tmp_path / "flipped")
 
 
 @given(

@@ -51,7 +51,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def index(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     out = tmp_path_factory.mktemp("index") / "index"
-    return build_index(images_in([str(collection)]), "segswap-tiny", out, workers=0)
+    return build_index(images_in([str(collection)]), "segswap-tiny", out)
 
 
 def test_the_detail_is_found_in_its_place(index: Index, collection: Path) -> None:
@@ -156,7 +156,7 @@ def test_nothing_in_common_is_an_answer(tmp_path: Path) -> None:
         flat = np.full((64, 80, 3), 90 + number, np.uint8)
         cv2.imwrite(str(folder / f"{number}.png"), flat)
     images = images_in([str(folder)])
-    index = build_index(images, "segswap-tiny", tmp_path / "index", workers=0)
+    index = build_index(images, "segswap-tiny", tmp_path / "index")
     for number in (0, 1):
         query = Query(np.full((50, 50, 3), 200, np.uint8))
         hit = ModelRetriever(load(), index).search(query)[number]
@@ -164,7 +164,7 @@ def test_nothing_in_common_is_an_answer(tmp_path: Path) -> None:
         assert len(hit.source_points) == 0
     assert [hit.box for hit in SiftRetriever(images).search(query)] == [None, None]
     # The only image that there is, is the query.
-    one = build_index(images[:1], "segswap-tiny", tmp_path / "one", workers=0)
+    one = build_index(images[:1], "segswap-tiny", tmp_path / "one")
     assert retrieve(one, images[0]) == []
 
 

@@ -424,7 +424,7 @@ def test_an_unfinished_dataset_at_a_url_is_finished(
 
     run(tmp_path / "dataset", *flags)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "run_inline", stopped)
+        patch.setattr("pipelines.workers.run_inline", stopped)
         with pytest.raises(RuntimeError, match="stopped"):
             run(url, *flags)
     names = [name for name in storage.entries(url) if name.endswith(".tar")]

@@ -15,6 +15,7 @@ from pipelines.benchmarks.discovery import Discovery, Mask
 from pipelines.benchmarks.retrieval import Retrieval, Search
 from pipelines.index import build_index
 from pipelines.predictions import Method, NamedModel, Predict, file_name, pair_methods
+from pipelines.progress import Progress
 from segswap.discovery import Settings, discover
 from segswap.images import read_image
 from segswap.model import Model
@@ -70,7 +71,7 @@ class Contestants:
         content = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]
         place = self.folder / f"index-{file_name(named.label)}-{content}"
         if place not in self._opened:
-            index = build_index(images, named.where, place, workers=0, device=self.device)
+            index = build_index(images, named.where, place, device=self.device)
             self._opened.clear()  # of collections that are done with
             self._opened[place] = ModelRetriever(named.model, index)
         return self._opened[place]
@@ -99,7 +100,16 @@ def discover_masks(
     settings = Settings() if sigma is None else Settings(sigma=sigma)
     read = lru_cache(maxsize=128)(read_image)
     model = matcher if isinstance(matcher, Model) else partial(_predict, matcher, read, images)
-    found = discover(images, model, settings=settings)
+    progress: Progress | None = None
+
+    def advance(count: int, total: int) -> None:
+        nonlocal progress
+        progress = progress or Progress("matching", total, "pairs")
+        progress.add(count)
+
+    found = discover(images, model, settings=settings, advance=advance)
+    if progress is not None:
+        progress.close()
     if found.skipped:
         image, reason = found.skipped[0]
         raise ValueError(f"{len(found.skipped)} images cannot be read; {image}: {reason}")

@@ -76,7 +76,7 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     assert not list(out.glob("*.tmp"))
 
     index = Index.open(out)
-    whole = build_index(images_in([str(photos)]), "segswap-tiny", tmp_path / "whole", workers=0)
+    whole = build_index(images_in([str(photos)]), "segswap-tiny", tmp_path / "whole")
     assert list(index.images) == list(whole.images)
     assert index.skipped == whole.skipped
     assert np.array_equal(index.sizes, whole.sizes)
