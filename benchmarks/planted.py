@@ -1,6 +1,7 @@
 """Search and discovery on a planted collection: details of paintings hidden in photographs.
 
     python benchmarks/planted.py make COLLECTION --motifs PAINTINGS --images PHOTOGRAPHS
+    python benchmarks/planted.py make SMALL --motifs PAINTINGS --images PHOTOGRAPHS --side 0.1 0.25
     python benchmarks/planted.py retrieve COLLECTION --model segswap-tiny
     python benchmarks/planted.py discover COLLECTION --model segswap-tiny
 
@@ -77,12 +78,12 @@ def detail_box(painting: Image, rng: np.random.Generator) -> list[int]:
 
 def plant(
     photograph: Image, painting: Image, box: list[int], shape: NDArray[np.bool_],
-    rng: np.random.Generator, mirrored: bool,
+    rng: np.random.Generator, mirrored: bool, sides: Sequence[float],
 ) -> tuple[Image, list[float]]:  # fmt: skip
     """The photograph with the detail, and its box there: left, top, right, bottom in pixels."""
     height, width = photograph.shape[:2]
     detail = painting[box[1] : box[3], box[0] : box[2]]
-    side = rng.uniform(0.25, 0.55) * min(height, width)
+    side = rng.uniform(*sides) * min(height, width)
     x, y = rng.uniform(side / 2, width - side / 2), rng.uniform(side / 2, height - side / 2)
     matrix = (
         geometry.scaling(1 / width, 1 / height)
@@ -121,7 +122,13 @@ def make(options: argparse.Namespace) -> None:
         if copy < options.copies:
             mirrored = copy % 4 == 3
             image, where = plant(
-                image, read_image(chosen[motif]), boxes[motif], shapes[motif], rng, mirrored
+                image,
+                read_image(chosen[motif]),
+                boxes[motif],
+                shapes[motif],
+                rng,
+                mirrored,
+                options.side,
             )
             entry |= {"motif": motif, "box": where, "mirrored": mirrored}
         entry["styled"] = bool(rng.random() < 0.5)
@@ -281,6 +288,10 @@ def main() -> None:
     making.add_argument("--copies", type=int, default=8)
     making.add_argument("--size", type=int, default=60, help="images of the collection")
     making.add_argument("--seed", type=int, default=0)
+    making.add_argument(
+        "--side", type=float, nargs=2, default=(0.25, 0.55), metavar=("LEAST", "MOST"),
+        help="of the details, as a share of the photograph's shorter side",
+    )  # fmt: skip
     for name, job in (("retrieve", retrieve), ("discover", discover_groups)):
         using = jobs.add_parser(name)
         using.set_defaults(job=job)

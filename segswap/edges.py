@@ -7,6 +7,7 @@ writes to places of its own.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numba import njit
@@ -23,7 +24,17 @@ P, Q, SIDE_P, SIDE_Q, THIRD, FROM, OF_P, OF_Q = range(8)
 _HALF = np.float32(0.5)
 
 
-@njit(nogil=True, cache=True)
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a function when it is first called; the result is kept for later processes, where
+    there is a folder that can be written to.
+    """
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package's own folder nor the user's cache
+        return njit(nogil=True)(function)
+
+
+@compiled
 def visit(
     blocks: NDArray[np.int64], starts: NDArray[np.int64], places: Array, confidence: Array,
     maps: Array, sigma: np.float32, least: np.float32, counters: NDArray[np.int64],
@@ -65,7 +76,7 @@ def visit(
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _carry(grid: Array, nodes: tuple[int, int], places: Array, out: Array) -> None:
     """Places (2, N) of some nodes, from and to, in cells, carried by a map (h, w, 2) to the
     beginning of `out`; infinitely far away where the map has no answer.
@@ -88,7 +99,7 @@ def _carry(grid: Array, nodes: tuple[int, int], places: Array, out: Array) -> No
             out[axis, n - nodes[0]] = value if math.isfinite(value) else np.float32(math.inf)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _within(
     nodes: tuple[int, int], places: Array, confidence: Array, sigma: np.float32,
     least: np.float32, counters: NDArray[np.int64], indices: NDArray[np.int32], weights: Array,
@@ -113,7 +124,7 @@ def _within(
         _add(i, i - start, counters, start, near[:found], counters, worth, indices, weights)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _across(
     p: tuple[int, int], q: tuple[int, int], side_p: int, side_q: int, places: Array,
     carried: Array, confidence: Array, sigma: np.float32, least: np.float32,
@@ -166,7 +177,7 @@ def _across(
         _add(i, i - p[0], of_p, q[0], near[:edges], of_q, worth, indices, weights)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add(
     node: int, at: int, of_node: NDArray[np.int64], start: int, near: NDArray[np.int32],
     of_near: NDArray[np.int64], worth: Array, indices: NDArray[np.int32], weights: Array,

@@ -1,5 +1,10 @@
 """The correspondence graph: exactly its formulas, and no more than its edges."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,6 +139,22 @@ def test_of_too_many_nodes_the_most_confident_are_kept() -> None:
     nodes = nodes_of(links, np.array([0]), most=8)
     assert len(nodes) == 8
     assert nodes.places[:, 0, 1].min() > 5
+
+
+def test_where_nothing_can_be_kept_the_loops_are_compiled_anew() -> None:
+    """As in a container whose user has no folder to write to."""
+    code = (
+        "import numpy as np; from test_graph import *; links = identical(3); "
+        "print(correspondence_graph(nodes_of(links, np.arange(3)), links).nnz)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},
+    )  # fmt: skip
+    links = identical(3)
+    graph = correspondence_graph(nodes_of(links, np.arange(3)), links)
+    assert done.stdout.split() == [str(graph.nnz)], done.stderr
 
 
 def test_without_nodes_the_graph_is_empty() -> None:
