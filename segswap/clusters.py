@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from segswap.graph import Nodes
 
 CUT = 0.6  # of the maximum: what counts as foreground
-FAINT = 1e-4  # of the maximum: what is no more than rounding
+FAINT = 1e-12  # of the maximum: what is no more than rounding
 LEAST_IMAGES = 3  # of a group: a false match of two images looks no different from a true one
 MOST_CUT = 0.2  # normalised cut, 0 to 2, up to which a group is two
 _TOUCHING = 2.0  # cells along each axis, between neighbouring matches of one region
@@ -35,24 +35,28 @@ def leading_eigenvector(graph: csr_matrix) -> tuple[float, Array]:
     The eigenvector's sign is the one whose indicator, of the entries above CUT times the largest,
     has the larger energy x^T A x / |x|^2. The same matrix gives the same vector each time.
 
+    It is computed in double precision: far from the nodes that agree most it is small by many
+    orders of magnitude, and still tells the cells of an image there apart.
+
     Returns:
         value, float32 (N,) of length 1; 0 and zeros for a matrix without entries.
     """
     count = graph.shape[0]
     if not graph.nnz:
         return 0.0, np.zeros(count, np.float32)
+    precise = graph.astype(np.float64)
     if count <= _DENSE:
-        values, vectors = np.linalg.eigh(graph.toarray().astype(np.float64))
+        values, vectors = np.linalg.eigh(precise.toarray())
         value, vector = values[-1], vectors[:, -1]
     else:
-        values, vectors = eigsh(graph, k=1, which="LA", v0=np.ones(count, graph.dtype), tol=1e-6)
+        values, vectors = eigsh(precise, k=1, which="LA", v0=np.ones(count), tol=0)
         value, vector = values[0], vectors[:, 0]
-    energies = [_energy(graph, sign * vector) for sign in (1, -1)]
+    energies = [_energy(precise, sign * vector) for sign in (1, -1)]
     return float(value), (vector if energies[0] >= energies[1] else -vector).astype(np.float32)
 
 
 def _energy(graph: csr_matrix, vector: NDArray) -> float:
-    chosen = (vector > CUT * vector.max()).astype(np.float32)
+    chosen = (vector > CUT * vector.max()).astype(np.float64)
     return float(chosen @ (graph @ chosen)) / max(float(chosen.sum()), 1.0)
 
 

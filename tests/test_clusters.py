@@ -57,6 +57,27 @@ def test_the_leading_eigenvector(size: int) -> None:
     np.testing.assert_array_equal(vector, leading_eigenvector(graph)[1])
 
 
+def test_far_from_the_strongest_nodes_its_small_entries_are_right() -> None:
+    """A chain of parts that hardly touch, each weaker than the one before."""
+    rng = np.random.default_rng(0)
+    size, parts = 120, 3
+    dense = np.zeros((size * parts,) * 2)
+    for part in range(parts):
+        own = slice(part * size, (part + 1) * size)
+        dense[own, own] = rng.random((size, size)) * 0.7**part
+        dense[own.stop - 1, own.stop % len(dense)] = 0.02
+    dense = np.triu(dense, 1).astype(np.float32).astype(np.float64)
+    dense += dense.T
+    # By the power method, which keeps what is positive so, however small.
+    expected = np.ones(len(dense))
+    for _ in range(3000):
+        expected = dense @ expected
+        expected /= np.linalg.norm(expected)
+    _, vector = leading_eigenvector(csr_matrix(dense.astype(np.float32)))
+    assert expected[-size:].max() < 1e-6 * expected.max()
+    np.testing.assert_allclose(vector, expected, rtol=1e-3)
+
+
 def test_its_sign_is_that_of_the_larger_energy() -> None:
     """Of a matrix with negative entries: the larger part, which hangs together, is positive."""
     part, other = np.full((30, 30), 0.5), np.full((5, 5), 0.2)
@@ -156,6 +177,6 @@ def test_image_maps_sum_what_nodes_are_worth_at_their_cells() -> None:
     np.testing.assert_array_equal(maps[0], [[0, 0, 0], [0.75, 0, 0]])
     np.testing.assert_array_equal(maps[1], [[0, 0, 0.25], [0, 0, 0]])
     np.testing.assert_array_equal(maps[2], [[0, 0, 0], [0, 0, 0.5]])  # on the frame
-    maps = image_maps(nodes, np.array([1e-6, 0.5], np.float32), 2, 3)
+    maps = image_maps(nodes, np.array([1e-14, 0.5], np.float32), 2, 3)
     assert sorted(maps) == [0, 2]
     assert not image_maps(nodes, np.array([-1, 0], np.float32), 2, 3)
