@@ -23,6 +23,7 @@ from pipelines.predictions import (
     predictions_folder,
 )
 from pipelines.progress import Progress
+from segswap.graph import CONFIDENCE
 from segswap.storage import write_atomically
 
 Name = Literal[
@@ -57,6 +58,8 @@ class BenchmarkConfig:
     cannot do what a benchmark asks is left out."""
     limit: int | None = None
     """Only so many pairs, queries, or images of each class: the first ones."""
+    confidence: float = CONFIDENCE
+    """Of discovery: that a match must have to be looked at, 0 to 1; 0.85 is the published one."""
     json: str | None = None
     """Write the scores to this file too."""
     predictions: str | None = None
@@ -76,6 +79,8 @@ class BenchmarkConfig:
                 raise ValueError(f"--{flag} names {twice[0]} twice")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; expected at least 1")
+        if not 0 <= self.confidence < 1:
+            raise ValueError(f"--confidence is {self.confidence}; expected 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def measure(config: BenchmarkConfig) -> list[Section]:
     models = load_models(config.model, config.device)
     with predictions_folder(config.predictions) as folder:
         kept = folder.absolute()
-        contestants = Contestants(models, config.baseline, config.device, kept)
+        contestants = Contestants(models, config.baseline, config.device, kept, config.confidence)
         return [
             Section(one, folder, task, _rows(one, task, contestants, kept) if task else {})
             for one, folder, task in opened

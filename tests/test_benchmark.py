@@ -251,6 +251,7 @@ def test_an_unfinished_pass_is_made_again(
         ({"baseline": ("features",)}, "features needs the --model"),
         ({"baseline": ("sift", "sift")}, "sift twice"),
         ({"baseline": ("sift",), "limit": 0}, "--limit is 0"),
+        ({"baseline": ("sift",), "confidence": 1.0}, "--confidence is 1.0"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(flags: dict[str, Any], said: str) -> None:

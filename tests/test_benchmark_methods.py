@@ -1,6 +1,7 @@
 """The methods that segswap-benchmark runs: models and baselines, on made and on real data."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from made_benchmarks import (
 from made_models import save_model
 
 from pipelines.benchmark import BenchmarkConfig, measure
-from pipelines.benchmarks import places
-from pipelines.benchmarks.methods import discover_masks
+from pipelines.benchmarks import BENCHMARKS, places
+from pipelines.benchmarks.methods import Contestants, discover_masks
 from segswap.images import read_image
 from segswap.prediction import Prediction
 
@@ -164,6 +165,24 @@ def test_discovery_by_a_baseline_shows_it_targets_as_they_are_and_mirrored(tmp_p
     assert set(seen) == {(first.tobytes(), each.tobytes()) for each in (second, mirrored)}
     # All of both images is where it was.
     assert [mask is not None and mask.shape for mask in masks] == [first.shape[:2]] * 2
+
+
+def test_discovery_looks_at_matches_of_the_confidence_that_is_asked_for(tmp_path: Path) -> None:
+    folder = TREES["coseg"](tmp_path / "data") / "images" / "Bus"
+    images = [str(path) for path in sorted(folder.iterdir())[:2]]
+
+    def faint(source: np.ndarray, target: np.ndarray) -> Prediction:
+        found = same_place(source, target)
+        return replace(found, source_mask=found.source_mask * 0.8)
+
+    contestants = Contestants((), ("sift",), "cpu", tmp_path)
+    for least, found in ((0.85, False), (0.5, True)):
+        masks = discover_masks(faint, images, None, least)
+        assert [mask is not None for mask in masks] == [found] * 2
+        task = BENCHMARKS["coseg"].task(folder.parents[1], None)
+        method = replace(contestants, confidence=least).methods(task)["sift+ransac"]
+        assert method.identity.endswith(f"confidence {least}")
+        assert method.way.keywords == {"confidence": least}
 
 
 def test_an_image_that_discovery_cannot_read_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pipelines.index import build_index
 from pipelines.predictions import Method, NamedModel, Predict, file_name, pair_methods
 from pipelines.progress import Progress
 from segswap.discovery import Settings, discover
+from segswap.graph import CONFIDENCE, SIGMA
 from segswap.images import read_image
 from segswap.model import Model
 from segswap.prediction import Prediction
@@ -33,12 +34,14 @@ class Contestants:
         baselines: among sift, pooled, features.
         device: that indexes are made on.
         folder: for the indexes.
+        confidence: that a match must have in discovery; see `segswap.discovery.Settings`.
     """
 
     models: Sequence[NamedModel]
     baselines: Sequence[str]
     device: str
     folder: Path
+    confidence: float = CONFIDENCE
     _opened: dict[Path, ModelRetriever] = field(default_factory=dict, init=False)
 
     def methods(self, task: Task) -> dict[str, Method[Any]]:
@@ -80,24 +83,32 @@ class Contestants:
         return PooledRetriever(self._indexed(named, images))
 
     def _discovery(self) -> dict[str, Method[Any]]:
-        methods: dict[str, Method[Any]] = {}
-        for named in self.models:
-            methods[named.title] = Method(partial(discover_masks, named.model), named.identity)
-        for name, pairs in pair_methods(self.models, self.baselines).items():
-            if name not in methods:
-                methods[name] = Method(partial(discover_masks, pairs.way), pairs.identity)
-        return methods
+        ways: dict[str, tuple[Model | Predict, str]] = {
+            name: (pairs.way, pairs.identity)
+            for name, pairs in pair_methods(self.models, self.baselines).items()
+        }
+        ways |= {named.title: (named.model, named.identity) for named in self.models}
+        return {
+            name: Method(
+                partial(discover_masks, way, confidence=self.confidence),
+                f"{identity}, confidence {self.confidence}",
+            )
+            for name, (way, identity) in ways.items()
+        }
 
 
 def discover_masks(
-    matcher: Model | Predict, images: Sequence[str], sigma: float | None
+    matcher: Model | Predict,
+    images: Sequence[str],
+    sigma: float | None,
+    confidence: float = CONFIDENCE,
 ) -> Sequence[Mask | None]:
     """What repeats in a collection, as masks of its images.
 
     Raises:
         ValueError: an image cannot be read.
     """
-    settings = Settings() if sigma is None else Settings(sigma=sigma)
+    settings = Settings(confidence, SIGMA if sigma is None else sigma)
     read = lru_cache(maxsize=128)(read_image)
     model = matcher if isinstance(matcher, Model) else partial(_predict, matcher, read, images)
     progress: Progress | None = None
