@@ -17,8 +17,8 @@ Array = NDArray[np.float32]
 
 # Columns of the table of blocks. P and Q are numbers of two links among those with nodes, or twice
 # the same; SIDE_P and SIDE_Q are 0 where the image in common is the link's source, 1 its target.
-# THIRD is the link between the two other images, and FROM 0 where P's is its source. At OF_P and
-# OF_Q begin the counters of the nodes of P and Q.
+# THIRD is the row in `maps` of the link between the two other images, and FROM 0 where P's is its
+# source. At OF_P and OF_Q begin the counters of the nodes of P and Q.
 P, Q, SIDE_P, SIDE_Q, THIRD, FROM, OF_P, OF_Q = range(8)
 
 _HALF = np.float32(0.5)
@@ -47,8 +47,8 @@ def visit(
         starts: int64 (K + 1,), where the nodes of each link begin.
         places: float32 (2, 2, N), of the nodes in source and target: x and y in cells.
         confidence: float32 (N,).
-        maps: float32 (2, L, h, w, 2), of all links in normalised coordinates: source to target,
-            target to source.
+        maps: float32 (2, L, h, w, 2), of the links that THIRD names, in normalised coordinates:
+            source to target, target to source.
         sigma, least: see `segswap.graph.correspondence_graph`.
         counters: of the nodes of each block's links; one more for each edge. To write, they hold
             where in `indices` and `weights` the next edge belongs.
