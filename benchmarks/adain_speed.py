@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from generators.adain import SIDE, AdaIN, build_decoder, build_encoder, fast_bfloat16
-from segswap.images import image_files, read_image
+from generators.styles.adain import SIDE, AdaIN, build_decoder, build_encoder, fast_bfloat16
+from segswap.files.images import image_files, read_image
 
 OUTPUT = 480
 

@@ -24,7 +24,7 @@ from skimage.data import cat
 
 from generators.sources.coco import coco_index
 from generators.sources.index import Index, Pool
-from segswap.images import encode_jpeg
+from segswap.files.images import encode_jpeg
 
 IMAGES, ANNOTATIONS, POINTS = 118_287, 860_001, 24
 

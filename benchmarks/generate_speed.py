@@ -26,15 +26,15 @@ import numpy as np
 import position_error
 import published
 
-from generators.blending import patch_around, solve_poisson
-from generators.compose import generate_pair
-from generators.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
+from generators.composition.blending import patch_around, solve_poisson
+from generators.composition.compose import generate_pair
+from generators.composition.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
 from generators.sources.coco import coco_index
 from generators.sources.index import Pool
-from pipelines.tasks import settle
-from segswap.images import encode_jpeg, encode_png, read_image
-from segswap.pair import Pair
-from segswap.shards import JPEG_QUALITY, encode_pair, write_shard
+from pipelines.command.tasks import settle
+from segswap.data.pair import Pair
+from segswap.data.shards import JPEG_QUALITY, encode_pair, write_shard
+from segswap.files.images import encode_jpeg, encode_png, read_image
 
 AREA = (0.015, 0.5)
 

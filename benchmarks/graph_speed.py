@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap import geometry
-from segswap.graph import LEAST_WEIGHT, SIGMA, Nodes, correspondence_graph, nodes_of
-from segswap.links import Links, best_partners
-from segswap.prediction import interpolate
+from segswap.discovery.graph import LEAST_WEIGHT, SIGMA, Nodes, correspondence_graph, nodes_of
+from segswap.discovery.links import Links, best_partners
+from segswap.models.prediction import interpolate
 
 GRID = 30
 Block = tuple[int, int, NDArray[np.float64]]  # first node of rows and of columns, weights

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import torch
 
-from pipelines import cli
-from pipelines.generate import GenerateConfig, generate
-from pipelines.generate_config import Composition, Inputs, Styling
-from pipelines.live import live_stream
-from pipelines.tasks import cores
-from pipelines.throughput import processor
+from pipelines.command import cli
+from pipelines.command.tasks import cores
+from pipelines.generate.config import Composition, Inputs, Styling
+from pipelines.generate.job import GenerateConfig, generate
+from pipelines.generate.throughput import processor
+from pipelines.train.live import live_stream
+from segswap.batches.stream import PairStream, Stream
 from segswap.matchers import CorrelationMatcher
-from segswap.objective import Objective
-from segswap.samples import Batch
-from segswap.stream import PairStream, Stream
+from segswap.matchers.base import Batch
+from segswap.training.objective import Objective
 
 SIZE, STRIDE, WARM_UP = 240, 8, 4
 Step = Callable[[Batch], None]

@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 import torch
 
-from pipelines import cli
-from pipelines.generate import GenerateConfig, generate
-from segswap.stream import PairStream
+from pipelines.command import cli
+from pipelines.generate.job import GenerateConfig, generate
+from segswap.batches.stream import PairStream
 
 SETTINGS = ((240, 8), (480, 16))  # size and stride
 BATCH, WARM_UP = 8, 4  # pairs; batches

@@ -31,16 +31,16 @@ from pathlib import Path
 
 import torch
 
-from pipelines.evaluate import EvalConfig, score_methods, table
-from pipelines.generate import generate
-from pipelines.generate_config import Amount, GenerateConfig, Inputs, Running
-from pipelines.pair_sets import dataset_set
-from pipelines.tasks import cores
-from pipelines.throughput import processor
-from pipelines.train import train
-from pipelines.train_config import TrainConfig
-from segswap.checkpoints import STATE
-from segswap.history import HISTORY
+from pipelines.command.tasks import cores
+from pipelines.evaluate.job import EvalConfig, score_methods, table
+from pipelines.evaluate.pair_sets import dataset_set
+from pipelines.generate.config import Amount, GenerateConfig, Inputs, Running
+from pipelines.generate.job import generate
+from pipelines.generate.throughput import processor
+from pipelines.train.config import TrainConfig
+from pipelines.train.job import train
+from segswap.training.checkpoints import STATE
+from segswap.training.history import HISTORY
 
 # Weights of the mask, transferred-mask and correspondence losses.
 ROWS = {

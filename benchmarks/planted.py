@@ -30,19 +30,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from generators.blending import feather, poisson
-from generators.style import adapt_fourier, adapt_pixels, match_histogram
-from pipelines.index import build_index
+from generators.composition.blending import feather, poisson
+from generators.styles.style import adapt_fourier, adapt_pixels, match_histogram
+from pipelines.search.index import build_index
 from segswap import geometry
-from segswap.baselines import sift
-from segswap.discovery import Group, Member, discover
-from segswap.images import encode_jpeg, image_files, read_image
-from segswap.model import DEFAULT_MODEL, Model, load
-from segswap.pairing import Predict
-from segswap.prediction import Prediction
-from segswap.ranking import average_precision, detection_ap
-from segswap.retrieval import ModelRetriever, Query, Retriever
-from segswap.retrieval_baselines import PooledRetriever, SiftRetriever
+from segswap.discovery.discovery import Group, Member, discover
+from segswap.discovery.pairing import Predict
+from segswap.evaluation.baselines import sift
+from segswap.evaluation.ranking import average_precision, detection_ap
+from segswap.files.images import encode_jpeg, image_files, read_image
+from segswap.models.model import DEFAULT_MODEL, Model, load
+from segswap.models.prediction import Prediction
+from segswap.search.baselines import PooledRetriever, SiftRetriever
+from segswap.search.retrieval import ModelRetriever, Query, Retriever
 
 Image = NDArray[np.uint8]
 INLIERS = 10  # of SIFT's maps in discovery; with the usual 4 all images are like all others

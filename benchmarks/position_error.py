@@ -3,8 +3,8 @@
     python benchmarks/position_error.py DATASET
 
 Reads the shards with tarfile and Pillow, and registers source and target of every object along its
-recorded map (segswap/registration.py): nothing of the generator takes part. Objects that nobody
-could register, for want of texture, are counted and left out.
+recorded map (segswap/fitting/registration.py): nothing of the generator takes part. Objects that
+nobody could register, for want of texture, are counted and left out.
 """
 
 import io
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segswap.registration import Found, certain, register
+from segswap.fitting.registration import Found, certain, register
 
 
 def samples(dataset: Path) -> Iterator[tuple[dict[str, Any], dict[str, NDArray]]]:

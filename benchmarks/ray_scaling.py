@@ -22,7 +22,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from pipelines.throughput import processor
+from pipelines.generate.throughput import processor
 
 ROWS = {
     "one process": ["--inline"],

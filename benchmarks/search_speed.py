@@ -23,13 +23,13 @@ import faiss
 import numpy as np
 import torch
 
-from pipelines.memory import keep_memory
-from segswap.index import Index, entry_type
+from pipelines.command.memory import keep_memory
 from segswap.matchers import Matches
 from segswap.matchers.base import sample
-from segswap.model import load
-from segswap.retrieval import SHORTLIST
-from segswap.score import cell_scores, pair_score
+from segswap.models.model import load
+from segswap.models.score import cell_scores, pair_score
+from segswap.search.index import Index, entry_type
+from segswap.search.retrieval import SHORTLIST
 
 GRIDS = ((40, 128), (30, 1024))  # cells a side, channels
 PAIRS = 8

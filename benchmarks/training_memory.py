@@ -27,11 +27,11 @@ from pathlib import Path
 
 import torch
 
-from pipelines.generate import generate
-from pipelines.generate_config import Amount, GenerateConfig, Running
-from pipelines.tasks import cores
-from pipelines.throughput import processor
-from segswap.history import HISTORY
+from pipelines.command.tasks import cores
+from pipelines.generate.config import Amount, GenerateConfig, Running
+from pipelines.generate.job import generate
+from pipelines.generate.throughput import processor
+from segswap.training.history import HISTORY
 
 INTERVALS = 20  # of a run: a checkpoint at the end of each
 SHOWN = (10, 50, 100)  # percent of the steps

@@ -23,15 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segswap.losses import correspondence_loss, mask_loss, transfer_loss
-from segswap.matchers.base import cell_centres
+from segswap.matchers.base import Batch, cell_centres
+from segswap.matchers.losses import correspondence_loss, mask_loss, transfer_loss
 from segswap.matchers.transformer import (
     ARCHITECTURES,
     PairLayer,
     PairTransformer,
     TransformerMatcher,
 )
-from segswap.samples import Batch
 
 CELLS, SIZE, CHANNELS = 30, 480, 1024
 

@@ -10,13 +10,13 @@ from typing import Annotated
 import tyro
 
 from generators.sources.photos import photos
-from pipelines import cli
-from pipelines.evaluate import EvalConfig, score_methods, table
-from pipelines.generate import generate
-from pipelines.generate_config import Amount, GenerateConfig, Styling
-from pipelines.report import write_report
-from pipelines.train import TrainConfig, train
-from segswap.model import DEFAULT_MODEL, load
+from pipelines.command import cli
+from pipelines.evaluate.job import EvalConfig, score_methods, table
+from pipelines.generate.config import Amount, GenerateConfig, Styling
+from pipelines.generate.job import generate
+from pipelines.pages.report import write_report
+from pipelines.train.job import TrainConfig, train
+from segswap.models.model import DEFAULT_MODEL, load
 
 _STYLES = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg")
 _SIZE = 192  # pixels, in training: less than the matcher's own takes, and so more steps

@@ -7,13 +7,12 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from pipelines import cli
-from pipelines.devices import device_of, out_of_memory_says
-from pipelines.outputs import check_file
-from segswap.draw import draw_match
-from segswap.images import encode_jpeg, encode_png, read_image
-from segswap.model import DEFAULT_MODEL, load
-from segswap.storage import write_atomically
+from pipelines.command import cli
+from pipelines.command.devices import device_of, out_of_memory_says
+from pipelines.command.outputs import check_file
+from segswap.files.images import encode_jpeg, encode_png, read_image
+from segswap.files.storage import write_atomically
+from segswap.models.model import DEFAULT_MODEL, load
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def match(config: MatchConfig) -> int:
     model = load(config.model, device_of(config.device))
     with out_of_memory_says("use --device cpu, or a model trained with a smaller --match-size"):
         found = model.match(source, target)
-    picture = draw_match(source, target, found.prediction, height=config.height)
+    picture = found.prediction.draw(source, target, height=config.height)
     png = config.out.lower().endswith(".png")
     write_atomically(Path(config.out), encode_png(picture) if png else encode_jpeg(picture, 92))
     shares = [np.mean(mask > 0.5) for mask in (found.source_mask, found.target_mask)]

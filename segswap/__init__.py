@@ -4,15 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segswap.discovery import Discovery, discover
-    from segswap.hub import shipped
-    from segswap.index import Index
-    from segswap.model import Match, Model, load
-    from segswap.retrieval import Hit, retrieve
+    from segswap.discovery.discovery import Discovery, discover
+    from segswap.models.hub import shipped
+    from segswap.models.model import Match, Model, load
+    from segswap.search.index import Index
+    from segswap.search.retrieval import Hit, retrieve
 
 _MODULES = {
-    "Match": "model", "Model": "model", "load": "model", "shipped": "hub", "Index": "index",
-    "Hit": "retrieval", "retrieve": "retrieval", "Discovery": "discovery", "discover": "discovery",
+    "Match": "models.model", "Model": "models.model", "load": "models.model",
+    "shipped": "models.hub", "Index": "search.index", "Hit": "search.retrieval",
+    "retrieve": "search.retrieval", "Discovery": "discovery.discovery",
+    "discover": "discovery.discovery",
 }  # fmt: skip
 __all__ = [
     "Discovery", "Hit", "Index", "Match", "Model", "discover", "load", "retrieve", "shipped"

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom excluded
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 def cell_centres(rows: int, columns: int) -> Array:

@@ -16,7 +16,7 @@ from runs import SETTINGS, assert_clean
 
 from generators.sources.coco import coco_index
 from generators.sources.index import Index, Pool
-from pipelines.train_config import TrainConfig
+from pipelines.train.config import TrainConfig
 
 # Other jobs share the machine: no deadlines. The same examples every time.
 settings.register_profile("segswap", deadline=None, max_examples=60, derandomize=True)

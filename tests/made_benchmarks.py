@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from conftest import textured
+from made_known import write_sequence, write_tss
 from PIL import Image
 from scipy.io import savemat
-from test_planar import write_sequence
-from test_tss import write_tss
 
-from pipelines.benchmarks.retrieval import Search
+from pipelines.benchmark.sets.retrieval import Search
 from segswap import geometry
-from segswap.images import read_image
-from segswap.prediction import Prediction
-from segswap.retrieval import Hit, Query
+from segswap.files.images import read_image
+from segswap.models.prediction import Prediction
+from segswap.search.retrieval import Hit, Query
 
 WIDTH, HEIGHT = 80, 60
 OBJECT = (20, 10, 60, 40)  # box of what the masks show

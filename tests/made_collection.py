@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from conftest import textured
 
-from segswap.model import Model, load
+from segswap.models.model import Model, load
 
 
 def save_small(folder: Path, size: int = 128) -> Path:

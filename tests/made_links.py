@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segswap import geometry
-from segswap.links import Links
-from segswap.prediction import Prediction
+from segswap.discovery.links import Links
+from segswap.models.prediction import Prediction
 
 GRID = 20  # cells along each side
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from segswap.matchers import build
-from segswap.model import Model
+from segswap.models.model import Model
 
 
 def save_model(folder: Path, seed: int = 0, size: int = 64, half: bool = False) -> Path:

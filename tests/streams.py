@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from made_pairs import pasted_pair, write_dataset
 
-from segswap import storage
-from segswap.samples import Batch
-from segswap.stream import PairStream
+from segswap.batches.stream import PairStream
+from segswap.files import storage
+from segswap.matchers.base import Batch
 
 SIZE, STRIDE = 96, 8
 CELLS = SIZE // STRIDE

@@ -35,11 +35,11 @@ def state_after(module: str) -> dict:
     ("module", "absent"),
     [
         ("segswap", ("torch", "ray")),
-        ("segswap.shards", ("torch", "ray")),
-        ("generators.compose", ("torch", "ray")),
+        ("segswap.data.shards", ("torch", "ray")),
+        ("generators.composition.compose", ("torch", "ray")),
         ("generators.sources.folder", ("torch", "ray")),
-        ("pipelines.generate", ("torch", "ray")),
-        ("segswap.training", ("ray",)),
+        ("pipelines.generate.job", ("torch", "ray")),
+        ("segswap.training.trainer", ("ray",)),
     ],
 )
 def test_importing(module: str, absent: tuple[str, ...]) -> None:
@@ -50,8 +50,8 @@ def test_importing(module: str, absent: tuple[str, ...]) -> None:
 
 
 def test_generating_inline_loads_no_torch_and_no_ray(tmp_path) -> None:
-    module = f"""pipelines.generate as job
-from pipelines.generate_config import Amount, GenerateConfig, Running
+    module = f"""pipelines.generate.job as job
+from pipelines.generate.config import Amount, GenerateConfig, Running
 out = {str(tmp_path / "out")!r}
 job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(inline=True)))
 """

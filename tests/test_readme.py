@@ -117,11 +117,3 @@ def test_pictures_and_files_that_the_documents_name_exist() -> None:
         for link in links:
             if "://" not in link:
                 assert (ROOT / link).exists(), f"{document} names {link}"
-
-
-def test_architecture_names_every_module_that_there_is() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    for package in ("segswap", "pipelines", "generators"):
-        for module in (ROOT / package).glob("*.py"):
-            if module.name != "__init__.py":
-                assert module.name in text or module.stem in text, f"{module} is not in it"

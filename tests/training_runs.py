@@ -13,10 +13,10 @@ from made_pairs import pasted_pair, write_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines.train import TrainConfig, train
-from segswap.checkpoints import load_state
-from segswap.pair import Pair
-from segswap.training import Trainer
+from pipelines.train.job import TrainConfig, train
+from segswap.data.pair import Pair
+from segswap.training.checkpoints import load_state
+from segswap.training.trainer import Trainer
 
 STEPS = 6
 # Not part of what a run computes.

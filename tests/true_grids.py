@@ -3,9 +3,9 @@
 import numpy as np
 
 from segswap import geometry
-from segswap.augment import Warp
-from segswap.pair import Pair
-from segswap.truth import GridTruth
+from segswap.data.augment import Warp
+from segswap.data.pair import Pair
+from segswap.data.truth import GridTruth
 
 
 def colour_difference(own: np.ndarray, other: np.ndarray, truth: GridTruth, shift: float) -> float:

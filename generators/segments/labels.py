@@ -5,8 +5,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from segswap import storage
-from segswap.images import ImageError, image_files, read_label_map
+from segswap.files import storage
+from segswap.files.images import ImageError, image_files, read_label_map
 
 
 def labels(image: NDArray[np.uint8], path: str) -> list[NDArray[np.integer]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generators.sources.index import Index
-from segswap import storage
+from segswap.files import storage
 
 _VERSION = 1  # of what stands in an index; to be raised with it
 Indexed = tuple[Index, list[dict[str, Any]]]

@@ -12,9 +12,9 @@ from pycocotools import mask as rle
 
 from generators.sources.index import UNKNOWN, Index, Segment, build
 from generators.sources.licences import NOT_STATED, Licence, allows
-from segswap import storage
-from segswap.images import ImageError, read_sizes
-from segswap.storage import PathLike
+from segswap.files import storage
+from segswap.files.images import ImageError, read_sizes
+from segswap.files.storage import PathLike
 
 Skipped = list[dict[str, Any]]
 # What the entries of a COCO file must have; segmentations are checked one by one.

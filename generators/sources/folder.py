@@ -9,9 +9,9 @@ from generators.segments.labels import check_labels
 from generators.segments.proposer import find_segments
 from generators.sources.coco import Skipped, encode_mask
 from generators.sources.index import UNKNOWN, Index, Segment, build
-from segswap import storage
-from segswap.images import ImageError, image_files, read_image
-from segswap.storage import PathLike
+from segswap.files import storage
+from segswap.files.images import ImageError, image_files, read_image
+from segswap.files.storage import PathLike
 
 # What one image gives: its name, width and height, and the masks of its segments as run lengths;
 # or its name and why it cannot be used.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from generators.sources.licences import NOT_STATED, Licence
-from segswap import copies, storage
-from segswap.storage import PathLike
+from segswap.files import cache, storage
+from segswap.files.storage import PathLike
 
 UNKNOWN = -1  # the category of a segment that has none
 
@@ -134,7 +134,7 @@ class Index:
         arrays = {}
         for name in storage.entries(folder):
             if name.endswith(".npy"):
-                file = copies.local_copy(storage.join(folder, name))
+                file = cache.local_copy(storage.join(folder, name))
                 arrays[name[:-4]] = np.load(file, mmap_mode="r", allow_pickle=False)
         return cls(json.loads(storage.read_bytes(storage.join(folder, "header.json"))), arrays)
 

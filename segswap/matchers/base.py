@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,32 @@ class Matches:
             self,
             **{name: value.float() for name, value in self.__dict__.items() if value is not None},
         )
+
+
+class Batch(NamedTuple):
+    """Pairs and their ground truth on the matcher's grid.
+
+    Attributes:
+        source, target: uint8 (B, 3, S, S) RGB.
+        source_mask, target_mask: float32 (B, h, w) in [0, 1], the share of each cell that both
+            images show.
+        to_target, to_source: float32 (B, h, w, 2), where each cell's centre lies in the other
+            image, normalised.
+        source_valid, target_valid: bool (B, h, w), where that is known.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_mask: Tensor
+    target_mask: Tensor
+    to_target: Tensor
+    to_source: Tensor
+    source_valid: Tensor
+    target_valid: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 class Matcher(nn.Module):

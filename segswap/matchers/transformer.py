@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segswap.backbones import build_backbone
+from segswap.backbones.backbones import build_backbone
 from segswap.matchers.base import Matcher, Matches, register
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

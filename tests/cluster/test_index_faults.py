@@ -13,11 +13,11 @@ import pytest
 import torch
 from conftest import textured
 
-from pipelines.index import build_index, images_in
-from segswap.images import read_image
-from segswap.index import Index
-from segswap.model import load
-from segswap.retrieval import retrieve
+from pipelines.search.index import build_index, images_in
+from segswap.files.images import read_image
+from segswap.models.model import load
+from segswap.search.index import Index
+from segswap.search.retrieval import retrieve
 
 IMAGES = 40
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from runs import processes_below
 
-from pipelines.generate_config import Composition, Inputs, Styling
-from pipelines.live import live_stream
-from pipelines.tasks import ray_cluster, run_in_order
+from pipelines.command.tasks import ray_cluster, run_in_order
+from pipelines.generate.config import Composition, Inputs, Styling
+from pipelines.train.live import live_stream
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 

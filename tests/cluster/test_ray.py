@@ -12,8 +12,8 @@ import pytest
 from conftest import Run
 from runs import assert_same, shards, wait_for, writing
 
-from pipelines import tasks
-from pipelines.tasks import at_once, gpu_share, ray_workers, run_on_ray
+from pipelines.command import tasks
+from pipelines.command.tasks import at_once, gpu_share, ray_workers, run_on_ray
 
 STORE = 80 * 2**20
 

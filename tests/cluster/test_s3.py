@@ -22,7 +22,7 @@ from runs import SETTINGS, assert_same, hashes, wait_for
 from s3_server import flaky_server, s3_server
 
 from generators.sources.photos import photos
-from segswap.shards import DatasetError, read_manifest, read_pairs
+from segswap.data.shards import DatasetError, read_manifest, read_pairs
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 pytest.importorskip("s3fs", reason="s3fs is not installed")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from training_runs import assert_same_run, history, small_dataset
 
-from segswap.checkpoints import load_state
-from segswap.model import load
+from segswap.models.model import load
+from segswap.training.checkpoints import load_state
 
 Train = Callable[..., subprocess.Popen[str]]
 SMALL = ["--batch", "2", "--size", "64", "--match-size", "64", "--device", "cpu"]

@@ -1,0 +1,1 @@
+"""The looks of a pair: colours of paintings, by histograms or by a network."""

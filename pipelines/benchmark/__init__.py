@@ -1,0 +1,1 @@
+"""segswap-benchmark: published protocols on data that the user has."""

@@ -1,0 +1,73 @@
+"""Benchmarks of pairs of images with known positions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.benchmark.base import Advance, Scores, means
+from pipelines.evaluate.predictions import Predict, damage_says
+from segswap.models.prediction import Prediction
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """Two images to match.
+
+    Attributes:
+        name: different from those of other pairs, and fit for a file.
+        group: of pairs whose scores are put together first.
+        images: reads source and target, uint8 (H, W, 3).
+        score: what a prediction for them is worth.
+    """
+
+    name: str
+    group: str
+    images: Callable[[], tuple[Image, Image]]
+    score: Callable[[Prediction], Scores]
+
+
+def mean_of_pairs(rows: Sequence[tuple[str, Scores]]) -> Scores:
+    """Means over all pairs, whatever their groups."""
+    return means([scores for _, scores in rows])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs that are scored together; see `base.Task`.
+
+    Attributes:
+        pairs: in order.
+        identity: what predictions depend on, beside the method.
+        summary: the benchmark's scores from the groups and scores of its pairs.
+    """
+
+    pairs: Sequence[PairTask]
+    identity: dict[str, Any]
+    summary: Callable[[Sequence[tuple[str, Scores]]], Scores] = mean_of_pairs
+    unit: str = "pairs"
+
+    @property
+    def count(self) -> int:
+        """How many pairs there are."""
+        return len(self.pairs)
+
+    def export(self, way: Predict, folder: Path, advance: Advance) -> None:
+        """See `base.Task.export`."""
+        for pair in self.pairs:
+            way(*pair.images()).save(folder / f"{pair.name}.npz")
+            advance(1)
+
+    def score(self, folder: Path) -> Scores:
+        """See `base.Task.score`."""
+        rows = []
+        for pair in self.pairs:
+            with damage_says(folder):
+                prediction = Prediction.load(folder / f"{pair.name}.npz")
+            rows.append((pair.group, pair.score(prediction)))
+        return self.summary(rows)

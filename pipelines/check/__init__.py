@@ -1,0 +1,1 @@
+"""segswap-check: whether a dataset is what its manifest and masks say."""

@@ -1,0 +1,1 @@
+"""What every command line shares: flags, progress, outputs, signals, and who does the work."""

@@ -1,0 +1,74 @@
+"""Who does the work of a command: this process, or Ray workers."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pipelines.command.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Run(Protocol):
+    """Applies a function to items, and gives the results as they finish."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], on_gpu: bool = False
+    ) -> Iterator[Result]:
+        """
+        Args:
+            function: called on one item; on workers, in another process.
+            items: taken one by one, as workers become free.
+            on_gpu: whether each call is to have its share of a GPU, where there is one.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the work is run"""
+
+    workers: int = 2
+    """Ray worker processes."""
+    address: str | None = None
+    """Address of a running Ray cluster, as in auto or 10.0.0.1:6379; by default Ray is started on
+    this machine and shut down at the end. The cluster's machines need this version of segswap, and
+    all that is read and written in folders that all of them share (or at URLs, where the command
+    takes them)."""
+    inline: bool = False
+    """Work in this process alone, without Ray."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"--workers is {self.workers}; expected at least 1")
+        if self.inline and self.address:
+            raise ValueError("--inline works without Ray; leave out --address")
+
+    @contextmanager
+    def started(self) -> Iterator[Run]:
+        """Start the workers, or use those that are started already, and shut them down at the end.
+
+        Raises:
+            RuntimeError: Ray does not start, or no cluster answers.
+        """
+        if self.inline:
+            yield self._run_inline
+        else:
+            with ray_workers(self.workers, self.address):
+                yield self._run_on_ray
+
+    def _run_inline(
+        self, function: Callable[[Item], Result], items: Iterable[Item], on_gpu: bool = False
+    ) -> Iterator[Result]:
+        return run_inline(function, items)
+
+    def _run_on_ray(
+        self, function: Callable[[Item], Result], items: Iterable[Item], on_gpu: bool = False
+    ) -> Iterator[Result]:
+        share = gpu_share(at_once(self.workers)) if on_gpu else 0.0
+        return run_on_ray(function, items, self.workers, share)
+
+
+INLINE = Workers(inline=True)

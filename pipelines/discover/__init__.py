@@ -1,0 +1,1 @@
+"""segswap-discover: what repeats in a collection, as files and a page."""

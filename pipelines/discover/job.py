@@ -1,0 +1,241 @@
+"""segswap-discover: what repeats in a collection of images, as masks, groups and a page.
+
+OUT holds, when it is done:
+
+    index.html            the groups, to look at
+    groups.json           the same for programs; see `pipelines.discover.discovered.as_record`
+    masks/00012.png       what image 12 shares with the one thing that is shared most: 0 and 255
+    groups/01/00012.png   image 12's region of the first group
+    pictures/00012.jpg    small copies for the page
+    discovery.json        what the work was done with
+    index/, index-mirrored/, pairs/    features and matches: what a run that goes on needs
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from pipelines.command import cli
+from pipelines.command.devices import device_of, out_of_memory_says
+from pipelines.command.outputs import check_folder
+from pipelines.command.progress import Progress
+from pipelines.command.stopping import Stopping
+from pipelines.command.workers import Run, Workers
+from pipelines.discover.discovered import PAGE, write_results
+from pipelines.search.index import build_index, images_in, say_skipped
+from pipelines.search.index_shards import state_of
+from segswap.discovery.clusters import LEAST_IMAGES
+from segswap.discovery.discovery import Settings, find_repeats
+from segswap.discovery.graph import CONFIDENCE, SIGMA
+from segswap.discovery.links import Links, sharing
+from segswap.discovery.pairing import check_enough, chosen_pairs, match_pairs, model_predict
+from segswap.files.storage import absolute, sweep, write_atomically
+from segswap.models.hub import find_model, fingerprint
+from segswap.models.model import DEFAULT_MODEL, Model, load
+from segswap.search.index import Index
+
+FORMAT = 1  # of discovery.json, the files of pairs and groups.json
+KEY = "discovery.json"
+_UNIT = 32  # pairs: the unit of work and of retry
+
+
+@dataclass(frozen=True)
+class DiscoverConfig:
+    """Find what repeats in a collection of images: masks, groups of regions, and a page of them.
+
+    Run again after an interruption it goes on where it stopped. What counts as repeated (--sigma,
+    --confidence, --least-images) can be changed afterwards; nothing is matched again for it.
+    """
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Folders of images, with those below them, and image files."""
+    out: str
+    """Folder of the results; it is made, or its unfinished work resumed."""
+    model: str = DEFAULT_MODEL
+    """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
+    neighbours: int | None = None
+    """Match each image with so many others, those that look most alike as a whole. By default all
+    pairs of up to 100 images are matched, and 20 neighbours of each image of more."""
+    sigma: float = SIGMA
+    """How far matches may be off and still agree, in cells of the model's grid."""
+    confidence: float = CONFIDENCE
+    """That a match must have to be looked at, 0 to 1."""
+    least_images: int = LEAST_IMAGES
+    """Groups of fewer images are dropped. Groups of 2 are as often false as their matches are."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, ..."""
+    running: tyro.conf.OmitArgPrefixes[Workers] = field(default=Workers(), metadata=cli.FLAT)
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("no images given; expected folders of images, or image files")
+        if self.neighbours is not None and self.neighbours < 1:
+            raise ValueError(f"--neighbours is {self.neighbours}; expected at least 1")
+        self.settings()
+
+    def settings(self) -> Settings:
+        """What counts as repeated."""
+        return Settings(self.confidence, self.sigma, self.least_images)
+
+
+def main() -> None:
+    """Entry point of segswap-discover."""
+    cli.run(DiscoverConfig, discover)
+
+
+def discover(config: DiscoverConfig) -> int:
+    """Match the collection, find what repeats, and write it down.
+
+    Raises:
+        ValueError: images, model or OUT cannot be used, or OUT holds other work.
+        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+    """
+    check_folder("--out", config.out)
+    out = Path(absolute(config.out))
+    images = images_in(config.images)
+    model = Path(absolute(find_model(config.model)))
+    _begin(out, _key(config, images, model))
+    try:
+        with config.running.started() as run:
+            plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
+            say_skipped(plain.skipped)
+            check_enough(len(plain), plain.skipped)
+            pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
+            with Stopping() as stopping:
+                links = _match(config, out, model, pairs, run, stopping)
+                whole, groups = find_repeats(links, config.settings())
+                record = {
+                    "format": FORMAT, "model": config.model,
+                    "settings": {**asdict(config.settings()), "neighbours": config.neighbours},
+                }  # fmt: skip
+                write_results(out, config.images, plain, whole, groups, record, run, stopping)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
+    finally:
+        sweep(out / "pairs")  # of workers that were killed in the middle of a file
+    found = ", ".join(str(len(group.maps)) for group in groups)
+    said = f"{len(groups)} groups, of {found} images" if groups else "nothing that repeats"
+    print(f"{out / PAGE}: {said}; {len(plain)} images, {len(pairs)} pairs")
+    return 0
+
+
+def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool) -> Index:
+    return build_index(
+        images, config.model, out / ("index-mirrored" if mirrored else "index"), config.running,
+        device=config.device, mirrored=mirrored,
+    )  # fmt: skip
+
+
+# --- what the work is done with ------------------------------------------------------------------
+
+
+def _key(config: DiscoverConfig, images: list[str], model: Path) -> dict[str, Any]:
+    """What the files of pairs depend on."""
+    states = [(image, state_of(image)) for image in images]
+    return {
+        "format": FORMAT,
+        "model": config.model,
+        "fingerprint": fingerprint(model),
+        "images": f"{len(images)} ({hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]})",
+        "neighbours": config.neighbours,
+    }
+
+
+def _begin(out: Path, key: dict[str, Any]) -> None:
+    """Make the folder, or check that what is there is the same work.
+
+    Raises:
+        ValueError: it is other work; what differs is named.
+    """
+    path = out / KEY
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"--out {out} is not empty and not of this command; choose another")
+        (out / "pairs").mkdir(parents=True)
+        write_atomically(path, json.dumps(key, indent=1).encode())
+        return
+    try:
+        there = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {out}") from error
+    # The same model may have got another name.
+    changed = [name for name in key if name != "model" and there.get(name) != key[name]]
+    if changed:
+        if "fingerprint" in changed:
+            changed.insert(0, "model")
+        said = "; ".join(f"{name}: was {there.get(name)}, is {key[name]}" for name in changed)
+        raise ValueError(
+            f"{out} was begun with other settings ({said}); use those, choose another --out, or "
+            "delete it"
+        )
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairsTask:
+    """Pairs of images to be matched: their numbers in the indexes, the results' folder, and by
+    which model."""
+
+    out: Path
+    number: int
+    pairs: tuple[tuple[int, int], ...]
+    model: Path
+    device: str
+
+    @property
+    def path(self) -> Path:
+        """The file of what these pairs share."""
+        return self.out / "pairs" / f"pairs-{self.number:06d}.npz"
+
+
+def match_task(task: PairsTask) -> int:
+    """Match pairs and write what they share; returns how many they are."""
+    model, plain, mirrored = _opened(task.out, task.model, task.device)
+    with out_of_memory_says("use --device cpu, or fewer --workers"):
+        links = match_pairs(task.pairs, model_predict(model, plain, mirrored))
+    links.save(task.path)
+    return len(task.pairs)
+
+
+@lru_cache(maxsize=1)
+def _opened(out: Path, model: Path, device: str) -> tuple[Model, Index, Index]:
+    """A worker's model and indexes, opened once."""
+    indexes = Index.open(out / "index"), Index.open(out / "index-mirrored")
+    return load(model, device_of(device)), *indexes
+
+
+def _match(
+    config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]], run: Run,
+    stopping: Stopping,
+) -> Links:  # fmt: skip
+    """Match the pairs that no earlier run has matched, and read all that share something."""
+    tasks = [
+        PairsTask(out, number, tuple(pairs[first : first + _UNIT]), model, config.device)
+        for number, first in enumerate(range(0, len(pairs), _UNIT))
+    ]
+    missing = [task for task in tasks if not task.path.exists()]
+    left = sum(len(task.pairs) for task in missing)
+    progress = Progress("match", len(pairs), "pairs", len(pairs) - left)
+    for done in run(match_task, stopping.until_asked(missing), on_gpu=True):
+        left -= done
+        progress.add(done)
+    progress.close()
+    if left:
+        raise KeyboardInterrupt
+    return Links.joined([_found(task) for task in tasks])
+
+
+def _found(task: PairsTask) -> Links:
+    """Those of a task's pairs that share something; in most collections few do."""
+    links = Links.load(task.path)
+    if not np.array_equal(links.pairs, np.array(task.pairs)):
+        raise ValueError(f"{task.path} holds other pairs than those that were chosen; delete it")
+    return links[np.flatnonzero(sharing(links))]

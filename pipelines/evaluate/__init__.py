@@ -1,0 +1,1 @@
+"""segswap-eval: predictions of several methods, exported and then scored."""

@@ -1,0 +1,178 @@
+"""segswap-eval: score models and baselines on pairs; predictions first, scores second."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from pipelines.command import cli
+from pipelines.command.outputs import check_file, check_folder
+from pipelines.command.progress import Progress
+from pipelines.evaluate.pair_sets import PairSet, dataset_set, real_sets
+from pipelines.evaluate.predictions import (
+    Predict,
+    damage_says,
+    export,
+    file_name,
+    finite,
+    load_models,
+    pair_methods,
+    predictions_folder,
+)
+from segswap.evaluation.metrics import Scores, mean_scores
+from segswap.files.storage import write_atomically
+from segswap.models.prediction import Prediction
+
+Rows = dict[str, Scores]  # by method
+HEADINGS = {
+    "mask_iou": "mask IoU", "mask_precision": "mask precision", "mask_recall": "mask recall",
+    "pck_1": "PCK@1%", "pck_3": "PCK@3%", "pck_5": "PCK@5%", "false_area": "false area",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Score models, and baselines beside them, on pairs with ground truth.
+
+    Every pair of a dataset is also matched with the next pair's target, with which it shares
+    nothing; what is found there is the false area. A real stereo pair is always scored too.
+    """
+
+    data: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS")] = None
+    """A dataset that segswap-generate made, a folder or a URL; without it real pairs alone."""
+    split: Literal["train", "val"] = "val"
+    """The split to score on."""
+    model: tuple[str, ...] = ()
+    """Models: runs of segswap-train, folders, names of shipped models, hub ids."""
+    baseline: tuple[Literal["sift", "features"], ...] = ()
+    """sift: SIFT, ratio test, affine RANSAC. features: for each cell the most similar feature that
+    the --model compares."""
+    homographies: str | None = None
+    """Folder of a planar sequence, or of some: img1.png, img2.png, ..., H1to2p, ..."""
+    tss: str | None = None
+    """Folder of TSS: GROUP/PAIR/image1.png, ..."""
+    styled: bool = False
+    """Match the styled versions of the dataset's images instead of the plain ones."""
+    limit: int | None = None
+    """Score on the first pairs of the split only."""
+    json: str | None = None
+    """Write the scores to this file too."""
+    predictions: str | None = None
+    """Folder that keeps the predictions; complete ones of the same methods and pairs are reused."""
+    device: str = "auto"
+    """Where models run: auto, cpu, cuda, ..."""
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.baseline:
+            raise ValueError("nothing to score: give --model, --baseline, or both")
+        if "features" in self.baseline and not self.model:
+            raise ValueError("--baseline features needs the --model whose features are compared")
+        for flag, given in (("model", self.model), ("baseline", self.baseline)):
+            if twice := [name for name in given if given.count(name) > 1]:
+                raise ValueError(f"--{flag} names {twice[0]} twice")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}; expected at least 1")
+        if self.data is None and (self.styled or self.limit is not None):
+            raise ValueError("--styled and --limit are about PAIRS, which are not given")
+
+
+def main() -> None:
+    """Entry point of segswap-eval."""
+    cli.run(EvalConfig, evaluate)
+
+
+def evaluate(config: EvalConfig) -> int:
+    """Score every method, print the tables, and write the JSON file if one is asked for.
+
+    Raises:
+        ValueError: the dataset, a model, the predictions' folder or the scores' file cannot be
+            used.
+        RuntimeError: the hub with a model cannot be reached, or the device's memory is too small.
+    """
+    if config.json:
+        check_file("--json", config.json)
+    if config.predictions:
+        check_folder("--predictions", config.predictions)
+    sets = _sets(config)
+    scores = _score_sets(config, sets)
+    for number, pairs in enumerate(sets):
+        print("\n" * (number > 0) + f"{pairs.title}:\n\n{table(scores[pairs.name])}")
+    if config.json:
+        content = {
+            "settings": cli.as_dict(config),
+            "sets": {
+                pairs.name: {
+                    "title": pairs.title,
+                    **pairs.identity,
+                    "scores": {name: asdict(s) for name, s in scores[pairs.name].items()},
+                }
+                for pairs in sets
+            },
+        }
+        write_atomically(Path(config.json), json.dumps(finite(content), indent=1).encode())
+    return 0
+
+
+def score_methods(config: EvalConfig) -> dict[str, Rows]:
+    """Scores by set of pairs ("pairs", "stereo", "homographies", "tss-GROUP") and method."""
+    return _score_sets(config, _sets(config))
+
+
+def table(rows: Rows) -> str:
+    """Scores as a Markdown table, a row a method; scores that no method has are left out."""
+    columns = [c for c in HEADINGS if any(_has(scores, c) for scores in rows.values())]
+    lines = [
+        f"| method | {' | '.join(HEADINGS[column] for column in columns)} |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for name, scores in rows.items():
+        values = (f"{getattr(scores, c):.3f}" if _has(scores, c) else "-" for c in columns)
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def _has(scores: Scores, column: str) -> bool:
+    return not np.isnan(getattr(scores, column))
+
+
+def _sets(config: EvalConfig) -> list[PairSet]:
+    sets = real_sets(config.homographies, config.tss)
+    if config.data is not None:
+        sets.insert(0, dataset_set(config.data, config.split, config.styled, config.limit))
+    return sets
+
+
+def _score_sets(config: EvalConfig, sets: list[PairSet]) -> dict[str, Rows]:
+    methods = pair_methods(load_models(config.model, config.device), config.baseline)
+    scores: dict[str, Rows] = {}
+    with predictions_folder(config.predictions) as root:
+        for pairs in sets:
+            for name, method in methods.items():
+                folder = root / file_name(name) / pairs.name
+                key = {"method": method.identity, **pairs.identity}
+                export(folder, key, partial(_predict, name, method.way, pairs))
+                scores.setdefault(pairs.name, {})[name] = _score(pairs, folder)
+    return scores
+
+
+def _predict(name: str, predict: Predict, pairs: PairSet, folder: Path) -> None:
+    """First pass: a file for the prediction of every task."""
+    progress = Progress(f"{name}, {pairs.name}", pairs.count, "pairs")
+    for task in pairs.tasks():
+        predict(task.source, task.target).save(folder / f"{task.name}.npz")
+        progress.add(1)
+    progress.close()
+
+
+def _score(pairs: PairSet, folder: Path) -> Scores:
+    """Second pass: mean scores of the exported predictions."""
+    scores = []
+    for task in pairs.tasks():
+        with damage_says(folder):
+            prediction = Prediction.load(folder / f"{task.name}.npz")
+        scores.append(task.score(prediction))
+    return mean_scores(scores)

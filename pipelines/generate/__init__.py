@@ -1,0 +1,1 @@
+"""segswap-generate: shards of pairs and what stands beside them."""

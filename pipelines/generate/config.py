@@ -1,0 +1,175 @@
+"""The settings of segswap-generate, in the groups that --help shows."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from generators.composition.blending import BLENDS
+from generators.composition.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
+from pipelines.command.cli import FLAT
+from pipelines.command.workers import Workers
+
+SPLITS = ("train", "val")
+
+
+def _check_least(limits: dict[str, tuple[int, int]]) -> None:
+    for name, (value, least) in limits.items():
+        if value < least:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} is {value}; expected at least {least}")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many pairs, and how they are written"""
+
+    pairs: int = 1000
+    """Pairs of the train split."""
+    val_pairs: int = 0
+    """Pairs of the val split. When both splits are made, they share no image."""
+    val_share: float = 0.2
+    """Share of the images held out for val when both splits are made."""
+    seed: int = 0
+    """Seeds every random choice."""
+    size: int = 480
+    """Side of the square images in pixels."""
+    shard_pairs: int = 250
+    """Pairs in one shard: the unit of work and of retry."""
+    grid_stride: int | None = None
+    """Also write correspondences and masks on a grid of cells of so many pixels, for programs that
+    want them precomputed."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "pairs": (self.pairs, 0), "val_pairs": (self.val_pairs, 0), "seed": (self.seed, 0),
+            "size": (self.size, 64), "shard_pairs": (self.shard_pairs, 1),
+            "grid_stride": (1 if self.grid_stride is None else self.grid_stride, 1),
+        }  # fmt: skip
+        _check_least(limits)
+        if not self.pairs + self.val_pairs:
+            raise ValueError("--pairs and --val-pairs are both 0: nothing to make")
+        if not 0 < self.val_share < 1:
+            raise ValueError(f"--val-share is {self.val_share}; expected a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the pairs are made from"""
+
+    annotations: str | None = None
+    """COCO instances JSON; its images lie in --images."""
+    images: str | None = None
+    """Folder or fsspec URL of images. Without --annotations, segments are found by --segments."""
+    segments: Literal["felzenszwalb", "slic", "grouping", "labels"] = "felzenszwalb"
+    """How segments are found in a folder of images without annotations."""
+    backgrounds: str | None = None
+    """Folder or URL of background images; by default the images themselves."""
+    categories: tuple[str, ...] = ()
+    """Names of the COCO categories whose objects are copied; by default all."""
+    segment_area: tuple[float, float] = (0.015, 0.5)
+    """Smallest and largest share of its image that a segment may take."""
+    licenses: Literal["any", "shareable", "commercial"] = "any"
+    """Which images may be used, by the licences in the COCO JSON: any; shareable leaves out
+    No-Derivatives images; commercial also NonCommercial ones."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.segment_area[0] < self.segment_area[1] <= 1:
+            raise ValueError(f"--segment-area is {self.segment_area}; expected two rising shares")
+        if self.annotations and not self.images:
+            raise ValueError("--annotations needs --images, the folder of its images")
+        if self.images and not self.annotations:
+            if self.licenses != "any":
+                raise ValueError("--licenses needs --annotations: image files state no licence")
+            if self.categories:
+                raise ValueError("--categories needs --annotations: found segments have none")
+
+
+def parse_blend(text: str) -> dict[str, float]:
+    """Weights of ways of blending from `NAME[:weight],...`.
+
+    Raises:
+        ValueError: an unknown name, or a weight that is no positive number.
+    """
+    weights = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition(":")
+        try:
+            weights[name] = float(weight or 1)
+        except ValueError:
+            weights[name] = -1.0
+        if name not in BLENDS or not 0 < weights[name] < float("inf"):
+            raise ValueError(
+                f"--blend has {part!r}; expected names of {', '.join(BLENDS)}, "
+                "each with an optional positive weight, as in poisson:3,paste:1"
+            )
+    return weights
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How a pair is composed"""
+
+    objects: Literal["1", "2", "mix"] = "mix"
+    """Objects a pair; mix draws one or two, half and half."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How images become square: squashed as published, or their aspect ratio kept, cropped at the
+    longer side or padded at the shorter one."""
+    blend: str = "poisson"
+    """How objects are put into the background: poisson, poisson-mixed, feather, paste, or several
+    with weights, as in poisson:3,paste:1."""
+
+    def __post_init__(self) -> None:
+        parse_blend(self.blend)
+
+
+@dataclass(frozen=True)
+class Styling:
+    """Styled versions of both images"""
+
+    style: Literal["none", "histogram", "fda", "pixel", "adain"] = "none"
+    """How images are restyled after the pictures in --styles: histogram, fda and pixel need no
+    weights, adain is the published neural style transfer."""
+    styles: str | None = None
+    """Folder or URL of style pictures."""
+    adain_weights: str | None = None
+    """Folder with the weights of adain, published ones or segswap-train-style's; by default the
+    published ones are downloaded once."""
+
+    def __post_init__(self) -> None:
+        if (self.style == "none") != (self.styles is None):
+            raise ValueError("--style and --styles go together: a method, and a folder of pictures")
+        if self.adain_weights and self.style != "adain":
+            raise ValueError("--adain-weights is for --style adain")
+
+
+@dataclass(frozen=True)
+class Running(Workers):
+    """How the work is run; changes no byte of a pair"""
+
+    max_skipped: float = 0.1
+    """If a larger share of the images or annotations could not be used, the finished run exits
+    with status 3."""
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Make a dataset of image pairs that share a region, with masks and correspondences.
+
+    Without --annotations and --images the photographs inside scikit-image are used. The same
+    command makes the same bytes; run again after an interruption, it goes on where it stopped.
+    """
+
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder or fsspec URL (s3://...) of the dataset; it is made, or its unfinished run resumed."""
+    amount: tyro.conf.OmitArgPrefixes[Amount] = field(default=Amount(), metadata=FLAT)
+    inputs: tyro.conf.OmitArgPrefixes[Inputs] = field(default=Inputs(), metadata=FLAT)
+    composition: tyro.conf.OmitArgPrefixes[Composition] = field(
+        default=Composition(), metadata=FLAT
+    )
+    styling: tyro.conf.OmitArgPrefixes[Styling] = field(default=Styling(), metadata=FLAT)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default=Running(), metadata=FLAT)
+    one: Recipe = ONE_OBJECT
+    """The one-object composition."""
+    two: Recipe = TWO_OBJECTS
+    """The two-object composition."""

@@ -1,0 +1,164 @@
+"""A dataset's folder: whose it is before the work, and what is written when the work is done."""
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+from generators.sources.coco import Skipped
+from generators.sources.index import Index
+from pipelines.generate import attribution, card
+from pipelines.generate.config import SPLITS, GenerateConfig
+from segswap.data.pair import FORMAT
+from segswap.data.shards import MANIFEST, DatasetError, read_manifest
+from segswap.files import storage
+from segswap.files.cache import forget_copies
+from segswap.files.storage import PathLike
+
+WORK = ".segswap"  # in OUT until the manifest is written: settings, indexes, records of shards
+EXIT_SKIPPED = 3
+
+
+def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
+    """Whether OUT, a folder or URL, already holds this very dataset.
+
+    Raises:
+        ValueError: it holds another one, or something else, or cannot be written to.
+        StorageError: its store cannot be reached, or the bucket does not exist.
+    """
+    storage.check_writable(out)
+    try:
+        names = storage.entries(out)
+    except NotADirectoryError as error:
+        message = f"{out} is a file; expected a folder to write the dataset into"
+        raise ValueError(message) from error
+    if MANIFEST in names:
+        _same(read_manifest(out)["config"], settings, out)
+        return True
+    try:
+        job = storage.read_bytes(storage.join(out, WORK, "job.json"))
+    except FileNotFoundError:
+        if set(names) - {WORK}:
+            message = f"{out} is not empty and holds no dataset; choose another folder"
+            raise ValueError(message) from None
+    else:
+        _same(json.loads(job), settings, out)
+    return False
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
+    before, now = dict(_flat(before)), dict(_flat(now))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        differences = "; ".join(
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed
+        )
+        raise DatasetError(
+            f"{out} holds a dataset of another configuration ({differences}); "
+            "use the same flags to finish it, or choose another folder"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by name, those of a group as group.name."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def finish(
+    config: GenerateConfig, settings: dict[str, Any], records: list[Any], skipped: Skipped,
+    used: set[attribution.Used],
+) -> int:  # fmt: skip
+    """Write the card, then the manifest; say what was made and what was not.
+
+    Args:
+        settings: of the config, those that the pairs depend on.
+        records: of all shards, in order.
+        skipped: inputs that could not be indexed.
+        used: the images whose pixels stand in the pairs.
+
+    Returns:
+        The exit status.
+    """
+    out, work = config.out, storage.join(config.out, WORK)
+    names = ("index", "backgrounds") if config.inputs.backgrounds else ("index",)
+    folders = [storage.join(work, name) for name in names]
+    indexes = [Index.load(folder) for folder in folders]
+    broken = {item["image"]: item for record in records for item in record["skipped"]}
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "generator": f"segswap {version('segswap')}",
+        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seed": config.amount.seed,
+        "config": settings,
+        "splits": {split: _split_entry(split, records) for split in SPLITS},
+        "inputs": [_input_entry(index) for index in indexes],
+        "skipped": skipped + [broken[name] for name in sorted(broken)],
+        "rejected": _rejected(records),
+    }
+    storage.sweep(out)
+    card.write(out, manifest, attribution.rows(used, indexes))
+    storage.write_atomically(storage.join(out, MANIFEST), json.dumps(manifest, indent=1).encode())
+    storage.remove_folder(work)
+    for folder in (out, *folders):
+        forget_copies(folder)
+    made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
+    print(
+        f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
+        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}"
+    )
+    return _status(config.running.max_skipped, manifest["inputs"], skipped, len(broken))
+
+
+def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
+    shards = [r["shard"] for r in records if r["shard"]["name"].startswith(f"{split}-")]
+    return {"pairs": sum(shard["pairs"] for shard in shards), "shards": shards}
+
+
+def _input_entry(index: Index) -> dict[str, Any]:
+    return {
+        "name": index.dataset,
+        "images": len(index),
+        "segments": len(index.arrays["segments"]),
+        "fingerprint": index.header["fingerprint"],
+        "filtered": index.header["filtered"],
+        "left_out": index.header["left_out"],
+        "licences": index.images_by_licence(),
+    }
+
+
+def _rejected(records: list[Any]) -> dict[str, int]:
+    """Rejected draws of all shards by reason, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts.update(record["rejected"])
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _status(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> int:
+    """The exit status; says so where a larger share than the limit could not be used.
+
+    Args:
+        limit: the share of the images, or of the annotations.
+        inputs: the manifest's.
+        skipped: what was left out of the index.
+        broken: how many images of the index could not be used after all.
+    """
+    annotations = sum("annotation" in item for item in skipped)
+    absent = len(skipped) - annotations
+    images = absent + sum(item["images"] for item in inputs)
+    segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
+    status = 0
+    for what, lost, given in (
+        ("images", absent + broken, images),
+        ("annotations", annotations, annotations + segments),
+    ):
+        if lost > limit * given:
+            print(f"{lost} of {given} {what} could not be used; {MANIFEST} lists them")
+            status = EXIT_SKIPPED
+    return status

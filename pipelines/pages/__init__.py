@@ -1,0 +1,1 @@
+"""Every page and picture sheet that the commands write."""

@@ -1,0 +1,146 @@
+"""segswap-look: pairs of a dataset as a page that needs no server, and as a contact sheet."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from pipelines.command import cli
+from pipelines.command.progress import Progress
+from pipelines.pages import gallery
+from segswap.data.pair import Pair
+from segswap.data.shards import Members, Shard, split_shards
+from segswap.drawing.draw import beside, join, outlined, spread_points
+from segswap.files import storage
+from segswap.files.images import encode_png
+from segswap.files.storage import write_atomically
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """Look at the pairs of a dataset: an HTML page, a contact sheet, or both.
+
+    The page is one file that needs neither server nor network. Pointing at an object in either
+    image shows where the point lies in the other one.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """Folder or fsspec URL of a dataset that segswap-generate made."""
+    out: str | None = None
+    """The page to write; gallery.html where neither --out nor --png is given."""
+    png: str | None = None
+    """A contact sheet to write: the pairs in one PNG picture."""
+    split: str = "train"
+    """The split to look at."""
+    pairs: int = 24
+    """How many pairs to show; the page grows by about half a megabyte a pair."""
+    first: int = 0
+    """Index of the first pair to show."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("pairs", self.pairs, 1), ("first", self.first, 0)):
+            if value < least:
+                raise ValueError(f"--{name} is {value}; expected at least {least}")
+        for name, path, endings in (
+            ("out", self.out, (".html", ".htm")), ("png", self.png, (".png",)),
+        ):  # fmt: skip
+            if path is not None and Path(path).suffix.lower() not in endings:
+                raise ValueError(f"--{name} is {path}; expected a name ending in {endings[0]}")
+
+
+def main() -> None:
+    """Entry point of segswap-look."""
+    cli.run(LookConfig, look)
+
+
+def look(config: LookConfig) -> int:
+    """Write the page, the contact sheet, or both, and say where they are.
+
+    Raises:
+        ValueError: no such dataset or split, it is unfinished or damaged, --first is beyond it, or
+            there is no folder to write into.
+    """
+    page = config.out if config.out or config.png else "gallery.html"
+    for path in (page, config.png):
+        if path and not storage.is_url(path) and not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"{path} cannot be written: there is no folder {Path(path).parent}")
+    total = sum(entry["pairs"] for entry in split_shards(config.data, config.split))
+    if config.first >= total:
+        raise ValueError(
+            f"--first is {config.first}; the split {config.split} has pairs 0 to {total - 1}"
+        )
+    count = min(config.pairs, total - config.first)
+    progress = Progress("pairs", count, "pairs")
+    articles, drawn = [], []
+    for members, pair in islice(read_samples(config.data, config.split, config.first), count):
+        if page:
+            articles.append(gallery.pair_html(pair, members))
+        if config.png:
+            drawn.append(draw_pair(pair, 240))
+        progress.add(1)
+    progress.close()
+    if page:
+        note = f"{config.split}, pairs {config.first} to {config.first + count - 1} of {total}"
+        text = gallery.page(config.data.rstrip("/"), note, articles)
+        write_atomically(page, text.encode())
+        print(f"{page}: {count} pairs, {len(text) / 1e6:.1f} MB")
+    if config.png:
+        sheet = contact_sheet(drawn)
+        write_atomically(config.png, encode_png(sheet))
+        print(f"{config.png}: {count} pairs, {sheet.shape[1]} x {sheet.shape[0]} px")
+    return 0
+
+
+def read_samples(
+    dataset: storage.PathLike, split: str, first: int = 0
+) -> Iterator[tuple[Members, Pair]]:
+    """Files and content of the pairs of a split, in order, from a position on.
+
+    Raises:
+        DatasetError: of `split_shards`, or a shard is damaged.
+    """
+    for entry in split_shards(dataset, split):
+        if first >= entry["pairs"]:
+            first -= entry["pairs"]
+            continue
+        shard = Shard.open(storage.join(dataset, entry["name"]))
+        for position in range(first, len(shard.samples)):
+            yield shard.members(position), shard.read(position)
+        first = 0
+
+
+def draw_pair(pair: Pair, height: int = 320) -> NDArray[np.uint8]:
+    """A pair side by side: the objects outlined, points joined along the ground truth."""
+    picture = beside(
+        outlined(pair.source, pair.source_mask), outlined(pair.target, pair.target_mask), height
+    )
+    each = max(2, gallery.POINTS // max(len(pair.objects), 1))
+    start = [spread_points(pair.source_mask == item.label, each) for item in pair.objects]
+    end = [pair.to_target(p, item.label) for p, item in zip(start, pair.objects, strict=True)]
+    if start:
+        join(
+            picture, np.concatenate(start), np.concatenate(end), pair.source.shape,
+            pair.target.shape, height,
+        )  # fmt: skip
+    return picture
+
+
+def contact_sheet(pictures: list[NDArray[np.uint8]], gap: int = 16) -> NDArray[np.uint8]:
+    """Pictures of any sizes, at least one, on a white sheet about as wide as high."""
+    width, height = (max(picture.shape[axis] for picture in pictures) for axis in (1, 0))
+    columns = max(1, round(np.sqrt(len(pictures) * height / width)))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full(
+        (gap + rows * (height + gap), gap + min(columns, len(pictures)) * (width + gap), 3),
+        255, np.uint8,
+    )  # fmt: skip
+    for number, picture in enumerate(pictures):
+        top = gap + number // columns * (height + gap)
+        left = gap + number % columns * (width + gap)
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet

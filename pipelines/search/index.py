@@ -1,0 +1,259 @@
+"""segswap-index: the features of a collection's images on disk, made by any number of workers."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from pipelines.command import cli
+from pipelines.command.outputs import check_folder
+from pipelines.command.progress import Progress
+from pipelines.command.stopping import Stopping
+from pipelines.command.workers import INLINE, Workers
+from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
+from segswap.files.images import image_files
+from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
+from segswap.models.hub import find_model, fingerprint
+from segswap.models.model import DEFAULT_MODEL
+from segswap.search.index import (
+    FORMAT,
+    SETTINGS,
+    Index,
+    descriptors_file,
+    entry_type,
+    images_file,
+    read_settings,
+    vectors_file,
+)
+
+_SHARD = 64  # images, at most: the unit of work and of retry
+_SHARES = 4  # shards a worker, at least, so that all end at about the same time
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """Make an index of a collection of images, for segswap-retrieve to search.
+
+    Run again after an interruption it goes on where it stopped; with other images, it grows by
+    them. Images that changed are read again, and those whose file is gone are left out.
+    """
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Folders of images, with those below them, and image files."""
+    out: str
+    """Folder of the index."""
+    model: str = DEFAULT_MODEL
+    """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, ..."""
+    running: tyro.conf.OmitArgPrefixes[Workers] = field(default=Workers(), metadata=cli.FLAT)
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("no images given; expected folders of images, or image files")
+
+
+def main() -> None:
+    """Entry point of segswap-index."""
+    cli.run(IndexConfig, make_index)
+
+
+def make_index(config: IndexConfig) -> int:
+    """Build the index and say what is in it.
+
+    Raises:
+        ValueError: images, model or folder cannot be used.
+        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+    """
+    index = build_index(
+        images_in(config.images), config.model, Path(config.out), config.running,
+        device=config.device,
+    )  # fmt: skip
+    say_skipped(index.skipped)
+    used = sum(path.stat().st_size for path in index.folder.iterdir())
+    print(
+        f"{config.out}: {len(index)} images, {len(index.skipped)} skipped, {used / 2**20:.0f} MiB"
+    )
+    return 0
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Name on standard error the images that could not be read, the first ones of many."""
+    for image, reason in skipped[:10]:
+        print(f"skipped {image}: {reason}", file=sys.stderr)
+    if len(skipped) > 10:
+        print(f"... and {len(skipped) - 10} more; all are in {SETTINGS}", file=sys.stderr)
+
+
+def images_in(places: Sequence[str]) -> list[str]:
+    """Absolute paths of image files and of all those below folders, sorted, each once.
+
+    Raises:
+        ValueError: a folder is missing or holds no image.
+    """
+    found: set[str] = set()
+    for place in places:
+        if Path(place).is_file():
+            found.add(absolute(place))
+        else:
+            found |= {join(absolute(place), name) for name in image_files(place)}
+    return sorted(found)
+
+
+def build_index(
+    images: Sequence[str], model: str, out: Path, workers: Workers = INLINE, *,
+    device: str = "auto", mirrored: bool = False,
+) -> Index:  # fmt: skip
+    """Build an index, go on with an unfinished one, or add images to a finished one.
+
+    Args:
+        images: absolute paths.
+        model: see `segswap.load`.
+        out: folder of the index.
+        workers: who does the work; this process by default.
+        device: where the model runs.
+        mirrored: flip the images left to right first.
+
+    Raises:
+        ValueError: the folder holds something else or another model's index, no image could be
+            read, or model or device cannot be used.
+        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+    """
+    check_folder("--out", str(out))
+    out = Path(absolute(out))
+    folder = Path(absolute(find_model(model)))
+    settings = {
+        "format": FORMAT, "model": model, "fingerprint": fingerprint(folder),
+        "mirrored": mirrored,
+    }  # fmt: skip
+    _begin(out, settings)
+    records = _records(out)
+    known = _latest(records)
+    missing = [i for i in images if i not in known or known[i][0]["state"] != state_of(i)]
+    first = 1 + max((record["number"] for record in records), default=-1)
+    shares = -(-len(missing) // (_SHARES * (1 if workers.inline else workers.workers)))
+    length = min(_SHARD, max(1, shares))
+    made = _make(out, workers, [
+        ShardTask(out, first + n, tuple(missing[at : at + length]), folder, device, mirrored)
+        for n, at in enumerate(range(0, len(missing), length))
+    ])  # fmt: skip
+    skipped = dict(read_settings(out)["skipped"])
+    for record in records + made:
+        skipped.update(record["skipped"])
+    return _finish(out, records + made, skipped)
+
+
+# --- the index as a whole ------------------------------------------------------------------------
+
+
+def _begin(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, or check that what is there is an index with the same settings."""
+    if (out / SETTINGS).is_file():
+        there = read_settings(out)
+        # The same files may have got another name.
+        changed = [n for n in settings if n != "model" and there.get(n) != settings[n]]
+        if changed:
+            said = "; ".join(f"{n} was {there.get(n)}, is {settings[n]}" for n in settings)
+            raise ValueError(
+                f"{out} is the index of another model or of other settings ({said}); choose "
+                "another --out, or delete it"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} is no index and not empty; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    begun = {**settings, "version": 0, "skipped": []}
+    write_atomically(out / SETTINGS, json.dumps(begun, indent=1).encode())
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
+    """The records of all whole shards, in the order of their numbers."""
+    paths = sorted(out.glob("shard-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
+    try:
+        return [json.loads(path.read_text()) for path in paths]
+    except ValueError as error:
+        raise ValueError(f"a record in {out} is damaged ({error}); delete the index") from error
+
+
+def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str, Any]]:
+    """Make shards; returns their records."""
+    if not tasks:
+        return []
+    records = []
+    progress = Progress("index", sum(len(task.images) for task in tasks), "images")
+    try:
+        with workers.started() as run, Stopping() as stopping:
+            for record in run(make_shard, stopping.until_asked(tasks), on_gpu=True):
+                records.append(record)
+                progress.add(len(record["images"]) + len(record["skipped"]))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
+    finally:
+        progress.close()
+        sweep(out)
+    if len(records) < len(tasks):
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped")
+    seconds, waiting = (sum(record[k] for record in records) for k in ("seconds", "waiting"))
+    share = waiting / max(seconds, 1e-9)
+    print(f"the model waited for images {share:.1%} of the time", file=sys.stderr)
+    return records
+
+
+Known = dict[str, tuple[dict[str, Any], int, int]]
+
+
+def _latest(records: list[dict[str, Any]]) -> Known:
+    """Of every image its entry, shard and row; of one that was read twice the later ones."""
+    return {
+        entry["image"]: (entry, record["number"], row)
+        for record in records
+        for row, entry in enumerate(record["images"])
+    }
+
+
+def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -> Index:
+    """Put all images together in the order of their paths, and open the index."""
+    known = {image: known for image, known in _latest(records).items() if state_of(image) != []}
+    if not known:
+        reasons = "; ".join(f"{image}: {reason}" for image, reason in list(skipped.items())[:3])
+        raise ValueError(f"{out}: no image could be read ({reasons or 'all files are gone'})")
+    names = {image: os.fsencode(image) for image in known}
+    images = sorted(known, key=lambda image: names[image])
+    entries = np.zeros(len(images), entry_type(max(map(len, names.values()))))
+    for at, image in enumerate(images):
+        entry, shard, row = known[image]
+        entries[at] = (
+            names[image], entry["sha256"].encode(), entry["width"], entry["height"], shard, row
+        )  # fmt: skip
+    before = read_settings(out)
+    version = before["version"] + 1
+    save_array(images_file(out, version), entries)
+    _save_descriptors(out, version, entries)
+    listed = sorted((i, r) for i, r in skipped.items() if i not in known and state_of(i) != [])
+    settings = {**before, "version": version, "skipped": listed}
+    # The one step by which the new state counts.
+    write_atomically(out / SETTINGS, json.dumps(settings, indent=1).encode())
+    for old in (images_file(out, version - 1), vectors_file(out, version - 1)):
+        old.unlink(missing_ok=True)
+    return Index.open(out)
+
+
+def _save_descriptors(out: Path, version: int, entries: NDArray[Any]) -> None:
+    """Write all descriptors in the order of the entries, a run of one shard's rows at a time."""
+    ends = np.flatnonzero(np.diff(entries["shard"])) + 1
+    with replacing(vectors_file(out, version)) as file:
+        for number, part in enumerate(np.split(entries, ends)):
+            path = descriptors_file(out, int(part["shard"][0]))
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)[part["row"]]
+            if number == 0:
+                shape = (len(entries), rows.shape[1])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(rows, "<f4").tobytes())

@@ -1,0 +1,1 @@
+"""segswap-train and segswap-train-style: runs, their folders, and what is seen of them."""

@@ -1,0 +1,94 @@
+"""The folder of a training run: what the run is, so that another is not mistaken for it."""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pipelines.command import cli, outputs
+from pipelines.train.config import TrainConfig
+from segswap.data.shards import MANIFEST, datasets_with
+from segswap.files import storage
+from segswap.files.hashes import file_hash
+from segswap.training.checkpoints import STATE
+
+RUN = "run.json"
+SETTINGS = "config.yaml"
+# What may differ when a run is resumed: where it runs and what it costs, not what it computes.
+_MACHINE = ("resume", "workers", "device", "compile", "address")
+
+
+def identity_of(config: TrainConfig) -> dict[str, Any]:
+    """What a run is: its settings, and the datasets by the hash of their manifests.
+
+    Raises:
+        DatasetError: a dataset is unfinished, or none has pairs to train on.
+    """
+    datasets = {}
+    if not config.live:
+        datasets_with(config.data, "train")
+        datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
+    return {"config": _settings(config), "datasets": datasets}
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    return {k: v for k, v in cli.as_dict(config).items() if k not in ("data", "out", *_MACHINE)}
+
+
+def check_folder(config: TrainConfig, identity: dict[str, Any]) -> None:
+    """Refuse to write over another run, or to go on with one.
+
+    Raises:
+        ValueError: the folder holds something else; differing settings are named.
+    """
+    out = Path(config.out)
+    outputs.check_folder("--out", config.out)
+    if not config.resume:
+        begun = (out / RUN).exists() and not (out / STATE).exists()  # killed before a checkpoint
+        if out.is_dir() and any(out.iterdir()) and not begun:
+            if (out / STATE).exists():
+                raise ValueError(
+                    f"--out {out} holds a run; --resume goes on with it, or choose another folder"
+                )
+            raise ValueError(f"--out {out} holds other files; choose another folder")
+        return
+    if not (out / RUN).is_file():
+        raise ValueError(f"--out {out} holds no run to resume")
+    # By content, so that datasets may be moved; their order decides on the order of the pairs.
+    old, new = _comparable(_read_run(out / RUN)), _comparable(identity)
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if changed:
+        differences = "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)
+        raise ValueError(f"{out} holds a run of another configuration: {differences}")
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text())
+        _comparable(run)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; start a new run") from error
+    return run
+
+
+def _comparable(run: dict[str, Any]) -> dict[str, Any]:
+    return run["config"] | {"datasets": list(run["datasets"].values())}
+
+
+def describe(config: TrainConfig, identity: dict[str, Any], device: torch.device) -> None:
+    """Write settings, datasets and environment of a run into its folder."""
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **{name: version(name) for name in ("segswap", "torch", "timm", "numpy")},
+        "python": platform.python_version(), "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "devices": config.num_gpus,
+    }  # fmt: skip
+    run = json.dumps(identity | {"environment": environment}, indent=1)
+    storage.write_atomically(out / RUN, run.encode())
+    storage.write_atomically(out / SETTINGS, yaml.safe_dump(identity["config"]).encode())

@@ -1,0 +1,1 @@
+"""Pairs, their ground truth and their shards on disk; nothing here imports torch."""

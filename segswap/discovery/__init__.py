@@ -1,0 +1,1 @@
+"""What repeats in a collection: links between images, their graph, its groups."""

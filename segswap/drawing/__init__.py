@@ -1,0 +1,1 @@
+"""Pictures of pairs and matches, from arrays alone."""

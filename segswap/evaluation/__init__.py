@@ -1,0 +1,1 @@
+"""Scores of predictions, and real pairs whose correspondences are known."""

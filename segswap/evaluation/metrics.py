@@ -1,0 +1,114 @@
+"""How good predictions are: masks, positions, and what is found where nothing is shared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segswap import geometry
+from segswap.data.pair import Pair
+from segswap.models.prediction import Prediction, enlarge
+
+THRESHOLDS = (0.01, 0.03, 0.05)
+_LATTICE = 60  # points along each side of an image at which correspondences are judged
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one pair or means over several; NaN where there was nothing to judge.
+
+    Attributes:
+        mask_iou: intersection over union of predicted (above 0.5) and true mask in pixels, mean of
+            both images.
+        mask_precision: share of the predicted mask's pixels that are in the true one, mean of both
+            images; 0 of an image in which nothing was found.
+        mask_recall: share of the true mask's pixels that were found, mean of both images.
+        pck_1, pck_3, pck_5: share of points of the true mask, in both images, whose predicted
+            position is off by at most 1, 3, 5% of the image's side.
+        false_area: on images that share nothing, the predicted masks' share of both images.
+    """
+
+    mask_iou: float
+    mask_precision: float
+    mask_recall: float
+    pck_1: float
+    pck_3: float
+    pck_5: float
+    false_area: float
+
+
+def score_pair(prediction: Prediction, pair: Pair) -> Scores:
+    """Scores of a prediction for a pair with ground truth; false_area is NaN."""
+    masks = [
+        mask_scores(prediction.source_mask, pair.source_mask),
+        mask_scores(prediction.target_mask, pair.target_mask),
+    ]
+    within = pck(position_errors(prediction, pair))
+    return make_scores(np.mean(masks, axis=0).tolist(), within)
+
+
+def make_scores(masks: Sequence[float], within: Sequence[float]) -> Scores:
+    """Scores of two images that share something, from IoU, precision and recall and from the PCK at
+    the three thresholds.
+    """
+    iou, precision, recall = masks
+    return Scores(iou, precision, recall, within[0], within[1], within[2], float("nan"))
+
+
+def score_negative(prediction: Prediction) -> Scores:
+    """Scores of a prediction for two images that share nothing: false_area alone."""
+    areas = [np.mean(mask > 0.5) for mask in (prediction.source_mask, prediction.target_mask)]
+    nothing = dict.fromkeys((field.name for field in fields(Scores)), float("nan"))
+    return Scores(**nothing | {"false_area": float(np.mean(areas))})
+
+
+def mean_scores(scores: list[Scores]) -> Scores:
+    """Means over pairs, each score over the pairs that have it."""
+    table = np.array([[getattr(s, f.name) for f in fields(Scores)] for s in scores])
+    known = ~np.isnan(table)
+    sums = np.where(known, table, 0).sum(0)
+    return Scores(
+        *(float(s / n) if n else float("nan") for s, n in zip(sums, known.sum(0), strict=True))
+    )
+
+
+def mask_scores(
+    predicted: NDArray[np.float32], labels: NDArray[np.uint8]
+) -> tuple[float, float, float]:
+    """IoU, precision and recall of a predicted grid (h, w), cut at 0.5 after enlarging, and a label
+    map (H, W); NaN where the label map is empty: there nothing was to be found.
+    """
+    true = labels > 0
+    if not true.any():
+        return (float("nan"),) * 3
+    found = enlarge(predicted, labels.shape[1], labels.shape[0]) > 0.5
+    common, found_area, true_area = (int(np.sum(mask)) for mask in (found & true, found, true))
+    iou = common / (found_area + true_area - common)
+    return iou, common / max(found_area, 1), common / true_area
+
+
+def position_errors(prediction: Prediction, pair: Pair) -> NDArray[np.float64]:
+    """Distances (N,) between predicted and true positions, as shares of the image's side, at the
+    points of a 60 x 60 lattice that lie in the true masks of both images; inf without an answer.
+    """
+    lattice = geometry.cell_centres(_LATTICE, _LATTICE).reshape(-1, 2)
+    errors = []
+    for labels, find, true in (
+        (pair.source_mask, prediction.points, pair.to_target),
+        (pair.target_mask, prediction.points_back, pair.to_source),
+    ):
+        column = (lattice[:, 0] * labels.shape[1]).astype(int)
+        row = (lattice[:, 1] * labels.shape[0]).astype(int)
+        shown = labels[row, column]
+        for item in pair.objects:
+            points = lattice[shown == item.label]
+            if len(points):
+                errors.append(np.linalg.norm(find(points) - true(points, item.label), axis=1))
+    found = np.concatenate(errors) if errors else np.zeros(0)
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def pck(errors: NDArray[np.float64]) -> list[float]:
+    """Share of errors within each of the thresholds; NaN of none."""
+    return [float(np.mean(errors <= t)) if len(errors) else float("nan") for t in THRESHOLDS]

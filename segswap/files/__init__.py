@@ -1,0 +1,1 @@
+"""Images and bytes, in files of this machine or at a URL."""

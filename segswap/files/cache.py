@@ -1,0 +1,94 @@
+"""Copies on this machine of what URLs name: to be mapped into memory, or read here and there.
+
+A copy is made once on each machine, for all its processes, in a folder of this user's below TMPDIR.
+It is looked up by URL and version. The longest unused are removed when all of them together exceed
+CACHE_BYTES.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segswap.files import storage
+
+CACHE_BYTES = 4 << 30
+
+
+def local_copy(path: storage.PathLike) -> str:
+    """The path of a local file with a file's content: itself, or a copy of what a URL names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: it cannot be read from its store.
+    """
+    if not storage.is_url(path):
+        return storage.local_path(path)
+    url = os.fspath(path)
+    length, version = storage.ask(
+        url, "looked up", lambda fs, key: (fs.info(key)["size"], fs.ukey(key))
+    )
+    copy = _copies_of(url.rpartition("/")[0]) / version[:32] / storage.base_name(url)
+    with _locked(version):
+        if copy.exists():
+            os.utime(copy)
+            return str(copy)
+        _make_room(length or 0)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        temporary = copy.with_name(f".{copy.name}.tmp")
+        storage.ask(url, "read", lambda fs, key: fs.get_file(key, str(temporary)))
+        if length is not None and temporary.stat().st_size != length:
+            raise storage.StorageError(f"{url}: got {temporary.stat().st_size} of {length} bytes")
+        os.replace(temporary, copy)
+    return str(copy)
+
+
+def forget_copies(folder: storage.PathLike) -> None:
+    """Remove this machine's copies of the files directly in a folder of a store."""
+    if storage.is_url(folder):
+        shutil.rmtree(_copies_of(os.fspath(folder)), ignore_errors=True)
+
+
+def _copies_of(folder: str) -> Path:
+    return _cache() / hashlib.sha256(folder.rstrip("/").encode()).hexdigest()[:32]
+
+
+def _cache() -> Path:
+    """The folder of the copies: this user's alone, in a place where others may write too."""
+    user = os.getuid()
+    cache = Path(tempfile.gettempdir()) / f"segswap-{user}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    if cache.is_symlink() or cache.stat().st_uid != user:
+        raise storage.StorageError(
+            f"{cache} belongs to another user; set TMPDIR to a folder of your own"
+        )
+    return cache
+
+
+@contextmanager
+def _locked(version: str) -> Iterator[None]:
+    """One process at a time makes the copy of a version; few others have to wait with it."""
+    import fcntl  # not on every system, and not needed for local datasets
+
+    with open(_cache() / f"{hashlib.sha256(version.encode()).hexdigest()[:2]}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_room(needed: int) -> None:
+    copies = []
+    for copy in _cache().glob("*/*/*"):
+        try:
+            found = copy.stat()
+        except FileNotFoundError:  # another process makes room too
+            continue
+        copies.append((found.st_mtime, found.st_size, copy))
+    excess = sum(length for _, length, _ in copies) + needed - CACHE_BYTES
+    for _, length, copy in sorted(copies):
+        if excess <= 0:
+            return
+        copy.unlink(missing_ok=True)
+        excess -= length

@@ -1,0 +1,355 @@
+"""Files by local path or by URL of an object store: read, listed, and written whole.
+
+Paths and `file://` URLs are files, opened as such. Other URLs go through fsspec, which takes
+endpoint and credentials from the usual environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ..., or
+FSSPEC_S3_ENDPOINT_URL, FSSPEC_GS_TOKEN, ...). An object appears at its URL in one piece, when its
+upload has ended: nothing there needs a temporary name.
+
+What a store reports as passing (no answer, a server error, too many requests) is tried again for
+a while; missing files and refused permissions are not.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+PathLike = str | os.PathLike[str]
+Result = TypeVar("Result")
+
+SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "memory")
+_URL = re.compile(r"(?!file://)(\w[\w+.-]*(::\w[\w+.-]*)*://|pipe:)")
+_ATTEMPTS = 5
+_PATIENCE = 20.0  # seconds after which no further attempt begins
+_READ_LIMIT = 2 << 30  # bytes of one file that is read into memory
+# No use in asking again: the caller's mistake, or this machine's disk.
+_PERMANENT = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, ValueError,
+              TypeError, LookupError, AttributeError, NotImplementedError)  # fmt: skip
+_PERMANENT_NUMBERS = frozenset(
+    {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+)
+
+
+class StorageError(OSError):
+    """A store that cannot be reached, refuses, or fails again and again."""
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def is_url(path: PathLike) -> bool:
+    """Whether a path is the URL of something that is not a local file."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
+def absolute(path: PathLike) -> str:
+    """A path that means the same in every folder and process: a URL, or an absolute path."""
+    return os.fspath(path).rstrip("/") if is_url(path) else str(Path(local_path(path)).resolve())
+
+
+def join(base: PathLike, *names: str) -> str:
+    """The path of a file below a folder; names may hold /."""
+    return "/".join((local_path(base).rstrip("/"), *names))
+
+
+def base_name(path: PathLike) -> str:
+    """The last part of a path; of a store's root, the bucket."""
+    return absolute(path).rpartition("/")[2]
+
+
+def local_path(path: PathLike) -> str:
+    """The path of a local file as `open` takes it."""
+    return os.fspath(path).removeprefix("file://")
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def read_bytes(path: PathLike, first: int | None = None) -> bytes:
+    """The content of a file, or its first so many bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: it cannot be read from its store, or is over 2 GiB.
+    """
+    if not is_url(path):
+        with open(local_path(path), "rb") as file:
+            return file.read(-1 if first is None else first)
+    url = os.fspath(path)
+    # A range instead of the whole: s3fs would ask for the size first, one more request each time.
+    end = _READ_LIMIT if first is None else first
+    try:
+        data = ask(url, "read", lambda fs, key: fs.cat_file(key, start=0, end=end))
+    except StorageError:
+        if size(url) == 0:  # an empty object has no range
+            return b""
+        raise
+    if len(data) == _READ_LIMIT:
+        raise StorageError(f"{url} is over {_READ_LIMIT >> 30} GiB; expected a smaller file")
+    return data
+
+
+def size(path: PathLike) -> int | None:
+    """A file's bytes; None where there is no file."""
+    try:
+        if not is_url(path):
+            return os.stat(local_path(path)).st_size
+        found = ask(os.fspath(path), "looked up", lambda fs, key: fs.info(key))
+    except FileNotFoundError:
+        return None
+    return found["size"] if found["type"] == "file" else None
+
+
+def entries(folder: PathLike) -> list[str]:
+    """Names of the files and folders directly in a folder, sorted; none where it is missing.
+
+    Raises:
+        NotADirectoryError: it is a file.
+        StorageError: it cannot be listed, or its bucket does not exist.
+    """
+    if not is_url(folder):
+        try:
+            return sorted(os.listdir(local_path(folder)))
+        except FileNotFoundError:
+            return []
+    url = os.fspath(folder).rstrip("/")
+    try:
+        found = ask(url, "listed", lambda fs, key: (key, fs.ls(key, detail=True)))
+    except FileNotFoundError:
+        _check_bucket(url)
+        return []
+    root, listed = found
+    if any(_same(item["name"], root) and item["type"] == "file" and item["size"]
+           for item in listed):  # fmt: skip
+        raise NotADirectoryError(errno.ENOTDIR, "a file, not a folder", url)
+    # Some programs leave an empty object where they make a "folder".
+    return sorted(_last(item["name"]) for item in listed if not _same(item["name"], root))
+
+
+def files_below(url: str) -> list[str]:
+    """Paths of all files below a URL, relative to it, sorted.
+
+    Raises:
+        StorageError: it cannot be listed, or its bucket does not exist.
+    """
+    try:
+        root, found = ask(url, "listed", lambda fs, key: (key, fs.find(key)))
+    except FileNotFoundError:
+        found = []
+    if not found:
+        _check_bucket(url)
+        return []
+    start = root.strip("/") + "/"
+    names = (name.lstrip("/").removeprefix(start) for name in found)
+    return sorted(name for name in names if name and not name.endswith("/"))
+
+
+def fingerprint(url: str) -> str:
+    """SHA-256 of names, sizes and versions of the file at a URL, or of all files below it."""
+    try:
+        found = ask(url, "listed", lambda fs, key: fs.find(key, detail=True))
+    except FileNotFoundError:
+        found = {}
+    listed = json.dumps([url.rstrip("/"), found], sort_keys=True, default=str)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def _same(name: str, root: str) -> bool:
+    return name.strip("/") == root.strip("/")
+
+
+def _check_bucket(url: str) -> None:
+    """Tell a bucket without such files from no bucket at all."""
+    scheme, _, path = url.partition("://")
+    bucket = f"{scheme}://{path.split('/')[0]}"
+    try:
+        ask(bucket, "looked up", lambda fs, key: key.strip("/") and fs.info(key))
+    except FileNotFoundError as error:
+        # The memory of this process has folders, which come and go with their files.
+        if scheme != "memory":
+            raise StorageError(f"{bucket} does not exist; make it, or correct the URL") from error
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[BinaryIO]:
+    """A new file to write and read back, put in place whole when the block ends without an error.
+
+    Locally it is written beside its place under a temporary name, synced and renamed. For a URL it
+    is an unnamed local file, uploaded in one piece, and its size compared.
+    """
+    if not is_url(path):
+        place = Path(local_path(path))
+        # Process numbers alone repeat where several machines share the folder.
+        owner = f"{socket.gethostname()}.{os.getpid()}"
+        temporary = place.with_name(f".{place.name}.{owner}.tmp")
+        try:
+            with open(temporary, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    with _scratch_file() as scratch:
+        yield scratch
+        scratch.flush()
+        length = os.fstat(scratch.fileno()).st_size
+        # It has no name, so that no process's death leaves it behind.
+        name = f"/dev/fd/{scratch.fileno()}"
+
+        def upload(fs: Any, key: str) -> None:
+            scratch.seek(0)
+            fs.put_file(name, key)
+
+        ask(os.fspath(path), "written", upload)
+        _check_size(os.fspath(path), length)
+
+
+@contextmanager
+def _scratch_file() -> Iterator[BinaryIO]:
+    folder = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(
+                f"{folder} is full; what is uploaded is made there: make room, or set TMPDIR"
+            ) from error
+        raise
+
+
+def write_atomically(path: PathLike, data: bytes) -> None:
+    """Write a whole file: complete, or not there."""
+    if not is_url(path):
+        with replacing(path) as file:
+            file.write(data)
+        return
+    ask(os.fspath(path), "written", lambda fs, key: fs.pipe_file(key, data))
+    _check_size(os.fspath(path), len(data))
+
+
+def _check_size(url: str, expected: int) -> None:
+    found = size(url)
+    if found != expected:
+        raise StorageError(f"{url} has {found} bytes after an upload of {expected}; run again")
+
+
+def sweep(folder: PathLike) -> None:
+    """Remove what `replacing` left in a folder when its process was killed; at a URL that is
+    nothing.
+    """
+    if not is_url(folder):
+        for leftover in Path(local_path(folder)).glob(".*.[0-9]*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def make_folder(folder: PathLike) -> None:
+    """Make a folder and those above it; a store has none, and needs none."""
+    if not is_url(folder):
+        os.makedirs(local_path(folder), exist_ok=True)
+
+
+def remove_folder(folder: PathLike) -> None:
+    """Remove a folder with all that is in it, if it is there.
+
+    Raises:
+        ValueError: a URL that cannot be written to.
+    """
+    if not is_url(folder):
+        shutil.rmtree(local_path(folder), ignore_errors=True)
+        return
+    url = os.fspath(folder)
+    check_writable(url)
+    with suppress(FileNotFoundError):
+        ask(url, "removed", lambda fs, key: fs.rm(key, recursive=True))
+
+
+def check_writable(path: PathLike) -> None:
+    """Raise ValueError for a URL below which files cannot be written and removed."""
+    if not is_url(path):
+        return
+    url = os.fspath(path)
+    _store(url)
+    if url.startswith(("http://", "https://")):
+        raise ValueError(f"{url} cannot be written to; expected a folder or an object store's URL")
+    # fsspec would take it for a pattern, which may mean other folders too.
+    if set(url) & set("*?["):
+        raise ValueError(f"{url} holds one of * ? [; choose a name without")
+
+
+# --- stores ----------------------------------------------------------------------------------
+
+
+def ask(url: str, what: str, question: Callable[[Any, str], Result]) -> Result:
+    """Put a question to the store of a URL, again where its failure may pass.
+
+    Args:
+        what: what is being done to the URL, for errors: read, listed, ...
+        question: given the file system and the path in it.
+    """
+    fs, key = _store(url)
+    begun = time.monotonic()
+    for attempt in range(_ATTEMPTS):
+        try:
+            return question(fs, key)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "missing", url) from error
+        except Exception as error:  # every store has kinds of its own
+            last = attempt == _ATTEMPTS - 1 or time.monotonic() - begun > _PATIENCE
+            if _permanent(error) or last:
+                raise StorageError(
+                    f"{url} cannot be {what}: {str(error) or type(error).__name__}"
+                ) from error
+        # Not from any generator: when the store is asked again must not touch what is drawn.
+        time.sleep(0.5 * 2**attempt * random.SystemRandom().uniform(0.5, 1.5))
+    raise AssertionError
+
+
+def _permanent(error: Exception) -> bool:
+    return (
+        isinstance(error, _PERMANENT)
+        or getattr(error, "errno", None) in _PERMANENT_NUMBERS
+        or "Credentials" in type(error).__name__
+    )
+
+
+def _store(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path in it.
+
+    Raises:
+        ValueError: a URL of another kind, above all of commands and chains of file systems, or a
+            package is not installed.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise ValueError(
+            f"{url} is no URL that can be used; expected a folder or one of "
+            + ", ".join(f"{known}://" for known in SCHEMES)
+        )
+    from fsspec.core import url_to_fs  # with what it brings, only for those who need it
+
+    try:
+        # Lists are not kept: other processes write to the same place.
+        return url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        hint = "pip install 'segswap[s3]'" if scheme in ("s3", "s3a") else "install what it names"
+        raise ValueError(f"{url} cannot be used: {error}; {hint}") from error

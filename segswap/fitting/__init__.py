@@ -1,0 +1,1 @@
+"""Maps fitted to points or pixels, and how sure they are; from arrays alone."""

@@ -1,0 +1,1 @@
+"""The correlation matcher: gradient descriptors, consensus of neighbours, and voting."""

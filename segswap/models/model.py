@@ -1,0 +1,321 @@
+"""A trained matcher as users meet it: `load` a model, `match` two images, ask where points go."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import HfApi
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as encode
+from torch import Tensor
+
+from segswap import geometry
+from segswap.files.images import read_image, to_rgb
+from segswap.files.storage import write_atomically
+from segswap.matchers import Matcher, Matches, build
+from segswap.models.hub import CARD, SETTINGS, WEIGHTS, find_model, fingerprint
+from segswap.models.model_card import model_card
+from segswap.models.prediction import Prediction, enlarge
+from segswap.models.score import pair_score
+
+DEFAULT_MODEL = "segswap-tiny"
+MODEL_FORMAT = 1  # of model.json; other ones are refused
+ImageLike = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a model says of two images.
+
+    Attributes:
+        source_mask: float32 (H, W) in [0, 1] at the source's size, the probability of belonging
+            to the region that both images show.
+        target_mask: the same at the target's size.
+        score: how much the images share: S(s, t) of `segswap.models.score`, in cells.
+        prediction: masks and positions on the model's grid.
+    """
+
+    source_mask: NDArray[np.float32]
+    target_mask: NDArray[np.float32]
+    score: float
+    prediction: Prediction
+
+    def points(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Where source points lie in the target: (N, 2) of (N, 2), normalised, x then y.
+
+        (0, 0) is the upper left corner of an image, (1, 1) the lower right one. Every point gets an
+        answer; it means something where the source's mask is high.
+
+        Raises:
+            ValueError: the points are not of shape (N, 2).
+        """
+        return self.prediction.points(xy)
+
+    def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Where target points lie in the source; see `points`."""
+        return self.prediction.points_back(xy)
+
+
+class Model:
+    """A matcher with its weights and working size.
+
+    Attributes:
+        matcher: in eval mode, on its device.
+        settings: matcher, its own settings (options), and size, the side in pixels to which both
+            images are brought: what model.json holds.
+        folder: where it was loaded from; None for a new one.
+    """
+
+    def __init__(
+        self, matcher: Matcher, settings: dict[str, Any], folder: Path | None = None
+    ) -> None:
+        self.matcher = matcher.eval()
+        self.settings = settings
+        self.folder = folder
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `segswap.models.hub.fingerprint`; "" for a model that was not loaded."""
+        return fingerprint(self.folder) if self.folder is not None else ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matcher's parameters are."""
+        return next(self.matcher.parameters()).device
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs are best matched together. On a CPU, the numbers of more than one are
+        slower to reach than to compute."""
+        return 1 if self.device.type == "cpu" else 8
+
+    def match(self, source: ImageLike, target: ImageLike) -> Match:
+        """Match two images of any sizes and shapes, each a path, a uint8 array (H, W[, 3]) or a PIL
+        image.
+
+        Raises:
+            ImageError: one of them cannot be read.
+            ValueError: one of them is no image at all.
+        """
+        a, b = as_array(source, "source"), as_array(target, "target")
+        matches = self._matches(a, b)
+        prediction = as_predictions(matches)[0]
+        return Match(
+            enlarge(prediction.source_mask, a.shape[1], a.shape[0]),
+            enlarge(prediction.target_mask, b.shape[1], b.shape[0]),
+            float(pair_score(matches)[0]),
+            prediction,
+        )
+
+    def predict(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Prediction:
+        """The prediction on the grid alone, for uint8 (H, W, 3) images."""
+        return as_predictions(self._matches(source, target))[0]
+
+    def features(
+        self, source: NDArray[np.uint8], target: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the matcher compares: features (C, h, w) of length 1 along C of both images, uint8
+        (H, W, 3) each.
+        """
+        matches = self._matches(source, target)
+        return matches.source_features[0].cpu().numpy(), matches.target_features[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def _matches(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Matches:
+        features = self.encode([source, target])
+        return self.matcher.match(features[:1], features[1:]).float()
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """What the matcher's `match` takes: features (B, C, h, w) of uint8 (H, W, 3) images of any
+        sizes, each brought to the square that the model works on.
+        """
+        # Not at their own aspects: the matchers are trained on squares, and match these better.
+        size = self.settings["size"]
+        squares = [
+            torch.from_numpy(geometry.resize(image, size, size)).permute(2, 0, 1)
+            for image in images
+        ]
+        return self.matcher.encode(torch.stack(squares).to(self.device).float() / 255)
+
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write weights and settings into a folder, each file whole or not at all.
+
+        Args:
+            half: store the weights in half precision, in half the bytes; `load` gives float32.
+
+        Raises:
+            ValueError: a weight is too large for half precision.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: _stored(name, v, half) for name, v in self.matcher.state_dict().items()}
+        settings = {**self.settings, "format": MODEL_FORMAT}
+        write_atomically(folder / SETTINGS, json.dumps(settings, indent=1).encode())
+        write_atomically(folder / WEIGHTS, encode(state))
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> None:
+        """`save`, with a model card as README.md: the one that the model came with, or a new one.
+
+        A card that is there already is kept.
+
+        Raises:
+            ValueError: a weight is too large for half precision.
+        """
+        self._write(Path(folder), os.fspath(folder), half)
+
+    @classmethod
+    def from_pretrained(cls, where: str | os.PathLike[str], device: str = "cpu") -> "Model":
+        """The same as `load`."""
+        return load(where, device)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None,
+        commit_message: str = "Upload a segswap model", half: bool = False,
+    ) -> str:  # fmt: skip
+        """Upload the model, with its card, to the Hugging Face hub.
+
+        Args:
+            repo_id: "user/name"; made where it does not exist.
+            private: whether a new repository is private; by default as the hub has it.
+            token: of the hub; by default the one of `hf auth login`.
+            commit_message: of the upload.
+            half: see `save`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ValueError: the id cannot be a repository's.
+            OSError: the hub refuses, or cannot be reached.
+        """
+        api = HfApi(token=token)
+        # The user's own name is added to an id without one.
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory(prefix="segswap-") as folder:
+            self._write(Path(folder), repo_id, half)
+            done = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=commit_message
+            )
+        return done.commit_url
+
+    def _write(self, folder: Path, where: str, half: bool) -> None:
+        self.save(folder, half=half)
+        if (folder / CARD).exists():
+            return
+        if self.folder is not None and (self.folder / CARD).is_file():
+            shutil.copyfile(self.folder / CARD, folder / CARD)
+            return
+        parameters = sum(parameter.numel() for parameter in self.matcher.parameters())
+        card = model_card(self.settings, parameters, where, self.folder)
+        write_atomically(folder / CARD, card.encode())
+
+
+def load(
+    where: str | os.PathLike[str] = DEFAULT_MODEL, device: str | torch.device = "cpu"
+) -> Model:
+    """Load a trained model.
+
+    Args:
+        where: the folder of a run of segswap-train, or any folder with its model.safetensors and
+            model.json; the name of a model of this package (`segswap.shipped()`); or a hub id,
+            "user/name" or "user/name@revision". The first of these that there is.
+        device: a torch device.
+
+    Raises:
+        ValueError: there is no model, its files are damaged or of another version, or there is no
+            such device.
+        RuntimeError: the hub cannot be reached.
+    """
+    folder = find_model(where)
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+        written = settings.pop("format", MODEL_FORMAT)
+        if written != MODEL_FORMAT:
+            raise ValueError(
+                f"it is of format {written!r}, and this version of segswap reads {MODEL_FORMAT}"
+            )
+        # Whatever was pretrained is in the weights file too.
+        matcher = build(settings["matcher"], **settings["options"])
+        _load_weights(matcher, load_file(folder / WEIGHTS))
+        if settings["size"] < matcher.stride or settings["size"] % matcher.stride:
+            raise ValueError(f"size {settings['size']} is no multiple of {matcher.stride}")
+    except (
+        OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError
+    ) as error:  # fmt: skip
+        raise ValueError(f"{folder} holds a model that cannot be loaded: {error}") from error
+    try:
+        return Model(matcher.to(device), settings, folder)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {str(device)!r} is not there: {error}") from error
+
+
+def _load_weights(matcher: Matcher, state: dict[str, Tensor]) -> None:
+    own = matcher.state_dict()
+    wrong = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unknown": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(k for k in own.keys() & state.keys()
+                                   if own[k].shape != state[k].shape),
+    }  # fmt: skip
+    if any(wrong.values()):
+        said = [f"{len(names)} {what} ({names[0]}, ...)" for what, names in wrong.items() if names]
+        raise ValueError(
+            f"its weights are not those of this version's {matcher.name} matcher: {', '.join(said)}"
+        )
+    matcher.load_state_dict(state)
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    stored = value.half() if half and value.is_floating_point() else value
+    if not torch.equal(stored.isfinite(), value.isfinite()):
+        raise ValueError(f"{name} holds numbers too large for half precision; save without half")
+    return stored.contiguous().cpu()
+
+
+def as_array(image: ImageLike, role: str) -> NDArray[np.uint8]:
+    """An image of any accepted kind as uint8 RGB (H, W, 3).
+
+    Raises:
+        ImageError: a path that cannot be read as an image.
+        ValueError: an array of another dtype or shape, or another kind of thing.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        try:
+            image = to_rgb(image)
+        except Exception as error:  # pixels are decoded now, and may be damaged
+            raise ValueError(f"the {role} image cannot be decoded: {error}") from error
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"the {role} image is of type {type(image).__name__}; "
+            "expected a path, an array or a PIL image"
+        )
+    shaped = image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size > 0
+    if image.dtype != np.uint8 or not shaped:
+        raise ValueError(
+            f"the {role} image is an array of {image.dtype} {image.shape}; "
+            "expected uint8 (H, W) or (H, W, 3), values from 0 to 255"
+        )
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def as_predictions(matches: Matches) -> list[Prediction]:
+    """The predictions of a batch of matches."""
+    arrays = [
+        matches.to_target, matches.to_source,
+        matches.source_logits.sigmoid(), matches.target_logits.sigmoid(),
+    ]  # fmt: skip
+    stacked = [array.detach().float().cpu().numpy() for array in arrays]
+    return [Prediction(*(array[i] for array in stacked)) for i in range(len(stacked[0]))]

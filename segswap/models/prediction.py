@@ -1,0 +1,104 @@
+"""Prediction: one image pair's answer of any method, at any resolution, and its file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import RegularGridInterpolator
+
+from segswap import geometry
+from segswap.drawing.draw import draw_match, spread_points
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says of a pair, on a grid of cells of each image.
+
+    Attributes:
+        to_target: float32 (h, w, 2), for each source cell's centre the normalised (x, y) in the
+            target; NaN where the method has no answer.
+        to_source: float32 (h', w', 2), the same for target cells.
+        source_mask: float32 (h, w) in [0, 1], probability of belonging to the shared region.
+        target_mask: float32 (h', w').
+    """
+
+    to_target: Array
+    to_source: Array
+    source_mask: Array
+    target_mask: Array
+
+    def points(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Normalised target positions (N, 2) of normalised source points (N, 2)."""
+        return interpolate(self.to_target, xy)
+
+    def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Normalised source positions (N, 2) of normalised target points (N, 2)."""
+        return interpolate(self.to_source, xy)
+
+    def draw(
+        self, source: NDArray[np.uint8], target: NDArray[np.uint8], *, points: int = 14,
+        height: int = 320,
+    ) -> NDArray[np.uint8]:  # fmt: skip
+        """The match as a picture: see `draw_match`.
+
+        The points are spread over the predicted source mask; with an empty mask none is drawn.
+
+        Args:
+            source, target: the images, uint8 (H, W, 3) RGB of any sizes.
+            points: how many points to join at most.
+            height: of the picture in pixels.
+        """
+        source_mask, target_mask = (
+            enlarge(mask, image.shape[1], image.shape[0]) > 0.5
+            for mask, image in ((self.source_mask, source), (self.target_mask, target))
+        )
+        start = spread_points(source_mask, points)
+        end = self.points(start)
+        return draw_match(source, target, source_mask, target_mask, start, end, height=height)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as an .npz file."""
+        np.savez(path, **self.__dict__)
+
+    @classmethod
+    def load(cls, path: Path) -> "Prediction":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                read = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            for positions, mask in (
+                (read.to_target, read.source_mask), (read.to_source, read.target_mask)
+            ):  # fmt: skip
+                if mask.ndim != 2 or positions.shape != (*mask.shape, 2):
+                    raise ValueError(f"positions {positions.shape} with a mask {mask.shape}")
+        except Exception as error:  # unzipping and parsing raise many kinds
+            raise ValueError(f"{path} cannot be read as a prediction: {error}") from error
+        return read
+
+
+def interpolate(grid: Array, xy: ArrayLike) -> NDArray[np.float64]:
+    """Bilinear values of a grid of cells (h, w, C) at normalised points (N, 2): float64 (N, C).
+
+    Between the outermost cell centres and the frame the grid is continued linearly.
+    """
+    points = np.asarray(xy, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"expected points of shape (N, 2), got {points.shape}")
+    rows, columns = grid.shape[:2]
+    axes = [(np.arange(count) + 0.5) / count for count in (rows, columns)]
+    look_up = RegularGridInterpolator(
+        axes, grid.astype(np.float64), bounds_error=False, fill_value=None
+    )
+    return look_up(points[:, ::-1])
+
+
+def enlarge(mask: Array, width: int, height: int) -> Array:
+    """A mask on a grid (h, w) at an image's size: float32 (height, width) in [0, 1]."""
+    return geometry.sample(mask, geometry.cell_centres(height, width))

@@ -1,0 +1,1 @@
+"""A detail found in a collection of images."""

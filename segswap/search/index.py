@@ -1,0 +1,247 @@
+"""An index: the features of a collection's images on disk, read memory-mapped.
+
+An index is a folder:
+
+    index.json                   settings (format, model, fingerprint, mirrored), how often it was
+                                 finished (version), and what was skipped
+    shard-00000.npy              float16 (n, C, h, w), what the matcher's `encode` gave for n images
+    shard-00000.compared.npy     float16 (n, D, h, w), of these what the score compares
+    shard-00000.descriptors.npy  float32 (n, D), of length 1
+    shard-00000.json             the shard's images; written last, so a shard with it is whole
+    images-1.npy                 all images in the order of their paths; see `entry_type`
+    descriptors-1.npy            float32 (N, D), in the same order
+
+The last two, named by the version, are put together from the shards when all of these are there.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segswap.models.model import Model
+
+FORMAT = 1
+SETTINGS = "index.json"
+_CHUNK = 1 << 16  # descriptors compared at a time: what of the file is in memory
+
+
+def entry_type(longest: int) -> np.dtype[Any]:
+    """Type of an image's row in images.npy, for paths of so many bytes."""
+    return np.dtype([
+        ("image", f"S{max(longest, 1)}"),  # path, UTF-8
+        ("sha256", "S64"),  # of the pixels
+        ("width", "<i4"), ("height", "<i4"),
+        ("shard", "<i4"), ("row", "<i4"),
+    ])  # fmt: skip
+
+
+class Index:
+    """A finished index. Nothing but what is asked for is read into memory.
+
+    Attributes:
+        folder: where it is.
+        settings: what it was made with: model (as it was named), fingerprint (of the model's
+            files), mirrored (whether the images were flipped left to right).
+        images: paths, sorted.
+        sizes: int32 (N, 2), width and height of the images in pixels.
+        descriptors: float32 (N, D) of length 1, memory-mapped: features pooled over each image.
+        skipped: path and reason of the images that could not be read.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], entries: NDArray[Any],
+                 descriptors: NDArray[np.float32]) -> None:  # fmt: skip
+        self.folder, self.settings = folder, settings
+        self.descriptors = descriptors
+        self.skipped = [(image, reason) for image, reason in settings["skipped"]]
+        self.images: Sequence[str] = _Paths(entries)
+        self._entries = entries
+        self._files: dict[Path, NDArray[np.float16]] = {}
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> "Index":
+        """Open what segswap-index wrote.
+
+        Raises:
+            ValueError: there is no index, it is not finished, its files are damaged, or another
+                version wrote it.
+        """
+        place = Path(folder)
+        settings = read_settings(place)
+        version = settings["version"]
+        if not version:
+            raise ValueError(f"{folder} is not finished; run segswap-index again to go on with it")
+        try:
+            entries = np.load(images_file(place, version), mmap_mode="r", allow_pickle=False)
+            descriptors = np.load(vectors_file(place, version), mmap_mode="r", allow_pickle=False)
+            if descriptors.ndim != 2 or len(entries) != len(descriptors):
+                raise ValueError(f"{len(entries)} images, descriptors {descriptors.shape}")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{folder} is damaged ({error}); delete it and run segswap-index again"
+            ) from error
+        return cls(place, settings, entries, descriptors)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """Width and height of every image in pixels: int32 (N, 2)."""
+        return np.stack([self._entries["width"], self._entries["height"]], axis=1)
+
+    def with_pixels(self, sha256: str) -> NDArray[np.intp]:
+        """Numbers of the images whose pixels have this hash; see `images.pixel_hash`."""
+        return np.flatnonzero(self._entries["sha256"] == sha256.encode())
+
+    def features(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
+        """What the matcher's `encode` gives for these images: float32 (B, C, h, w).
+
+        Raises:
+            ValueError: a file of the index is missing or damaged.
+        """
+        return self._read(features_file, numbers)
+
+    def compared(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
+        """What `Matcher.compared` makes of these features: float32 (B, D, h, w).
+
+        Raises:
+            ValueError: a file of the index is missing or damaged.
+        """
+        return self._read(compared_file, numbers)
+
+    def nearest(
+        self, descriptor: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Numbers of the images whose descriptors are the most similar ones, best first, and the
+        inner products.
+
+        Exact: all descriptors are read, some tens of thousands at a time.
+
+        Args:
+            descriptor: float32 (D,).
+            count: how many are wanted; fewer where the index is smaller.
+        """
+        query = np.ascontiguousarray(descriptor[None], np.float32)
+        found, values = np.zeros(0, np.intp), np.zeros(0, np.float32)
+        for first in range(0, len(self), _CHUNK):
+            part = np.ascontiguousarray(self.descriptors[first : first + _CHUNK])
+            similar, numbers = faiss.knn(
+                query, part, min(count, len(part)), metric=faiss.METRIC_INNER_PRODUCT
+            )
+            found = np.concatenate([found, numbers[0] + first])
+            values = np.concatenate([values, similar[0]])
+            best = np.argsort(-values, kind="stable")[:count]
+            found, values = found[best], values[best]
+        return found, values
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that did not make this index.
+
+        Raises:
+            ValueError: it is another one; both are named.
+        """
+        if model.fingerprint != self.settings["fingerprint"]:
+            own = self.settings["model"]
+            raise ValueError(
+                f"{self.folder} was made by the model {own} ({self.settings['fingerprint'][:12]}), "
+                f"not by {model.folder} ({model.fingerprint[:12]}); use that one, or make an index "
+                "with this one"
+            )
+
+    def _read(
+        self, file: Callable[[Path, int], Path], numbers: Sequence[int] | NDArray[np.intp]
+    ) -> Tensor:
+        entries = self._entries[list(numbers)]
+        rows = [self._mapped(file(self.folder, int(e["shard"])))[e["row"]] for e in entries]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    def _mapped(self, path: Path) -> NDArray[np.float16]:
+        if path not in self._files:
+            try:
+                self._files[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"{path} cannot be read ({error}); delete {self.folder} and run segswap-index "
+                    "again"
+                ) from error
+        return self._files[path]
+
+
+class _Paths(Sequence[str]):
+    """The images' paths, decoded when they are asked for."""
+
+    def __init__(self, entries: NDArray[Any]) -> None:
+        self._names = entries["image"]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(len(self)))]
+        return os.fsdecode(bytes(self._names[number]))
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[number] for number in range(len(self)))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What index.json holds.
+
+    Raises:
+        ValueError: there is no index, or another version wrote it.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"{folder} is no index ({SETTINGS} is not there); make one: segswap-index")
+    try:
+        settings = json.loads(path.read_text())
+        written = settings["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged; delete {folder} and run segswap-index again"
+        ) from error
+    if written != FORMAT:
+        raise ValueError(
+            f"{folder} is of format {written!r}, and this version of segswap reads {FORMAT}; make "
+            "it again with segswap-index"
+        )
+    return dict(settings)
+
+
+def features_file(folder: Path, shard: int) -> Path:
+    """The features of a shard's images."""
+    return folder / f"shard-{shard:05d}.npy"
+
+
+def compared_file(folder: Path, shard: int) -> Path:
+    """Of the features of a shard's images, what the score compares."""
+    return folder / f"shard-{shard:05d}.compared.npy"
+
+
+def descriptors_file(folder: Path, shard: int) -> Path:
+    """The descriptors of a shard's images."""
+    return folder / f"shard-{shard:05d}.descriptors.npy"
+
+
+def record_file(folder: Path, shard: int) -> Path:
+    """The record of a shard, by which it is whole."""
+    return folder / f"shard-{shard:05d}.json"
+
+
+def images_file(folder: Path, version: int) -> Path:
+    """All images of a version of the index."""
+    return folder / f"images-{version}.npy"
+
+
+def vectors_file(folder: Path, version: int) -> Path:
+    """All descriptors of a version of the index."""
+    return folder / f"descriptors-{version}.npy"

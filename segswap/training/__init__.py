@@ -1,0 +1,1 @@
+"""From batches to weights: what is minimised, and the loop that does it."""

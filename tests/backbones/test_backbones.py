@@ -1,0 +1,242 @@
+"""Backbones are cut where they should be, and take weights from every layout of file."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from segswap.backbones.backbones import build_backbone, read_weights
+
+NAME = "resnet18"
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """State dict of a whole resnet18, classifier and layer4 included, without a zero in it."""
+    torch.manual_seed(5)
+    tensors = timm.create_model(NAME, num_classes=10).state_dict()
+    return {
+        key: torch.rand_like(value) + 0.5 if value.is_floating_point() else value + 7
+        for key, value in tensors.items()
+    }
+
+
+def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def moco(state: dict[str, Tensor]) -> dict[str, Any]:
+    """A checkpoint as MoCo v2 leaves it, its key encoder different from its query encoder."""
+    key_encoder = {key: torch.zeros_like(value) for key, value in state.items()}
+    tensors = {
+        "module.queue": torch.zeros(128, 16),
+        "module.queue_ptr": torch.zeros(1, dtype=torch.long),
+        **prefixed(key_encoder, "module.encoder_k."),
+        **prefixed(state, "module.encoder_q."),
+    }
+    optimizer = {"state": {}, "param_groups": [{"lr": 0.03, "params": [0]}]}
+    return {"epoch": 800, "arch": "resnet50", "state_dict": tensors, "optimizer": optimizer}
+
+
+LAYOUTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    "plain": dict,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state},
+    "module": lambda state: prefixed(state, "module."),
+    "state_dict-module": lambda state: {"state_dict": prefixed(state, "module.")},
+    "moco": moco,
+    "without-counters": lambda state: {
+        key: value for key, value in state.items() if not key.endswith("num_batches_tracked")
+    },
+    "without-layer4": lambda state: {
+        key: value for key, value in state.items() if not key.startswith(("layer4", "fc"))
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_torch_file_fills_every_weight(
+    layout: str, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(LAYOUTS[layout](state), path)
+    check_weights(build_backbone(NAME, weights=str(path)), state)
+
+
+def test_safetensors_file_fills_every_weight(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    check_weights(build_backbone(NAME, weights=str(path)), state)
+
+
+def test_of_moco_only_the_query_encoder_is_read(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(moco(state), path)
+    read = read_weights(path)
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], state[key]) for key in state)
+
+
+def check_weights(backbone: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    held = {
+        key.removeprefix("net."): value
+        for key, value in backbone.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    assert "layer3.1.bn2.running_var" in held
+    for key, value in held.items():
+        assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224"])
+def test_files_of_networks_that_timm_rewrites(name: str, tmp_path: Path) -> None:
+    """timm's feature wrappers rename parameters; the file holds the whole network's names."""
+    whole = timm.create_model(name)
+    path = tmp_path / "weights.safetensors"
+    save_file(whole.state_dict(), path)
+    backbone = build_backbone(name, weights=str(path))
+    first = next(value for value in whole.parameters() if value.ndim == 4)
+    assert any(torch.equal(value, first) for value in backbone.parameters())
+    assert backbone(torch.rand(1, 3, 96, 64)).shape == (1, backbone.channels, 6, 4)
+
+
+def test_resnet50_ends_with_layer3() -> None:
+    backbone = build_backbone("resnet50", 16)
+    assert (backbone.channels, backbone.stride) == (1024, 16)
+    assert not any("layer4" in key or "fc" in key for key in backbone.state_dict())
+    assert any("layer3.5" in key for key in backbone.state_dict())
+    assert backbone(torch.rand(1, 3, 64, 96)).shape == (1, 1024, 4, 6)
+
+
+@pytest.mark.parametrize(("stride", "channels"), [(4, 64), (8, 128), (32, 512)])
+def test_other_strides(stride: int, channels: int) -> None:
+    backbone = build_backbone(NAME, stride)
+    assert backbone.channels == channels
+    assert backbone(torch.rand(2, 3, 64, 128)).shape == (2, channels, 64 // stride, 128 // stride)
+
+
+def test_features_equal_those_of_the_whole_network(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    whole: Any = timm.create_model(NAME, num_classes=10).eval()
+    torch.save(whole.state_dict(), path)
+    images = torch.rand(1, 3, 64, 64)
+    x = whole.maxpool(whole.act1(whole.bn1(whole.conv1(images))))
+    expected = whole.layer3(whole.layer2(whole.layer1(x)))
+    assert torch.allclose(build_backbone(NAME, weights=str(path))(images), expected, atol=1e-6)
+
+
+def test_frozen_stays_in_evaluation_mode_without_gradients() -> None:
+    backbone = build_backbone(NAME).train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    assert not backbone(torch.rand(2, 3, 32, 32, requires_grad=True)).requires_grad
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_unfrozen_learns() -> None:
+    backbone = build_backbone(NAME, frozen=False)
+    assert all(module.training for module in backbone.modules())
+    assert not any(module.training for module in backbone.eval().modules())
+    backbone(torch.rand(2, 3, 32, 32)).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"resnet05.*did you mean.*resnet50"):
+        build_backbone("resnet05")
+
+
+def test_unknown_stride_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no features of stride 12; it has 2, 4, 8, 16, 32"):
+        build_backbone(NAME, 12)
+
+
+def test_missing_keys_are_named(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({key: v for key, v in state.items() if not key.startswith("layer2")}, path)
+    with pytest.raises(ValueError, match=r"weights.pth lacks layer2.0.conv1.weight, .* more"):
+        build_backbone(NAME, weights=str(path))
+
+
+def test_other_shapes_are_named(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(ValueError, match=r"conv1.weight \(64, 1, 7, 7\) for \(64, 3, 7, 7\)"):
+        build_backbone(NAME, weights=str(path))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere.pth does not exist"):
+        build_backbone(NAME, weights=str(tmp_path / "nowhere.pth"))
+
+
+@pytest.mark.parametrize("name", ["noise.pth", "noise.safetensors", "empty.pth"])
+def test_file_that_is_no_checkpoint(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"" if name.startswith("empty") else bytes(range(256)) * 8)
+    with pytest.raises(ValueError, match=name):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", [3, [torch.zeros(2)], {"epoch": 3}, {}, torch.zeros(3)])
+def test_torch_file_without_named_tensors(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"weights.pth is not a checkpoint"):
+        read_weights(path)
+
+
+class Payload:
+    """Unpickled, makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickle_payload_is_refused(zipped: bool, state: dict[str, Tensor], tmp_path: Path) -> None:
+    path, folder = tmp_path / "weights.pth", tmp_path / "made"
+    content = {"state_dict": state, "extra": Payload(folder)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"weights.pth is not a readable"):
+        build_backbone(NAME, weights=str(path))
+    assert not folder.exists()
+    torch.load(path, weights_only=False)
+    assert folder.exists(), "the payload of this test is harmless, so the test shows nothing"
+
+
+def test_timm_weights_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, asked = timm.create_model, []
+
+    def recorded(name: str, pretrained: bool, **settings: Any) -> torch.nn.Module:
+        asked.append(pretrained)
+        return create(name, pretrained=False, **settings)
+
+    monkeypatch.setattr(timm, "create_model", recorded)
+    build_backbone(NAME, weights="timm")
+    assert asked[-1] is True
+    build_backbone(NAME)
+    assert asked[-1] is False
+
+
+def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool, **settings: Any) -> torch.nn.Module:
+        if pretrained:
+            raise OSError("no route to host")
+        return create(name, pretrained=False, **settings)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(RuntimeError, match=r"resnet18.*no route to host.*local file"):
+        build_backbone(NAME, weights="timm")

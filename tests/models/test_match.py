@@ -1,0 +1,269 @@
+"""Model.match and segswap-match: any two images, of any kind, size and shape."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import textured
+from made_models import save_model
+from made_pairs import soft_texture
+from PIL import Image
+
+import segswap
+from pipelines.match import MatchConfig, main, match
+from segswap import geometry
+from segswap.files.images import ImageError
+from segswap.models import hub
+from segswap.models.model import DEFAULT_MODEL, Match, Model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model; not to be changed."""
+    return save_model(tmp_path_factory.mktemp("models") / "run")
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Model:
+    return segswap.load(run)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> tuple[Path, Path]:
+    """Files of two images of different sizes and shapes."""
+    paths = tmp_path / "a.png", tmp_path / "b.jpg"
+    Image.fromarray(textured(70, 120, 0)).save(paths[0])
+    Image.fromarray(textured(150, 90, 1)).save(paths[1])
+    return paths
+
+
+def check_match(found: Match, source: tuple[int, int], target: tuple[int, int]) -> None:
+    for mask, size in ((found.source_mask, source), (found.target_mask, target)):
+        assert mask.shape == size
+        assert mask.dtype == np.float32
+        assert 0 <= mask.min() <= mask.max() <= 1
+    assert np.isfinite(found.score)
+
+
+def test_masks_are_at_each_images_own_size_and_points_go_there_and_back(
+    model: Model, images: tuple[Path, Path]
+) -> None:
+    found = model.match(*images)
+    check_match(found, (70, 120), (150, 90))
+    for points in (found.points, found.points_back):
+        assert points(np.array([[0.5, 0.5], [0.1, 0.9], [0, 1]])).shape == (3, 2)
+        assert points(np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_points_of_an_image_and_its_moved_copy(model: Model) -> None:
+    # The copy is a window into the same picture, of another shape.
+    picture = soft_texture(160, 3)
+    source, target = picture[:128, :128], picture[32:160, 16:144]
+    found = model.match(source, target)
+    # On this coarse grid positions are rough; moved the other way they would be 0.25 off.
+    points = geometry.cell_centres(10, 10).reshape(-1, 2) * (0.8, 0.7) + (0.15, 0.27)
+    expected = points - np.array([16, 32]) / 128
+    assert np.median(np.abs(found.points(points) - expected)) < 0.05
+    assert np.median(np.abs(found.points_back(expected) - points)) < 0.05
+
+
+def test_files_arrays_and_pil_images_are_the_same(model: Model, tmp_path: Path) -> None:
+    source, target = textured(64, 96, 0), textured(80, 64, 1)
+    path = tmp_path / "source.png"
+    Image.fromarray(source).save(path)
+    expected = model.match(source, target)
+    for image in (path, str(path), Image.fromarray(source), Image.open(path)):
+        found = model.match(image, target)
+        assert np.array_equal(found.source_mask, expected.source_mask)
+        assert found.score == expected.score
+
+
+def modes() -> dict[str, Image.Image]:
+    colour = Image.fromarray(textured(64, 96, 0))
+    grey = np.asarray(colour.convert("L"))
+    return {
+        "L": colour.convert("L"),
+        "P": colour.convert("P"),
+        "CMYK": colour.convert("CMYK"),
+        "RGBA": colour.convert("RGBA"),
+        "I;16": Image.fromarray(grey.astype(np.uint16) * 257),
+        "1": colour.convert("1"),
+    }
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "I;16", "1"])
+def test_images_of_every_mode(mode: str, model: Model, tmp_path: Path) -> None:
+    image = modes()[mode]
+    assert image.mode == mode
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    image.save(path)
+    target = textured(64, 64, 1)
+    from_file, from_memory = model.match(path, target), model.match(image, target)
+    check_match(from_file, (64, 96), (64, 64))
+    assert np.array_equal(from_file.source_mask, from_memory.source_mask)
+    if mode in ("L", "I;16"):
+        # 16 bits are scaled to 8, so that it is the same picture.
+        plain = model.match(np.asarray(modes()["L"]), target)
+        assert np.array_equal(from_file.source_mask, plain.source_mask)
+
+
+def test_a_picture_is_turned_upright_by_its_exif_orientation(model: Model, tmp_path: Path) -> None:
+    upright = textured(64, 96, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    path = tmp_path / "phone.png"
+    Image.fromarray(np.rot90(upright).copy()).save(path, exif=exif)
+    found, expected = (model.match(image, textured(64, 64, 1)) for image in (path, upright))
+    assert found.source_mask.shape == (64, 96)
+    assert np.array_equal(found.source_mask, expected.source_mask)
+
+
+def test_what_is_no_image_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+    good = textured(64, 64, 0)
+    text = tmp_path / "notes.jpg"
+    text.write_text("no image")
+    with pytest.raises(ImageError, match=r"notes\.jpg: not an image"):
+        model.match(text, good)
+    with pytest.raises(ImageError, match=r"none\.png: missing"):
+        model.match(good, tmp_path / "none.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        model.match(tmp_path, good)
+    Image.fromarray(good).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:300])
+    with pytest.raises(ImageError, match=r"cut\.png: cannot be decoded"):
+        model.match(tmp_path / "cut.png", good)
+    with pytest.raises(ValueError, match="target image cannot be decoded"):
+        model.match(good, Image.open(tmp_path / "cut.png"))
+    for wrong, message in (
+        (good.astype(np.float32), "source image is an array of float32"),
+        (good / 255, "source image is an array of float64"),
+        (good > 9, "source image is an array of bool"),
+        (good[..., :2], r"\(64, 64, 2\)"),
+        (good[None], r"\(1, 64, 64, 3\)"),
+        (Image.new("RGB", (0, 5)), r"\(5, 0, 3\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+        (None, "source image is of type NoneType"),
+        (torch.zeros(64, 64, 3, dtype=torch.uint8), "source image is of type Tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.match(wrong, good)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (400, 20), (33, 2000)])
+def test_any_shape_is_matched(height: int, width: int, model: Model) -> None:
+    picture = textured(max(height, 8), max(width, 8), 3)[:height, :width]
+    found = model.match(picture, textured(64, 64, 1))
+    check_match(found, (height, width), (64, 64))
+    assert np.isfinite(found.points([[0.5, 0.5]])).all()
+
+
+def test_points_of_another_shape_are_refused(model: Model, images: tuple[Path, Path]) -> None:
+    found = model.match(*images)
+    assert np.array_equal(found.points([[0.5, 0.25]]), found.points(np.array([[0.5, 0.25]])))
+    for points in ([0.5, 0.5], np.zeros((3, 3))):
+        with pytest.raises(ValueError, match=r"\(N, 2\)"):
+            found.points(points)
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["match.png", "match.jpg", "match.JPEG"])
+def test_a_picture_of_the_match_is_drawn(
+    name: str, run: Path, images: tuple[Path, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / name
+    assert match(MatchConfig(*map(str, images), str(run), str(out), height=96)) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out}: score ")
+    assert all(f"% of {image}" in said for image in images)
+    with Image.open(out) as picture:
+        assert picture.format == ("PNG" if name.endswith("png") else "JPEG")
+        # Both at one height: 165 + 8 + 58 px wide.
+        assert picture.size == (231, 96)
+        assert np.asarray(picture).std() > 5
+
+
+def test_without_a_model_the_shipped_one_matches(
+    images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_SHIPPED", tmp_path / "models")
+    out = str(tmp_path / "match.png")
+    with pytest.raises(ValueError, match="no model 'segswap-tiny'"):
+        match(MatchConfig(*map(str, images), out=out))
+    save_model(tmp_path / "models" / DEFAULT_MODEL)
+    assert match(MatchConfig(*map(str, images), out=out)) == 0
+    assert segswap.load().folder == tmp_path / "models" / DEFAULT_MODEL
+
+
+def test_settings_that_cannot_be_are_refused(images: tuple[Path, Path], run: Path) -> None:
+    for name in ("match.gif", "match", "match.png.txt"):
+        with pytest.raises(ValueError, match=r"\.png or \.jpg"):
+            MatchConfig(*map(str, images), str(run), name)
+    with pytest.raises(ValueError, match="--height is 8"):
+        MatchConfig(*map(str, images), height=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png", "bad.png", "--model", "run"], "bad.png: not an image"),
+        (["a.png", "folder", "--model", "run"], "folder: is a folder, not an image"),
+        (["none.png", "a.png", "--model", "run"], "none.png: missing"),
+        (["a.png", "a.png", "--model", "a.png"], "a.png is a file; expected the folder of a model"),
+        (["a.png", "a.png", "--model", "folder"],
+         "folder holds no model (model.json and model.safetensors missing); expected the folder "
+         "of a run of segswap-train"),
+        (["a.png", "b.jpg", "--model", "run", "--out", "folder.png"],
+         "--out folder.png is a folder; expected the name of a file"),
+        (["a.png", "b.jpg", "--model", "run", "--out", "none/m.png"],
+         "--out none/m.png is in no folder: none is not there; make it"),
+        (["a.png", "a.png", "--model", "run", "--device", "cuda:99"],
+         "--device cuda:99 is not there"),
+    ],
+)  # fmt: skip
+def test_command_says_what_is_wrong_and_writes_nothing(
+    arguments: list[str], message: str, run: Path, images: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "run").symlink_to(run)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["segswap-match", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "match.png").exists()
+
+
+def test_out_of_memory_says_what_helps(
+    run: Path, images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nGPU 0 has a capacity of 8 GiB")
+
+    monkeypatch.setattr(Model, "_matches", full)
+    with pytest.raises(RuntimeError, match=r"^out of memory: use --device cpu.*memory\.\)$"):
+        match(MatchConfig(*map(str, images), str(run), str(tmp_path / "match.png")))
+
+
+def test_installed_command_matches(
+    run: Path, images: tuple[Path, Path], script: Callable[[str], str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [script("segswap-match"), *map(str, images), "--model", str(run), "--out", "m.png"],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("m.png: score ")
+    assert (tmp_path / "m.png").is_file()

@@ -1,0 +1,124 @@
+"""S(s, t): against the definition written plainly, and in its special cases."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from segswap.matchers import Matches, build
+from segswap.matchers.base import cell_centres, sample
+from segswap.models.model import load
+from segswap.models.score import cell_scores, pair_score, pooled, self_consistent
+
+
+def random_matches(seed: int, grid: tuple[int, int], other: tuple[int, int]) -> Matches:
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(2, *shape, generator=generator)
+
+    return Matches(
+        numbers(*grid, 2).sigmoid(), numbers(*other, 2).sigmoid(), numbers(*grid), numbers(*other),
+        torch.nn.functional.normalize(numbers(5, *grid), dim=1),
+        torch.nn.functional.normalize(numbers(5, *other), dim=1),
+    )  # fmt: skip
+
+
+def plain_score(matches: Matches, weight: Tensor | None, number: int) -> float:
+    """The definition, cell by cell."""
+    rows, columns = matches.target_logits.shape[1:]
+    best: dict[tuple[int, int], float] = {}
+    for i in range(matches.source_logits.shape[1]):
+        for j in range(matches.source_logits.shape[2]):
+            x, y = matches.to_target[number, i, j].tolist()
+            place = torch.tensor([[[[x, y]]]])
+            carried = sample(matches.target_logits[number].sigmoid()[None, None], place).item()
+            cell = min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
+            there = matches.target_features[number, :, cell[0], cell[1]]
+            cosine = float(matches.source_features[number, :, i, j] @ there)
+            worth = matches.source_logits[number, i, j].sigmoid().item() * carried * cosine
+            if weight is not None:
+                worth *= float(weight[number, i, j])
+            best[cell] = max(best.get(cell, 0.0), worth)
+    return sum(best.values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_score_is_the_definition(seed: int, weighted: bool) -> None:
+    matches = random_matches(seed, (4, 6), (3, 5))
+    weight = torch.rand(2, 4, 6) if weighted else None
+    found = pair_score(matches, weight)
+    for number in range(2):
+        assert found[number].item() == pytest.approx(plain_score(matches, weight, number), abs=1e-5)
+
+
+def test_perfect_match_of_an_image_with_itself_scores_the_number_of_cells() -> None:
+    rows, columns = 5, 7
+    features = torch.nn.functional.normalize(torch.randn(1, 9, rows, columns), dim=1)
+    grid = cell_centres(rows, columns, features)[None]
+    sure = torch.full((1, rows, columns), 50.0)
+    matches = Matches(grid, grid, sure, sure, features, features)
+    assert pair_score(matches).item() == pytest.approx(rows * columns, abs=1e-4)
+    assert torch.allclose(cell_scores(matches), torch.ones(1, rows, columns), atol=1e-5)
+
+
+def test_of_cells_that_land_together_one_counts_and_of_equal_ones_the_first() -> None:
+    matches = random_matches(0, (4, 6), (3, 5))
+    together = torch.full_like(matches.to_target, 0.5)
+    same = torch.zeros_like(matches.source_logits)
+    feature = torch.ones_like(matches.source_features) / 5**0.5
+    there = torch.ones_like(matches.target_features) / 5**0.5
+    scores = cell_scores(
+        Matches(together, matches.to_source, same, matches.target_logits, feature, there)
+    )
+    assert (scores > 0).sum() == 2  # one of each of the two pairs
+    assert (scores[:, 0, 0] > 0).all()
+
+
+def test_weight_of_zero_leaves_nothing() -> None:
+    matches = random_matches(1, (4, 6), (3, 5))
+    assert pair_score(matches, torch.zeros(1, 4, 6)).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("correlation", {}), ("transformer", {"model_size": "tiny"})]
+)
+def test_compared_features_are_those_of_the_matches(name: str, options: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    matcher = build(name, **options).eval()
+    with torch.inference_mode():
+        features = matcher.encode(torch.rand(2, 3, 64, 96))
+        matches = matcher.match(features[:1], features[1:])
+        compared = matcher.compared(features)
+    assert torch.allclose(compared[:1], matches.source_features, atol=1e-5)
+    assert torch.allclose(compared[1:], matches.target_features, atol=1e-5)
+    vectors = pooled(matcher, features)
+    assert vectors.shape == (2, compared.shape[1])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+def test_pooled_features_of_a_part_are_of_that_part_alone() -> None:
+    matcher = build("correlation").eval()
+    with torch.inference_mode():
+        features = matcher.encode(torch.rand(1, 3, 64, 64))
+        left = torch.zeros(1, 8, 8)
+        left[..., :4] = 1
+        other = features.clone()
+        other[..., 4:] = matcher.encode(torch.rand(1, 3, 64, 64))[..., 4:]
+    assert torch.equal(pooled(matcher, features, left), pooled(matcher, other, left))
+    assert not torch.equal(pooled(matcher, features), pooled(matcher, other))
+
+
+def test_of_a_query_the_detail_counts_and_in_it_what_finds_itself() -> None:
+    model = load()
+    texture = torch.rand(1, 3, 160, 160)
+    texture[..., 80:] = 0.5
+    inside = torch.zeros(1, 20, 20)
+    inside[:, 5:15] = 1
+    with torch.inference_mode():
+        features = model.matcher.encode(texture)
+    weight = self_consistent(model.matcher, features, inside)
+    assert weight.min() >= 0
+    assert weight.max() <= 1
+    assert weight[:, :5].max() == weight[:, 15:].max() == 0
+    assert weight[:, 6:14, 2:8].mean() > weight[:, 6:14, 12:18].mean() + 0.2

@@ -1,0 +1,379 @@
+"""Training goes on exactly where it stopped, and does what its settings say."""
+
+import json
+import math
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_pairs import pasted_pair, write_dataset
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from training_runs import (
+    STEPS,
+    assert_same_run,
+    history,
+    out_of,
+    same,
+    stop_after,
+)
+
+from pipelines.train.job import TrainConfig, train
+from segswap.batches.stream import PairStream
+from segswap.evaluation.metrics import Scores
+from segswap.matchers import losses
+from segswap.matchers.base import Batch
+from segswap.models.model import load
+from segswap.training import history as history_module
+from segswap.training import trainer
+from segswap.training.checkpoints import load_state
+from segswap.training.schedule import Schedule
+from segswap.training.trainer import Trainer, update_average
+
+Runs = Callable[[TrainConfig], Path]
+
+
+# --- going on --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("matcher", "steps", "changes"),
+    [
+        ("correlation", 2, {}),
+        ("correlation", 3, {"accumulate": 2}),
+        ("correlation", 3, {"precision": "fp16", "steps": 4}),  # the scaler has a state
+        ("transformer", 3, {}),  # it has dropout, hidden cells, batch statistics in its backbone
+    ],
+)
+def test_half_a_run_and_the_rest_equal_the_whole(
+    matcher: str, steps: int, changes: dict[str, Any], config: TrainConfig, undisturbed: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = replace(config, **changes)
+    if matcher == "transformer":
+        config = replace(
+            config, matcher="transformer", model_size="tiny", backbone="resnet18",
+            freeze_backbone=False,
+        )  # fmt: skip
+    whole = undisturbed(config)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        assert train(config) == 130
+    assert load_state(out_of(config))["step"] == steps
+    assert not same(load_state(out_of(config))["model"], load_state(whole)["model"])
+    # Elsewhere numbers are drawn in the meantime, and other workers load.
+    torch.manual_seed(99)
+    assert train(replace(config, resume=True, workers=1)) == 0
+    assert_same_run(out_of(config), whole)
+
+
+@pytest.mark.slow
+def test_fifty_steps_and_fifty_more_equal_a_hundred(
+    config: TrainConfig, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, steps=100, every=25)
+    whole = undisturbed(config)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 50)
+        assert train(config) == 130
+    assert train(replace(config, resume=True)) == 0
+    assert_same_run(out_of(config), whole)
+
+
+def test_number_of_loader_workers_changes_nothing(config: TrainConfig, undisturbed: Runs) -> None:
+    assert train(replace(config, workers=2)) == 0
+    assert_same_run(out_of(config), undisturbed(config))
+
+
+def test_seed_changes_everything(config: TrainConfig, undisturbed: Runs) -> None:
+    first = load_state(undisturbed(config))["model"]
+    other = load_state(undisturbed(replace(config, seed=1, steps=2)))["model"]
+    assert not same(first["adapt.0.weight"], other["adapt.0.weight"])
+
+
+def test_interrupt_where_the_history_has_a_row_without_scores(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rows come every 25 steps, scores every 40.
+    long = replace(config, steps=40, every=40)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 25, signal.SIGINT)
+        assert train(long) == 130
+    state = load_state(out_of(config))
+    assert state["step"] == 25
+    assert [row["step"] for row in state["history"]] == [25]
+    load(config.out)
+
+
+def test_resuming_a_finished_run_finds_nothing_to_do(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(config)
+    before = (out_of(config) / "model.safetensors").read_bytes()
+    state = load_state(out_of(config))
+    assert train(replace(config, resume=True)) == 0
+    assert f"{STEPS} steps" in capsys.readouterr().out
+    assert (out_of(config) / "model.safetensors").read_bytes() == before
+    assert same(load_state(out_of(config)), state)
+
+
+# --- averaged weights, best weights ----------------------------------------------------------
+
+
+def test_average_is_the_recurrence_of_its_definition() -> None:
+    torch.manual_seed(0)
+    net, average = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    average.load_state_dict(net.state_dict())
+    net[0].bias.requires_grad_(False)
+    expected = net[0].weight.detach().clone()
+    for step in range(5):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter))
+            net[1].running_mean.add_(1)
+        update_average(average, net, step)
+        decay = (1 + step) / (10 + step)
+        expected = decay * expected + (1 - decay) * net[0].weight.detach()
+    assert torch.allclose(average[0].weight, expected, atol=1e-6)
+    assert not torch.allclose(average[0].weight, net[0].weight, atol=1e-2)
+    assert torch.equal(average[0].bias, net[0].bias)
+    assert torch.equal(average[1].running_mean, net[1].running_mean)
+
+
+def test_averages_decay_is_at_most_0_999() -> None:
+    net, average = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.constant_(net.weight, 1.0)
+    nn.init.constant_(average.weight, 0.0)
+    update_average(average, net, 10**6)
+    assert average.weight.item() == pytest.approx(0.001, rel=1e-4)
+
+
+def test_averaged_weights_are_scored_and_kept_where_best(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def evaluate(self: Trainer) -> Scores:
+        seen.append({k: v.clone() for k, v in self.average.matcher.state_dict().items()})
+        nothing = dict.fromkeys(Scores.__dataclass_fields__, 0.0)
+        iou = (0.1, 0.9, 0.5)[len(seen) - 1]
+        return Scores(**{**nothing, "mask_iou": iou, "pck_5": 0.2})
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    train(config)
+    assert len(seen) == 3
+    best, last = load_file(out_of(config) / "model.safetensors"), load_state(out_of(config))
+    assert same(best, seen[1])
+    assert same(last["average"], seen[2])
+    assert not same(seen[1], seen[2])
+    assert not same(last["model"], last["average"])
+    assert last["best"] == pytest.approx(1.1)
+    assert same(load(config.out).matcher.state_dict(), seen[1])
+
+
+def test_without_val_pairs_the_last_weights_are_kept(config: TrainConfig, tmp_path: Path) -> None:
+    alone = write_dataset(tmp_path / "train", [pasted_pair(0), pasted_pair(1)])
+    train(replace(config, data=(alone,)))
+    state = load_state(out_of(config))
+    assert same(load_file(out_of(config) / "model.safetensors"), state["average"])
+    assert not any(key.startswith("val_") for row in state["history"] for key in row)
+
+
+# --- losses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "columns"),
+    [
+        ("loss_mask", {"mask"}), ("loss_transfer", {"transfer"}),
+        ("loss_corr", {"corr", "correlation"}),
+    ],
+)  # fmt: skip
+def test_each_loss_can_be_switched_off(flag: str, columns: set[str], config: TrainConfig) -> None:
+    assert train(replace(config, steps=2, **{flag: 0.0})) == 0  # type: ignore[arg-type]
+    (row,) = history(out_of(config))
+    empty = {name for name in ("mask", "transfer", "corr", "correlation") if not row[name]}
+    assert empty == columns
+    rest = {"mask", "transfer", "corr", "correlation"} - columns
+    assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in rest), rel=1e-5)
+
+
+def test_losses_are_weighted(config: TrainConfig) -> None:
+    train(replace(config, steps=2, loss_mask=2.0, loss_transfer=0.5, loss_corr=0.1))
+    row = {k: float(v) for k, v in history(out_of(config))[0].items()}
+    expected = 2 * row["mask"] + 0.5 * row["transfer"] + 0.1 * (row["corr"] + row["correlation"])
+    assert row["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
+    two = write_dataset(tmp_path / "two", [pasted_pair(0), pasted_pair(1)])
+    train(replace(config, data=(two,), steps=60, every=10, lr=5e-3))
+    rows = [{k: float(v) for k, v in row.items() if v} for row in history(out_of(config))]
+    for name in ("loss", "mask", "correlation"):
+        assert rows[-1][name] < 0.85 * rows[0][name], name
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_the_samples(
+    kind: str, config: TrainConfig, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = losses.mask_loss, 0
+
+    def spoilt(*arguments: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        value = original(*arguments)
+        if calls < 4:
+            return value
+        # The root's slope at 0 is infinite.
+        return value * math.nan if kind == "loss" else value + (value - value).abs().sqrt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "mask_loss", spoilt)
+        message = r"not finite at step 3.*bad_batch\.json: .*train-000\d\d\d\.tar.*--lr"
+        with pytest.raises(RuntimeError, match=message):
+            train(config)
+    assert load_state(out_of(config))["step"] == 2
+    noted = json.loads((out_of(config) / "bad_batch.json").read_text())
+    assert noted["step"] == 3
+    assert [sample["number"] for sample in noted["samples"]] == [6, 7]
+    assert all("train-000" in sample["name"] for sample in noted["samples"])
+    assert train(replace(config, resume=True)) == 0
+    assert_same_run(out_of(config), undisturbed(config))
+
+
+# --- steps -----------------------------------------------------------------------------------
+
+
+def test_two_batches_a_step_equal_one_of_twice_the_size(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Losses that are means over all cells, and no negatives, which come from the batch itself.
+    config = replace(config, steps=1, negatives=0, loss_corr=0.0)
+    lengths = []
+    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2), ("half", 2, 1)):
+        run = replace(config, out=f"{config.out}-{name}", batch=batch, accumulate=accumulate)
+        train(run)
+        row = load_state(out_of(run))["history"][0]
+        lengths.append((row["gradient"], row["loss"]))
+    assert lengths[1] == pytest.approx(lengths[0], rel=1e-4)
+    assert lengths[2] != pytest.approx(lengths[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_runs_and_learns_about_the_same(
+    precision: str, config: TrainConfig, undisturbed: Runs
+) -> None:
+    config = replace(config, steps=2, every=1)
+    rough_run = undisturbed(replace(config, precision=precision))  # type: ignore[arg-type]
+    exact, rough = (
+        [float(row["loss"]) for row in history(out)] for out in (undisturbed(config), rough_run)
+    )
+    assert rough[0] == pytest.approx(exact[0], rel=0.03)  # of the same weights
+    assert rough[1] == pytest.approx(exact[1], rel=0.2)
+    assert rough != exact
+
+
+def test_a_step_beyond_the_range_of_fp16_is_skipped_and_training_goes_on(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = torch.amp.GradScaler.__init__
+
+    def high(self: torch.amp.GradScaler, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **{**options, "init_scale": 2.0**127})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.amp.GradScaler, "__init__", high)
+        assert train(replace(config, precision="fp16", steps=2, every=2)) == 0
+    state = load_state(out_of(config))
+    assert state["history"][0]["skipped"] == 1
+    assert "gradient" not in state["history"][0]
+    assert math.isfinite(state["history"][0]["loss"])
+    assert state["scaler"]["scale"] == 2.0**125
+
+
+def test_negatives_are_other_samples_targets(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    original = losses.mask_loss
+
+    def noted(matches: Any, batch: Any, negatives: Any, weight: float) -> Tensor:
+        counts.append(0 if negatives is None else len(negatives.source_logits))
+        return original(matches, batch, negatives, weight)
+
+    monkeypatch.setattr(losses, "mask_loss", noted)
+    for number, (batch, negatives) in enumerate(((3, 2), (2, 5), (2, 0), (1, 1))):
+        run = replace(config, out=f"{config.out}{number}", steps=1, batch=batch,
+                      negatives=negatives)  # fmt: skip
+        train(run)
+    # By shifting, a batch of n gives at most n - 1 different ones a pair.
+    assert counts == [6, 2, 0, 0]
+
+
+def made_schedule(**changes: Any) -> Schedule:
+    return replace(
+        Schedule(
+            steps=100, batch=2, accumulate=1, negatives=1, lr=1e-3, warmup=10, decay="cosine",
+            weights={}, every=10, log_every=10,
+        ),
+        **changes,
+    )  # fmt: skip
+
+
+def test_learning_rate_rises_then_falls_to_a_twentieth() -> None:
+    rates = [made_schedule().rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9] == rates[10] == pytest.approx(1e-3)
+    assert rates[55] == pytest.approx(1e-3 * 1.05 / 2)
+    assert rates[99] == pytest.approx(5e-5, rel=0.02)
+    assert np.diff(rates[:10]).min() > 0
+    assert np.diff(rates[10:]).max() < 0
+
+
+def test_learning_rate_may_fall_in_one_step() -> None:
+    rates = [made_schedule(decay="step").rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([1e-4 * (n + 1) for n in range(10)])
+    assert rates[10:50] == [1e-3] * 40
+    assert rates[50:] == pytest.approx([5e-5] * 50)
+
+
+def test_schedule_reaches_the_optimiser(config: TrainConfig) -> None:
+    train(replace(config, schedule="step", steps=4, every=1, warmup=0, lr=1e-3))
+    assert [float(row["lr"]) for row in history(out_of(config))] == pytest.approx(
+        [1e-3, 1e-3, 5e-5, 5e-5]
+    )
+
+
+def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    original, average = PairStream._load, update_average
+
+    def load(self: PairStream, batch: int, starts: range) -> Iterator[Batch]:
+        nonlocal now
+        for loaded in original(self, batch, starts):
+            now += 3
+            yield loaded
+
+    def computed(*arguments: Any) -> None:
+        nonlocal now
+        now += 1
+        average(*arguments)
+
+    # A clock of our own: this machine's other work must not count.
+    clock = SimpleNamespace(monotonic=lambda: now)
+    for module in (trainer, history_module):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(PairStream, "_load", load)
+    monkeypatch.setattr(trainer, "update_average", computed)
+    train(replace(config, steps=2))
+    (row,) = history(out_of(config))
+    assert float(row["waiting"]) == pytest.approx(3 / 4)
+    assert float(row["pairs_per_second"]) == pytest.approx(2 * 2 / 8)
