@@ -30,7 +30,7 @@ def job(config, rank, ranks):
 
 {body}
 
-from pipelines import cli
+from pipelines.command import cli
 from pipelines.train.distributed import train_on_devices
 from dataclasses import dataclass
 

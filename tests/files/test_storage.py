@@ -489,9 +489,10 @@ def test_a_changed_input_has_another_fingerprint() -> None:
 def test_local_work_loads_no_fsspec(tmp_path: Path) -> None:
     code = f"""
 import sys
-from pipelines import cli, generate
+from pipelines.command import cli
+from pipelines.generate import job
 arguments = [{str(tmp_path / "out")!r}, "--pairs", "1", "--size", "64", "--inline"]
-generate.generate(cli.parse(generate.GenerateConfig, arguments))
+job.generate(cli.parse(job.GenerateConfig, arguments))
 assert "fsspec" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

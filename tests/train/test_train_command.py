@@ -125,7 +125,7 @@ def test_a_run_leaves_what_is_promised(config: TrainConfig) -> None:
     assert (pictures[0].width, pictures[0].height) == (648, 320)
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "model.json", "last.pt", "history.csv", "curves.png", "tensorboard",
-        "config.yaml", "run.json",
+        "config.yaml", "run.json", "scores.json",
     }  # fmt: skip
     model = load(out)
     assert model.settings["size"] == 64
