@@ -29,8 +29,8 @@ from pipelines.generate.job import GenerateConfig, generate
 from pipelines.generate.throughput import processor
 from pipelines.train.live import live_stream
 from segswap.batches.stream import PairStream, Stream
-from segswap.matchers import CorrelationMatcher
 from segswap.matchers.base import Batch
+from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.training.objective import Objective
 
 SIZE, STRIDE, WARM_UP = 240, 8, 4

@@ -24,8 +24,7 @@ import numpy as np
 import torch
 
 from pipelines.command.memory import keep_memory
-from segswap.matchers import Matches
-from segswap.matchers.base import sample
+from segswap.matchers.base import Matches, sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score
 from segswap.search.index import Index, entry_type
@@ -50,16 +49,16 @@ def looped(matches: Matches) -> list[float]:
     """The score of one pair after another with loops over its cells, as the published evaluation
     of artworks does: features put together one by one, a dictionary of lists for the best.
     """
-    scores, side = [], matches.to_target.shape[1]
-    for n in range(len(matches.to_target)):
-        places = matches.to_target[n : n + 1]
-        carried = sample(matches.target_logits[n].sigmoid()[None, None], places)[0, 0]
-        mask = matches.source_logits[n].sigmoid()
+    scores, side = [], matches.source.positions.shape[1]
+    for n in range(len(matches.source.positions)):
+        places = matches.source.positions[n : n + 1]
+        carried = sample(matches.target.mask_logits[n].sigmoid()[None, None], places)[0, 0]
+        mask = matches.source.mask_logits[n].sigmoid()
         weight = (mask * carried).flatten()
         x, y = (places[0] * side).long().clamp(max=side - 1).flatten(0, 1).unbind(1)
         cells = list(zip(y.tolist(), x.tolist(), strict=True))
-        there = torch.cat([matches.target_features[n][:, r, c][None] for r, c in cells])
-        here = matches.source_features[n].flatten(1).T
+        there = torch.cat([matches.target.features[n][:, r, c][None] for r, c in cells])
+        here = matches.source.features[n].flatten(1).T
         worth = (here * there).sum(1) * weight
         best: dict[tuple[int, int], list[float]] = {cell: [0.0] for cell in cells}
         for number, cell in enumerate(cells):

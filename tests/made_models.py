@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from segswap.matchers import build
+from segswap.matchers.registry import build
 from segswap.models.model import Model
 
 

@@ -8,7 +8,6 @@ from made_pairs import pasted_pair, write_dataset
 
 from segswap.batches.stream import PairStream
 from segswap.files import storage
-from segswap.matchers.base import Batch
 
 SIZE, STRIDE = 96, 8
 CELLS = SIZE // STRIDE
@@ -27,10 +26,6 @@ def made(folder: Path, count: int, first: int = 0, shard_pairs: int = 3) -> str:
 
 def indices(items: PairStream, numbers: range) -> list[int]:
     return [items.pair(number).index for number in numbers]
-
-
-def same(first: Batch, second: Batch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def pixels(image: torch.Tensor) -> np.ndarray:

@@ -16,8 +16,15 @@ Config = TypeVar("Config")
 FLAT = {"flat": True}
 
 
-def run(config_type: type[Config], job: Callable[[Config], int | None]) -> None:
+def run(
+    config_type: type[Config] | Callable[[Sequence[str]], type[Config]],
+    job: Callable[[Config], int | None],
+) -> None:
     """Parse the process's arguments, run the job, and exit.
+
+    Args:
+        config_type: what is parsed; or gives it for the arguments, where these decide on the flags.
+        job: what the command does; returns its exit status, None for 0.
 
     Exit status: what the job returns (0 for None), 1 for an error of the user's input or of the
     machine, 2 for a malformed command line, 130 after an interrupt.
@@ -33,8 +40,10 @@ def run(config_type: type[Config], job: Callable[[Config], int | None]) -> None:
         sys.exit(130)
 
 
-def parse(config_type: type[Config], arguments: Sequence[str]) -> Config:
-    """A config from command-line arguments.
+def parse(
+    config_type: type[Config] | Callable[[Sequence[str]], type[Config]], arguments: Sequence[str]
+) -> Config:
+    """A config from command-line arguments; for `config_type` see `run`.
 
     `--config FILE` names a YAML file whose keys are flags; flags on the command line win. Unknown
     flags and keys alike end with a message that names the nearest known one.
@@ -52,7 +61,14 @@ def parse(config_type: type[Config], arguments: Sequence[str]) -> Config:
     # A file's flags come last and are passed over where the command line has them too.
     own = {_positive(argument.partition("=")[0]) for argument in given}
     extra = [part for flag in read if _positive(flag[0]) not in own for part in flag]
-    return tyro.cli(config_type, args=[*given, *extra])
+    words = [*given, *extra]
+    if not isinstance(config_type, type):
+        try:
+            config_type = config_type(words)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+    return tyro.cli(config_type, args=words)
 
 
 def _positive(flag: str) -> str:

@@ -63,7 +63,7 @@ class NamedModel:
     @property
     def title(self) -> str:
         """The label with the matcher's name."""
-        return f"{self.label} ({self.model.matcher.name})"
+        return f"{self.label} ({self.model.settings['matcher']})"
 
 
 def load_models(places: Sequence[str], device: str) -> list[NamedModel]:

@@ -237,7 +237,9 @@ def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -
     save_array(images_file(out, version), entries)
     _save_descriptors(out, version, entries)
     listed = sorted((i, r) for i, r in skipped.items() if i not in known and state_of(i) != [])
-    settings = {**before, "version": version, "skipped": listed}
+    # One model encoded them all: the tensors' names are the same in every shard that has images.
+    encoded = next(record["encoded"] for record in records if record["images"])
+    settings = {**before, "version": version, "encoded": encoded, "skipped": listed}
     # The one step by which the new state counts.
     write_atomically(out / SETTINGS, json.dumps(settings, indent=1).encode())
     for old in (images_file(out, version - 1), vectors_file(out, version - 1)):

@@ -20,9 +20,10 @@ from pipelines.command.devices import device_of, out_of_memory_says
 from segswap import geometry
 from segswap.files.images import ImageError, pixel_hash, read_image
 from segswap.files.storage import is_url, replacing, write_atomically
+from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model, load
 from segswap.models.score import pooled
-from segswap.search.index import compared_file, descriptors_file, features_file, record_file
+from segswap.search.index import compared_file, descriptors_file, encoded_file, record_file
 
 _AHEAD = 8  # images read ahead of the model
 _AT_ONCE = 16  # images encoded together on a GPU
@@ -45,8 +46,8 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
 
     Returns:
         The record: number; images, each with its path (image), state of the file, sha256 of its
-        pixels, width and height; skipped, each with its path and the reason; seconds, in all and
-        waiting for images.
+        pixels, width and height; skipped, each with its path and the reason; encoded, the names of
+        the encodings' tensors; seconds, in all and waiting for images.
     """
     model = _model(task.model, task.device)
     start = time.perf_counter()
@@ -54,7 +55,7 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     batch: list[NDArray[np.uint8]] = []
-    features: list[Tensor] = []
+    encoded: list[Encoding] = []
     compared: list[Tensor] = []
     descriptors: list[Tensor] = []
     together = 1 if model.device.type == "cpu" else _AT_ONCE
@@ -62,7 +63,7 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     def encode() -> None:
         with out_of_memory_says("use --device cpu, or fewer --workers"):
             found = model.encode(batch)
-            features.append(found.half().cpu())
+            encoded.append(found.half().to("cpu"))
             compared.append(model.matcher.compared(found).half().cpu())
             descriptors.append(pooled(model.matcher, found).cpu())
         batch.clear()
@@ -85,11 +86,14 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     if batch:
         encode()
     record = {
-        "number": task.number, "images": images, "skipped": skipped,
+        "number": task.number, "images": images, "skipped": skipped, "encoded": [],
         "seconds": time.perf_counter() - start, "waiting": waiting,
     }  # fmt: skip
     if images:
-        save_array(features_file(task.folder, task.number), torch.cat(features).numpy())
+        whole = Encoding.cat(encoded)
+        record["encoded"] = list(whole)
+        for name, tensor in whole.items():
+            save_array(encoded_file(task.folder, task.number, name), tensor.numpy())
         save_array(compared_file(task.folder, task.number), torch.cat(compared).numpy())
         save_array(descriptors_file(task.folder, task.number), torch.cat(descriptors).numpy())
         write_atomically(record_file(task.folder, task.number), json.dumps(record).encode())

@@ -1,12 +1,16 @@
 """The settings of segswap-train."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from pipelines.command.cli import FLAT
+from pipelines.command.cli import FLAT, as_dict
 from pipelines.generate.config import Composition, Inputs, Styling
+from pipelines.train.flags import Given, filled, flags_of, matcher_of
+from segswap.matchers.registry import matcher_class, names
 
 _POOL = 500  # images, as published
 _LEAST = {
@@ -32,18 +36,14 @@ class TrainConfig:
     resume: bool = False
     """Go on with the run in --out."""
 
-    matcher: Literal["correlation", "transformer"] | None = None
-    """correlation needs no pretrained weights; transformer is the published network. By default
-    what --init is, else correlation."""
-    model_size: Literal["tiny", "small", "base", "large"] | None = None
-    """Size of the transformer; by default that of --init, else small."""
-    backbone: str | None = None
-    """The transformer's backbone: any timm model with features of stride 16; by default that of
-    --init, else resnet50."""
-    backbone_weights: str | None = None
-    """Weights of the backbone: a file, or timm for timm's own."""
-    freeze_backbone: bool = True
-    """Keep the backbone as it is."""
+    matcher: Annotated[str | None, tyro.conf.arg(metavar=f"{{{','.join(names())}}}")] = None
+    """The network; --matcher NAME --help shows its own options and losses. correlation needs no
+    pretrained weights; transformer is the published one. By default what --init is, else
+    correlation."""
+    options: Any = field(default_factory=dict, metadata=FLAT)
+    """The matcher's own options by name; by default those of --init, else its own."""
+    losses: Any = field(default_factory=dict, metadata=FLAT)
+    """Weights of the matcher's losses by their names; by default its own."""
     init: str | None = None
     """Model to start from: a run, a folder, a name that ships with segswap, or user/name on the
     hub."""
@@ -67,13 +67,6 @@ class TrainConfig:
     """How the learning rate falls to 5%: along a cosine, or in one step at half of --steps."""
     warmup: int | None = None
     """Steps of linear warm-up; by default a tenth of --steps, at most 1000."""
-    loss_mask: float = 1.0
-    """Weight of the mask loss; 0 switches it off."""
-    loss_transfer: float = 1.0
-    """Weight of the transferred-mask loss; 0 switches it off."""
-    loss_corr: float = 1.0
-    """Weight of the correspondence losses: positions, and the correlation where there is one; 0
-    switches them off."""
     hard_negatives: bool = False
     """Second stage, after --init: between steps, find images that the model wrongly matches, and
     train on them as further negatives. Training ends early when none are found any more."""
@@ -124,11 +117,6 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{_flag(name)} is {value}; expected at least {least}")
-        for name in ("loss_mask", "loss_transfer", "loss_corr"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{_flag(name)} is {getattr(self, name)}; expected 0 or more")
-        if not self.loss_mask + self.loss_transfer + self.loss_corr:
-            raise ValueError("all losses are switched off: nothing to learn")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr is {self.lr}; expected a positive number")
 
@@ -155,31 +143,61 @@ class TrainConfig:
             )
 
     def _check_model(self) -> None:
-        own = [name for name in ("model_size", "backbone", "backbone_weights")
-               if getattr(self, name) is not None]  # fmt: skip
+        self._check_losses()
+        own = matcher_class(self.matcher_name)
         if self.init:
-            if self.backbone_weights:
-                raise ValueError("--backbone-weights: all weights come from --init; leave it out")
-        elif self.matcher != "transformer":
-            if own:
-                raise ValueError(f"{_flag(own[0])} is for --matcher transformer")
-        elif self.freeze_backbone and not self.backbone_weights:
-            raise ValueError(
-                "a frozen backbone without weights has nothing to tell; give --backbone-weights, "
-                "or train it with --no-freeze-backbone"
-            )
+            for new in set(own.not_saved) & self.given_options.keys():
+                raise ValueError(f"{_flag(new)}: all weights come from --init; leave it out")
+        elif not self.resume:
+            own.check_new(self.given_options)
         if self.hard_negatives:
             if not self.init:
                 raise ValueError(
                     "--hard-negatives is the second stage of a training; give --init, the model of "
                     "the first"
                 )
-            if not self.loss_mask:
-                raise ValueError("--hard-negatives acts through the mask loss; --loss-mask is 0")
+            learning = [term.name for term in own.terms if term.negatives]
+            if not any(self.weights[term] for term in learning):
+                said = " and ".join(f"--loss-{term}" for term in learning)
+                raise ValueError(f"--hard-negatives acts through {said}, which is 0")
             if self.num_gpus > 1:
                 raise ValueError("--hard-negatives works on one device; leave out --num-gpus")
         elif self.pool != _POOL:
             raise ValueError("--pool is for --hard-negatives")
+
+    def _check_losses(self) -> None:
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"--loss-{name} is {weight}; expected 0 or more")
+        if not any(self.weights.values()):
+            raise ValueError("all losses are switched off: nothing to learn")
+
+    @cached_property
+    def matcher_name(self) -> str:
+        """The matcher that is trained, by what is asked for, resumed or started from."""
+        return matcher_of(self.matcher, self.out if self.resume else self.init)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain JSON values, those of the matcher among them: what a run is."""
+        options, losses = self._own
+        settings = as_dict(replace(self, options={}, losses={}))
+        return settings | vars(options) | vars(losses)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the matcher's losses, by the terms' names."""
+        losses = vars(self._own[1])
+        return {name.removeprefix("loss_"): value for name, value in losses.items()}
+
+    @property
+    def given_options(self) -> dict[str, Any]:
+        """The matcher's options that are given, and all of its switches."""
+        return {name: value for name, value in vars(self._own[0]).items() if value is not None}
+
+    @cached_property
+    def _own(self) -> tuple[Any, Any]:
+        return filled(self.matcher_name, self.options, self.losses)
 
     def _check_devices(self) -> None:
         if self.num_gpus > 1 and self.device not in ("auto", "cpu", "cuda"):
@@ -189,6 +207,35 @@ class TrainConfig:
             )
         if self.address and not self.live and self.num_gpus == 1:
             raise ValueError("--address is for --live and --num-gpus: nothing else uses Ray")
+
+
+def command_line(arguments: Sequence[str]) -> type[TrainConfig]:
+    """The settings that a command line may give: with the flags of the matcher that it names, or
+    without any where it only asks for help.
+    """
+    given = Given.of(arguments)
+    none: Any = tyro.conf.Suppress
+    flat: Any = tyro.conf.OmitArgPrefixes
+    groups: list[Any] = [
+        (name, none[Any], field(default_factory=dict)) for name in ("options", "losses")
+    ]
+    if given.matcher or not given.help_asked:
+        kinds = flags_of(matcher_of(given.matcher, given.start))
+        groups = [
+            (name, flat[kind], field(default=kind(), metadata=FLAT))
+            for name, kind in zip(("options", "losses"), kinds, strict=True)
+        ]
+    # In other processes it is a plain TrainConfig.
+    chosen = make_dataclass(
+        "TrainConfig", groups, bases=(TrainConfig,), frozen=True,
+        namespace={"__reduce__": lambda self: (_restored, (dict(self.__dict__),))},
+    )  # fmt: skip
+    chosen.__doc__ = TrainConfig.__doc__
+    return chosen
+
+
+def _restored(values: dict[str, Any]) -> TrainConfig:
+    return TrainConfig(**{item.name: values[item.name] for item in fields(TrainConfig)})
 
 
 def _flag(name: str) -> str:

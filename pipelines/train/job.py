@@ -5,20 +5,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
-from pipelines.train.config import TrainConfig
+from pipelines.train.config import TrainConfig, command_line
 from pipelines.train.curves import draw_curves
 from pipelines.train.report import RunReport, best_of
 from pipelines.train.run_folder import check_folder, describe, identity_of
 from segswap.batches.stream import PairStream, Stream
 from segswap.data.pair import Pair
 from segswap.data.shards import DatasetError, datasets_with
-from segswap.matchers import Matcher, build
+from segswap.matchers.base import Matcher
+from segswap.matchers.registry import build, matcher_class, options_of
 from segswap.models.model import Model, load
 from segswap.training.mining import Mining
 from segswap.training.schedule import Execution, Schedule
@@ -32,7 +33,7 @@ _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up fo
 
 def main() -> None:
     """Entry point of segswap-train."""
-    cli.run(TrainConfig, train)
+    cli.run(command_line, train)
 
 
 def train(config: TrainConfig) -> int:
@@ -167,19 +168,13 @@ def _model(config: TrainConfig, device: torch.device) -> Model:
     elif config.init:
         model = _initial(config, config.init)
     else:
-        options: dict[str, Any] = {}
-        own: dict[str, Any] = {}
-        if config.matcher == "transformer":
-            options = {
-                "model_size": config.model_size or "small",
-                "backbone": config.backbone or "resnet50",
-                "freeze_backbone": config.freeze_backbone,
-            }
-            # Not needed again, and so no option: all weights are saved with the model.
-            own = {"backbone_weights": config.backbone_weights}
-        name = config.matcher or "correlation"
-        matcher = build(name, **options, **own)
-        settings = {"matcher": name, "options": options, "size": matcher.match_size}
+        name = config.matcher_name
+        own = matcher_class(name)
+        defaults = {key: option.default for key, option in options_of(name).items()}
+        options = defaults | config.given_options
+        matcher = build(name, **options)
+        kept = {key: value for key, value in options.items() if key not in own.not_saved}
+        settings = {"matcher": name, "options": kept, "size": matcher.match_size}
         model = Model(matcher, settings)
     settings = dict(model.settings)
     if config.match_size is not None:
@@ -188,21 +183,22 @@ def _model(config: TrainConfig, device: torch.device) -> Model:
 
 
 def _initial(config: TrainConfig, init: str) -> Model:
-    """The model of --init, its backbone frozen or not as the flags say."""
+    """The model of --init, its switches as the flags say: whether a backbone is frozen, say."""
     model = load(init)
-    settings = model.settings
-    known = {"matcher": settings["matcher"], **settings["options"]}
-    for name in ("matcher", "model_size", "backbone"):
-        given = getattr(config, name)
-        if given is not None and given != known.get(name):
+    settings, options = model.settings, dict(model.settings["options"])
+    defaults = {key: option.default for key, option in options_of(settings["matcher"]).items()}
+    for name, given in config.given_options.items():
+        known = options.get(name, defaults[name])
+        if isinstance(given, bool):
+            options[name] = given
+        elif given != known:
             flag = "--" + name.replace("_", "-")
             raise ValueError(
-                f"{flag} is {given}, but the model of --init {init} has {known.get(name, 'none')}; "
-                f"leave out {flag}, or choose another model"
+                f"{flag} is {given}, but the model of --init {init} has {known}; leave out "
+                f"{flag}, or choose another model"
             )
-    if known.get("freeze_backbone", config.freeze_backbone) == config.freeze_backbone:
+    if options == settings["options"]:
         return model
-    options = {**settings["options"], "freeze_backbone": config.freeze_backbone}
     matcher = build(settings["matcher"], **options)
     matcher.load_state_dict(model.matcher.state_dict())
     return Model(matcher, {**settings, "options": options})
@@ -225,10 +221,7 @@ def _schedule(config: TrainConfig, matcher: Matcher) -> Schedule:
         negatives=config.negatives,
         lr=config.lr or (_HARD_LR if config.hard_negatives else matcher.lr),
         warmup=warmup, decay=config.schedule,
-        weights={
-            "mask": config.loss_mask, "transfer": config.loss_transfer, "corr": config.loss_corr,
-            "correlation": config.loss_corr,
-        },
+        weights=config.weights,
         every=config.every, log_every=min(25, config.every),
     )  # fmt: skip
 

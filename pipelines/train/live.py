@@ -3,16 +3,17 @@
 import copy
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from generators.composition.compose import RejectedDraw
 from generators.composition.recipe import Look
@@ -40,7 +41,8 @@ from pipelines.generate.config import (
 from pipelines.generate.dataset import WORK
 from pipelines.generate.inputs import prepare, split_inputs, styler_of
 from pipelines.generate.job import absolute, compose
-from segswap.batches.samples import make_sample
+from segswap.batches.samples import check_size, make_sample
+from segswap.batches.stream import GENERATED
 from segswap.data.pair import Pair
 from segswap.files import stopwatch, storage
 from segswap.matchers.base import Batch
@@ -50,14 +52,15 @@ _CHUNK = 8  # most samples a task
 _AHEAD = 2  # batches ready for the trainer, beside what the workers have in hand
 _STORE_SHARE = 0.25  # most of a node's object store that samples may take
 _NAMED = 5  # unusable inputs that are named; of more, the count is said
-# Samples as arrays in the order of Batch's fields, and unusable images with the reasons.
-_Chunk = tuple[tuple[NDArray, ...], dict[str, str]]
+# Samples, their tensors as arrays, which Ray hands over without copying; and unusable images with
+# the reasons.
+_Chunk = tuple[Batch, dict[str, str]]
 
 
 @contextmanager
 def live_stream(
     inputs: Inputs, composition: Composition, styling: Styling, *, size: int, stride: int,
-    seed: int, workers: int, address: str | None = None,
+    mask_stride: int | None = None, seed: int, workers: int, address: str | None = None,
 ) -> Iterator["LiveStream"]:  # fmt: skip
     """Training samples from the Ray cluster's workers, until the context is left.
 
@@ -68,8 +71,9 @@ def live_stream(
     Args:
         inputs, composition, styling: what the pairs are made from and how, as segswap-generate
             takes them. Inputs are folders that all machines of the cluster share, or URLs.
-        size: side of the samples' images in pixels, a multiple of the stride.
-        stride: pixels a cell of the matcher's grid.
+        size: side of the samples' images in pixels, a multiple of the strides.
+        stride: pixels a cell of the matcher's grid of positions.
+        mask_stride: pixels a cell of its masks' grid; by default as many.
         seed: seeds everything.
         workers: worker processes that this process keeps busy, 1 or more.
         address: a running cluster's; None for one of this process's own.
@@ -78,8 +82,7 @@ def live_stream(
         ValueError: the inputs cannot be used, or the numbers do not fit.
         RuntimeError: Ray does not start, or no acceptable pair can be drawn.
     """
-    if size % stride:
-        raise ValueError(f"the size {size} is no multiple of the matcher's stride {stride}")
+    check_size(size, stride, mask_stride)
     if workers < 1:
         raise ValueError(f"--workers is {workers}; live generation needs at least 1")
     import ray
@@ -95,7 +98,10 @@ def live_stream(
             folder, Amount(pairs=1, val_pairs=1, seed=seed, size=max(size, _SIDE)), inputs,
             composition, styling, Running(workers, address),
         )  # fmt: skip
-        yield LiveStream(_prepared(absolute(config)), size, size // stride)
+        sample = partial(
+            make_sample, size=size, cells=size // stride, mask_cells=size // (mask_stride or stride)
+        )
+        yield LiveStream(_prepared(absolute(config)), sample)
 
 
 # --- what pairs are made from ------------------------------------------------------------------
@@ -184,15 +190,15 @@ class LiveStream:
     and seed, each side plain or styled, and augmented: all of it drawn from (seed, n) alone.
     """
 
-    def __init__(self, sources: dict[str, _Source], size: int, cells: int) -> None:
+    def __init__(self, sources: dict[str, _Source], sample: Callable[..., Batch]) -> None:
         """
         Args:
             sources: of the train split, and of the val split where there is one.
-            size, cells: side of the samples' images in pixels, and of their grid in cells.
+            sample: makes a sample of a pair and a random generator, as `make_sample`.
         """
         import ray
 
-        self._sources, self._size, self._cells = sources, size, cells
+        self._sources, self._sample = sources, sample
         self._train = ray.put(sources["train"])
         config = sources["train"].config
         self._seed, self._workers = config.amount.seed, config.running.workers
@@ -212,25 +218,30 @@ class LiveStream:
         pieces = -(-batch // _CHUNK)
         cuts = [batch * piece // pieces for piece in range(pieces + 1)]
         items = (
-            (self._train, self._size, self._cells, start + low, start + high)
+            (self._train, self._sample, start + low, start + high)
             for start in ((step * ranks + rank) * batch for step in range(first, last))
             for low, high in pairwise(cuts)
         )
-        room = _smallest_store() * _STORE_SHARE / ranks / (batch / pieces * self._sample_bytes())
+        room = _smallest_store() * _STORE_SHARE / ranks / (batch / pieces * self._sample_bytes)
         window = min(self._workers + _AHEAD * pieces, max(1, int(room)))
         chunks = run_in_order(_make_chunk, items, window, self._gpu)
         try:
             while parts := list(islice(chunks, pieces)):
                 for _, broken in parts:
                     self._say(broken)
-                joined = _joined([arrays for arrays, _ in parts])
+                joined = Batch.joined([samples for samples, _ in parts], _out_of_store)
                 parts.clear()  # or they stay in the object store until the next ones are there
-                yield joined
+                yield joined.each(Tensor.pin_memory) if torch.cuda.is_available() else joined
         finally:
             chunks.close()
 
+    @property
+    def truth(self) -> frozenset[str]:
+        """See Stream.truth."""
+        return GENERATED
+
     def pair(self, number: int) -> Pair:
-        """See Stream.pair; composed in this process, without styled versions."""
+        """See PairSource.pair; composed in this process, without styled versions."""
         return self._sources["train"].pair(number)[0]
 
     def name(self, number: int) -> str:
@@ -251,8 +262,10 @@ class LiveStream:
         # Copies: what is in the object store stays there as long as it is used.
         return [copy.deepcopy(pair) for pair in pairs]
 
+    @cached_property
     def _sample_bytes(self) -> int:
-        return 2 * 3 * self._size**2 + 2 * self._cells**2 * (4 + 2 * 4 + 1)
+        made = self._sample(self.pair(0), np.random.default_rng(0))
+        return sum(t.nbytes for side in made for t in side if t is not None)
 
     def _say(self, broken: dict[str, str]) -> None:
         for image in broken.keys() - self._said:
@@ -267,12 +280,8 @@ def _smallest_store() -> int:
     return int(min(n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]))
 
 
-def _joined(parts: Sequence[tuple[NDArray, ...]]) -> Batch:
-    """A batch of its parts, copied out of the object store."""
-    tensors = (torch.from_numpy(np.concatenate(field)) for field in zip(*parts, strict=True))
-    if torch.cuda.is_available():
-        tensors = (tensor.pin_memory() for tensor in tensors)
-    return Batch(*tensors)
+def _out_of_store(arrays: tuple[NDArray, ...]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays))
 
 
 # --- in a worker -------------------------------------------------------------------------------
@@ -282,7 +291,7 @@ def _make_pair(source: _Source, index: int) -> Pair:
     return source.pair(index)[0]
 
 
-def _make_chunk(source: _Source, size: int, cells: int, first: int, last: int) -> _Chunk:
+def _make_chunk(source: _Source, sample: Callable[..., Batch], first: int, last: int) -> _Chunk:
     """The samples `first` to `last` - 1."""
     broken: dict[str, str] = {}
     made = [source.pair(number, broken) for number in range(first, last)]
@@ -292,12 +301,10 @@ def _make_chunk(source: _Source, size: int, cells: int, first: int, last: int) -
     if styler := styler_of(source.config):
         pairs = _styled_sides(pairs, styler, [rng for _, rng in made], rngs)
     stopwatch.read()  # nobody asks for the stages' times
-    samples = [
-        make_sample(pair, rng, size=size, cells=cells)
-        for pair, rng in zip(pairs, rngs, strict=True)
-    ]
-    arrays = tuple(np.stack([t.numpy() for t in field]) for field in zip(*samples, strict=True))
-    return arrays, broken
+    made_of = zip(pairs, rngs, strict=True)
+    samples = Batch.joined([sample(pair, rng) for pair, rng in made_of])
+    as_arrays: Any = Tensor.numpy
+    return samples.each(as_arrays), broken
 
 
 def _styled_sides(

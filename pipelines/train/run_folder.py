@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from pipelines.command import cli, outputs
+from pipelines.command import outputs
 from pipelines.train.config import TrainConfig
 from segswap.data.shards import MANIFEST, datasets_with
 from segswap.files import storage
@@ -36,7 +36,7 @@ def identity_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    return {k: v for k, v in cli.as_dict(config).items() if k not in ("data", "out", *_MACHINE)}
+    return {k: v for k, v in config.resolved.items() if k not in ("data", "out", *_MACHINE)}
 
 
 def check_folder(config: TrainConfig, identity: dict[str, Any]) -> None:

@@ -1,17 +1,32 @@
 """One pair as a training sample: augmented, resized, with its ground truth on a matcher's grid."""
 
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from segswap.data.augment import Warp, photometric, random_spline, random_window
-from segswap.data.pair import Pair, PairObject
+from segswap.data.pair import Pair, PairObject, shown_images
 from segswap.data.shards import Members
 from segswap.data.truth import GridTruth, source_truth, target_truth
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Batch, BatchSide, photograph_number
 
+PHOTOGRAPHS = 4  # that an image of a batch is made of, at most: a background and objects' own
 _SAME = 0.1  # share of samples in which an image meets a changed copy of itself
+
+
+def check_size(size: int, *strides: int | None) -> None:
+    """Refuse a size of images, in pixels, that is no multiple of a matcher's strides.
+
+    Raises:
+        ValueError: it is not; the message names both.
+    """
+    for stride in strides:
+        if stride is not None and size % stride:
+            raise ValueError(f"the size {size} is no multiple of the matcher's stride {stride}")
 
 
 def choose_styled(members: Members, rng: np.random.Generator, augment: bool = True) -> Members:
@@ -28,50 +43,69 @@ def choose_styled(members: Members, rng: np.random.Generator, augment: bool = Tr
 
 
 def make_sample(
-    pair: Pair, rng: np.random.Generator, *, size: int, cells: int, augment: bool = True
-) -> Batch:
+    pair: Pair, rng: np.random.Generator, *, size: int, cells: int, mask_cells: int | None = None,
+    augment: bool = True,
+) -> Batch:  # fmt: skip
     """A pair as a sample, a Batch without the batch dimension.
 
     Args:
         rng: draws the augmentation.
         size: side of the images in pixels.
-        cells: cells along each side of the matcher's grid.
+        cells: cells along each side of the matcher's grid of positions.
+        mask_cells: the same of its masks' grid, by default as many.
         augment: False changes nothing but the size.
     """
     source_warp, target_warp = Warp(), Warp()
+    shown = shown_images(pair)
     if augment:
         kept = pair.source_mask > 0, pair.target_mask > 0
         if rng.random() < _SAME:
-            pair, box = _same_image(pair, rng)
+            pair, box, shown = _same_image(pair, rng)
             kept = box, box
         source_warp, target_warp = _random_warps(kept, rng, size)
     source = source_warp.image(pair.source, size)
     target = target_warp.image(pair.target, size)
     if augment:
         source, target = photometric(source, rng), photometric(target, rng)
-    truths = (
-        source_truth(pair, cells, cells, source_warp, target_warp),
-        target_truth(pair, cells, cells, source_warp, target_warp),
-    )
-    if augment and rng.random() < 0.5:  # the two sides exchange their roles
-        source, target, truths = target, source, truths[::-1]
-    return _tensors(source, target, *truths)
+    warps = source_warp, target_warp
+    source_side = _side(source, shown[0], _truth(source_truth, pair, warps, cells, mask_cells))
+    target_side = _side(target, shown[1], _truth(target_truth, pair, warps, cells, mask_cells))
+    # With a probability of 0.5 the two sides exchange their roles.
+    if augment and rng.random() < 0.5:
+        return Batch(target_side, source_side)
+    return Batch(source_side, target_side)
 
 
-def _same_image(pair: Pair, rng: np.random.Generator) -> tuple[Pair, NDArray[np.bool_]]:
-    """One of a pair's images as both, all of it shared, and a box (H, W) for crops to keep.
+def _truth(
+    truth: Callable[..., GridTruth], pair: Pair, warps: tuple[Warp, Warp], cells: int,
+    mask_cells: int | None,
+) -> GridTruth:  # fmt: skip
+    """One side's truth, its mask on a grid of its own."""
+    found = truth(pair, cells, cells, *warps)
+    if mask_cells in (None, cells):
+        return found
+    return replace(found, mask=truth(pair, mask_cells, mask_cells, *warps).mask)
+
+
+def _same_image(
+    pair: Pair, rng: np.random.Generator
+) -> tuple[Pair, NDArray[np.bool_], tuple[set[str], set[str]]]:
+    """One of a pair's images as both, all of it shared; a box (H, W) for crops to keep; and the
+    photographs that both show.
 
     Without such samples a matcher learns that no region is as large as its image, and finds nothing
     in two equal ones.
     """
-    image = pair.source if rng.random() < 0.5 else pair.target
+    chosen = 0 if rng.random() < 0.5 else 1
+    image, shown = (pair.source, pair.target)[chosen], shown_images(pair)[chosen]
     everything = np.ones(image.shape[:2], np.uint8)
     whole = PairObject(1, np.eye(3), None, {}, "")
     corners = np.sort(rng.random((2, 2)), axis=0)
     (left, top), (right, bottom) = (corners * (image.shape[1], image.shape[0])).astype(int)
     box = np.zeros(image.shape[:2], bool)
     box[top : bottom + 1, left : right + 1] = True
-    return Pair(pair.index, image, image, everything, everything, (whole,)), box
+    both = Pair(pair.index, image, image, everything, everything, (whole,))
+    return both, box, (shown, shown)
 
 
 def _random_warps(
@@ -88,16 +122,24 @@ def _random_warps(
     return Warp(mirrored, None, windows[0]), Warp(mirrored, spline, windows[1])
 
 
-def _tensors(
-    source: NDArray[np.uint8], target: NDArray[np.uint8], there: GridTruth, back: GridTruth
-) -> Batch:
-    def image(pixels: NDArray[np.uint8]) -> Tensor:
+def _side(image: NDArray[np.uint8], shown: set[str], truth: GridTruth) -> BatchSide:
+    return BatchSide(
         # A view: the batch that it is stacked into is laid out by channels, once.
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        torch.from_numpy(image).permute(2, 0, 1),
+        photograph_numbers(shown),
+        torch.from_numpy(truth.mask),
+        torch.from_numpy(truth.positions),
+        torch.from_numpy(truth.valid),
+    )
 
-    return Batch(
-        image(source), image(target),
-        torch.from_numpy(there.mask), torch.from_numpy(back.mask),
-        torch.from_numpy(there.positions), torch.from_numpy(back.positions),
-        torch.from_numpy(there.valid), torch.from_numpy(back.valid),
-    )  # fmt: skip
+
+def photograph_numbers(keys: Collection[str]) -> Tensor:
+    """`BatchSide.shown` of one image, for the keys of the photographs that it was made of.
+
+    Raises:
+        ValueError: they are more than PHOTOGRAPHS.
+    """
+    if len(keys) > PHOTOGRAPHS:
+        raise ValueError(f"an image is made of {len(keys)} photographs; expected {PHOTOGRAPHS}")
+    numbers = sorted(photograph_number(key) for key in keys)
+    return torch.tensor(numbers + [0] * (PHOTOGRAPHS - len(numbers)), dtype=torch.int64)

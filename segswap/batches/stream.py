@@ -1,24 +1,21 @@
 """Shards to batches: every pair once an epoch, shuffled, augmented, with its ground truth."""
 
-import atexit
-import signal
 import sys
-import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
 
-from segswap.batches.samples import choose_styled, make_sample
+from segswap.batches.loading import load_batches
+from segswap.batches.samples import check_size, choose_styled, make_sample
 from segswap.data.order import Mixture, Order
 from segswap.data.pair import Pair
 from segswap.data.shards import DatasetError, Members, datasets_with, listed_shard, split_shards
 from segswap.files import storage
 from segswap.matchers.base import Batch
 
+GENERATED = frozenset({"pair", "mask", "positions"})  # what is known of pairs that were generated
 _GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what copies.py keeps
 
 
@@ -29,6 +26,10 @@ class Stream(Protocol):
     resumed run goes on at its next number, and ranks share the numbers out among them.
     """
 
+    @property
+    def truth(self) -> frozenset[str]:
+        """What is known of its pairs: see `Batch.truth`."""
+
     def batches(
         self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
     ) -> Iterator[Batch]:
@@ -37,11 +38,15 @@ class Stream(Protocol):
         Step k of rank r has the samples (k * ranks + r) * batch and the batch - 1 after it.
         """
 
-    def pair(self, number: int) -> Pair:
-        """The pair behind a sample, as it was generated."""
-
     def name(self, number: int) -> str:
         """Where the pair behind a sample comes from, for messages."""
+
+
+class PairSource(Stream, Protocol):
+    """A stream of pairs that were generated, or are."""
+
+    def pair(self, number: int) -> Pair:
+        """The pair behind a sample, as it was generated."""
 
 
 class PairStream:
@@ -53,16 +58,17 @@ class PairStream:
     """
 
     def __init__(
-        self, datasets: Sequence[str], split: str, *, size: int, stride: int, seed: int = 0,
-        augment: bool = True, workers: int = 0, weights: Sequence[float] | None = None,
-        skip_bad: bool = False,
+        self, datasets: Sequence[str], split: str, *, size: int, stride: int,
+        mask_stride: int | None = None, seed: int = 0, augment: bool = True, workers: int = 0,
+        weights: Sequence[float] | None = None, skip_bad: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
             datasets: folders or URLs that segswap-generate wrote.
             split: train or val.
-            size: side of the images in pixels, a multiple of the stride.
-            stride: pixels a cell.
+            size: side of the images in pixels, a multiple of the strides.
+            stride: pixels a cell of the grid of positions.
+            mask_stride: pixels a cell of the masks' grid; by default as many.
             seed: seeds order and augmentation.
             augment: False gives every pair as it is, plain, in order.
             workers: loader processes; 0 loads in this process. They change no sample.
@@ -77,9 +83,9 @@ class PairStream:
             ValueError: the size or the weights do not fit.
             StorageError: a store cannot be read.
         """
-        if size % stride:
-            raise ValueError(f"the size {size} is no multiple of the matcher's stride {stride}")
-        self.size, self.cells, self.seed, self.augment = size, size // stride, seed, augment
+        check_size(size, stride, mask_stride)
+        self.size, self.seed, self.augment = size, seed, augment
+        self.cells, self.mask_cells = size // stride, size // (mask_stride or stride)
         self.workers, self.skip_bad = workers, skip_bad
         _check_distinct(datasets)
         if weights is not None and len(weights) != len(datasets):
@@ -99,8 +105,13 @@ class PairStream:
             self._orders.append((len(self._shards), order))
             self._shards += shards
         self._bad: dict[int, str] = {}  # shards that cannot be opened, and why
-        self._skipped: dict[int, str] = {}  # shards of which a sample was passed over, and why
+        self.skipped: dict[int, str] = {}  # shards of which a sample was passed over, and why
         self._said: set[int] = set()  # those of them that have been named on stderr
+
+    @property
+    def truth(self) -> frozenset[str]:
+        """See Stream.truth."""
+        return GENERATED
 
     def __len__(self) -> int:
         """Pairs in all datasets together."""
@@ -110,12 +121,15 @@ class PairStream:
         """The run's n-th sample, without the batch dimension."""
         rng = np.random.default_rng([self.seed, 1, number])
         pair, _ = self._read(number, lambda members: choose_styled(members, rng, self.augment))
-        return make_sample(pair, rng, size=self.size, cells=self.cells, augment=self.augment)
+        return make_sample(
+            pair, rng, size=self.size, cells=self.cells, mask_cells=self.mask_cells,
+            augment=self.augment,
+        )  # fmt: skip
 
     def pair(self, number: int) -> Pair:
-        """See Stream.pair."""
+        """See PairSource.pair."""
         pair, _ = self._read(number)
-        self._say(self._skipped)
+        self._say(self.skipped)
         return pair
 
     def name(self, number: int) -> str:
@@ -126,24 +140,9 @@ class PairStream:
         self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
     ) -> Iterator[Batch]:
         """See Stream.batches."""
-        starts = range((first * ranks + rank) * batch, (last * ranks + rank) * batch, ranks * batch)
-        batches = self._load(batch, starts)
-        _running.add(batches)
-        return batches
-
-    def _load(self, batch: int, starts: range) -> Generator[Batch, None, None]:
-        loader = DataLoader(
-            _Batches(self, batch), sampler=starts, batch_size=None,
-            num_workers=self.workers, worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-            # Starting a loader draws a number: not from the generator of a run's dropout.
-            generator=torch.Generator(),
-        )  # fmt: skip
-        for loaded, skipped in loader:
-            self._say(skipped)
-            if isinstance(loaded, Exception):
-                raise loaded
-            yield loaded
+        return load_batches(
+            self, batch, first, last, rank, ranks, workers=self.workers, say=self._say
+        )
 
     def _places(self, number: int) -> Iterator[tuple[int, int]]:
         """The shard of the run's n-th sample and its place there; with skip_bad, then those of the
@@ -168,8 +167,8 @@ class PairStream:
             except DatasetError as error:
                 if not self.skip_bad:
                     raise
-                self._skipped.setdefault(shard, str(error))
-        raise DatasetError(f"no sample can be read: {self._skipped[shard]}")
+                self.skipped.setdefault(shard, str(error))
+        raise DatasetError(f"no sample can be read: {self.skipped[shard]}")
 
     def _say(self, skipped: dict[int, str]) -> None:
         for shard in sorted(skipped.keys() - self._said):
@@ -192,38 +191,6 @@ class PairStream:
             raise DatasetError(f"{path} is missing; generate the dataset again") from error
 
 
-_running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
-
-
-@atexit.register
-def _end_loaders() -> None:
-    """End the loader processes of batches that something still holds, a traceback for example.
-
-    Otherwise this process would send them the SIGTERM that they pass over, and wait.
-    """
-    for batches in list(_running):
-        batches.close()
-
-
-class _Batches(Dataset):
-    """A stream's batches, by the number of their first sample, and the shards skipped so far.
-
-    What is wrong with a dataset comes in a batch's place: raised in a loader process, it would
-    reach the trainer with that process's traceback as its message.
-    """
-
-    def __init__(self, stream: PairStream, batch: int) -> None:
-        self.stream, self.batch = stream, batch
-
-    def __getitem__(self, start: int) -> tuple[Batch | Exception, dict[int, str]]:
-        loaded: Batch | Exception
-        try:
-            loaded = default_collate([self.stream[start + k] for k in range(self.batch)])
-        except (DatasetError, storage.StorageError) as error:
-            loaded = error
-        return loaded, self.stream._skipped
-
-
 def _check_distinct(datasets: Sequence[str]) -> None:
     places = [storage.absolute(dataset) for dataset in datasets]
     for dataset, place in zip(datasets, places, strict=True):
@@ -242,14 +209,3 @@ def _listed(datasets: Sequence[str], split: str) -> list[tuple[str, dict[str, An
 
 # A dataset made anew in another's place is listed with other hashes.
 _open = lru_cache(maxsize=256)(listed_shard)
-
-
-def _start_worker(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(0)
-    # An interrupt of the whole process group is the trainer's affair: it still writes a checkpoint
-    # and then ends its loaders. A second SIGTERM does end them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    torch.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segswap.discovery.links import Links, link
 from segswap.files.images import ImageError, read_image
+from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model, as_predictions
 from segswap.models.prediction import Prediction
 from segswap.models.score import pooled
@@ -96,16 +97,16 @@ def match_pairs(pairs: Pairs, predict: Predict, advance: Advance = silent) -> Li
     return Links.joined(found)
 
 
-class Features(Protocol):
-    """Where the features of images are kept; `segswap.search.index.Index` is one."""
+class Encoded(Protocol):
+    """Where the encodings of images are kept; `segswap.search.index.Index` is one."""
 
-    def features(self, numbers: Sequence[int]) -> Tensor:
-        """What the matcher's `encode` gave for these images: float32 (B, C, h, w)."""
+    def encoding(self, numbers: Sequence[int]) -> Encoding:
+        """What the matcher's `encode` gave for these images."""
         ...
 
 
-def model_predict(model: Model, plain: Features, mirrored: Features) -> Predict:
-    """Predictions of a model from features of images, and of the images flipped left to right."""
+def model_predict(model: Model, plain: Encoded, mirrored: Encoded) -> Predict:
+    """Predictions of a model from encodings of images, and of the images flipped left to right."""
     at_once = model.pairs_at_once
 
     @torch.inference_mode()
@@ -113,8 +114,8 @@ def model_predict(model: Model, plain: Features, mirrored: Features) -> Predict:
         found: list[Prediction] = []
         for first in range(0, len(pairs), at_once):
             sources, targets = zip(*pairs[first : first + at_once], strict=True)
-            source = plain.features(sources).to(model.device)
-            target = (mirrored if flipped else plain).features(targets).to(model.device)
+            source = plain.encoding(sources).to(model.device)
+            target = (mirrored if flipped else plain).encoding(targets).to(model.device)
             found += as_predictions(model.matcher.match(source, target).float())
         return found
 
@@ -155,32 +156,39 @@ def match_images(
 
 
 class _Kept:
-    """Features of images in a temporary file, half precision, and their descriptors.
+    """Encodings of images in temporary files, half precision, and their descriptors.
 
     Attributes:
-        rows: place in the file by image number.
+        rows: place in the files by image number.
         descriptors: float32 (1, D) each.
     """
 
     def __init__(self) -> None:
         self.rows: dict[int, int] = {}
         self.descriptors: list[NDArray[np.float32]] = []
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._shape: tuple[int, ...] = ()
+        self._files: dict[str, IO[bytes]] = {}
+        self._like: dict[str, NDArray] = {}  # one image's tensors, for their shapes and types
 
     def add(self, number: int, model: Model, image: NDArray[np.uint8]) -> None:
         """Encode an image, uint8 (H, W, 3)."""
-        features = model.encode([image])
-        self.descriptors.append(pooled(model.matcher, features).cpu().numpy())
-        self._shape = tuple(features.shape[1:])
-        self._file.write(features.half().cpu().numpy().tobytes())
+        encoded = model.encode([image])
+        self.descriptors.append(pooled(model.matcher, encoded).cpu().numpy())
+        for name, tensor in encoded.half().items():
+            self._like[name] = tensor[0].cpu().numpy()
+            if name not in self._files:
+                self._files[name] = tempfile.TemporaryFile()  # noqa: SIM115
+            self._files[name].write(self._like[name].tobytes())
         self.rows[number] = len(self.rows)
 
-    def features(self, numbers: Sequence[int]) -> Tensor:
-        """See `Features`."""
-        values = int(np.prod(self._shape))
+    def encoding(self, numbers: Sequence[int]) -> Encoding:
+        """See `Encoded`."""
+        rows = [self.rows[number] for number in numbers]
+        return Encoding({name: self._read(name, rows) for name in self._files}).float()
+
+    def _read(self, name: str, rows: Sequence[int]) -> Tensor:
+        file, like = self._files[name], self._like[name]
         read = []
-        for number in numbers:
-            self._file.seek(2 * values * self.rows[number])
-            read.append(np.frombuffer(self._file.read(2 * values), np.float16).reshape(self._shape))
-        return torch.from_numpy(np.stack(read)).float()
+        for row in rows:
+            file.seek(like.nbytes * row)
+            read.append(np.frombuffer(file.read(like.nbytes), like.dtype).reshape(like.shape))
+        return torch.from_numpy(np.stack(read))

@@ -1,119 +1,248 @@
 """What every matcher answers: Matches, and the interface that trainer and applications use."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segswap.matchers.encoding import Encoding
+
+if TYPE_CHECKING:
+    from segswap.matchers.losses import Term
+
+
+def on_grid(mask: Tensor, grid: torch.Size) -> Tensor:
+    """A soft mask (B, H, W) on a grid of so many rows and columns: means where that is coarser."""
+    rows, columns = grid
+    return mask if mask.shape[1:] == grid else F.adaptive_avg_pool2d(mask, (rows, columns))
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a matcher says of one image of each of a batch's pairs.
+
+    A grid of h x w cells has its cell centres at ((column + 0.5) / w, (row + 0.5) / h) in
+    normalised coordinates.
+
+    Attributes:
+        positions: (B, h, w, 2) float; for each cell the normalised (x, y) in the other image.
+            Outside [0, 1] the cell has no match.
+        mask_logits: (B, H, W) float; sigmoid gives the probability of belonging to what both images
+            show. Its grid may be finer than that of the positions.
+        features: (B, C, h, w) float, of length 1 along C: what the score compares.
+        extra: what only some matchers have, by name. "correlation": (B, h w, h' w') logits of
+            "these cells correspond".
+    """
+
+    positions: Tensor
+    mask_logits: Tensor
+    features: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def cell_mask(self) -> Tensor:
+        """The mask's probabilities on the grid of the positions: (B, h, w), means where the mask is
+        finer.
+        """
+        return on_grid(self.mask_logits.sigmoid(), self.positions.shape[1:3])
+
+    def float(self) -> "Side":
+        """The same in float32."""
+        extra = {name: value.float() for name, value in self.extra.items()}
+        return Side(
+            self.positions.float(), self.mask_logits.float(), self.features.float(), extra
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Masks and correspondences of a batch of image pairs, on the matcher's grid of cells.
+    """Masks and correspondences of a batch of image pairs; the sides' grids may differ in size."""
 
-    A grid of h x w cells has its cell centres at ((column + 0.5) / w, (row + 0.5) / h) in
-    normalised coordinates. Source and target may have grids of different size.
-
-    Attributes:
-        to_target: (B, h, w, 2) float; for each source cell the normalised (x, y) in the target.
-        to_source: (B, h', w', 2) float; for each target cell the normalised (x, y) in the source.
-        source_logits: (B, h, w) float; sigmoid gives the probability that a source cell belongs to
-            the shared region.
-        target_logits: (B, h', w') float; the same for target cells.
-        source_features: (B, C, h, w) float, of length 1 along C: what the score compares.
-        target_features: (B, C, h', w') float, likewise.
-        correlation: (B, h w, h' w') float logits of "these cells correspond", or None for matchers
-            that have no such thing.
-    """
-
-    to_target: Tensor
-    to_source: Tensor
-    source_logits: Tensor
-    target_logits: Tensor
-    source_features: Tensor
-    target_features: Tensor
-    correlation: Tensor | None = None
+    source: Side
+    target: Side
 
     def reversed(self) -> "Matches":
         """The same with source and target exchanged."""
-        return Matches(
-            self.to_source, self.to_target, self.target_logits, self.source_logits,
-            self.target_features, self.source_features,
-            None if self.correlation is None else self.correlation.transpose(1, 2),
-        )  # fmt: skip
+        return Matches(self.target, self.source)
+
+    def both(self) -> Iterator[tuple[Side, Side]]:
+        """Each side with the other one: source and target, then target and source."""
+        yield self.source, self.target
+        yield self.target, self.source
 
     def float(self) -> "Matches":
         """The same in float32."""
-        return replace(
-            self,
-            **{name: value.float() for name, value in self.__dict__.items() if value is not None},
-        )
+        return Matches(self.source.float(), self.target.float())
+
+
+class BatchSide(NamedTuple):
+    """One image of each of a batch's pairs, with what is known of it; None where nothing is.
+
+    Attributes:
+        image: uint8 (B, 3, S, S) RGB.
+        shown: int64 (B, P), the photographs that the image was made of, by `photograph_number`;
+            rows are filled up with 0, and are 0 throughout where that is unknown.
+        mask: float32 (B, H, W) in [0, 1], the share of each cell of the mask's grid that belongs to
+            what both images show.
+        positions: float32 (B, h, w, 2), where each cell's centre lies in the other image,
+            normalised.
+        valid: bool (B, h, w), where that is known.
+        keypoints: float32 (B, K, 2), normalised; the k-th of both sides belong together.
+        seen: bool (B, K), which of them are known and in the image.
+        labels: int8 (B, C), for each of the data's C kinds of things 1 where the image shows it, 0
+            where it does not, -1 where nobody knows.
+    """
+
+    image: Tensor
+    shown: Tensor
+    mask: Tensor | None = None
+    positions: Tensor | None = None
+    valid: Tensor | None = None
+    keypoints: Tensor | None = None
+    seen: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class Batch(NamedTuple):
-    """Pairs and their ground truth on the matcher's grid.
+    """Pairs of images and what is known of them."""
 
-    Attributes:
-        source, target: uint8 (B, 3, S, S) RGB.
-        source_mask, target_mask: float32 (B, h, w) in [0, 1], the share of each cell that both
-            images show.
-        to_target, to_source: float32 (B, h, w, 2), where each cell's centre lies in the other
-            image, normalised.
-        source_valid, target_valid: bool (B, h, w), where that is known.
-    """
+    source: BatchSide
+    target: BatchSide
 
-    source: Tensor
-    target: Tensor
-    source_mask: Tensor
-    target_mask: Tensor
-    to_target: Tensor
-    to_source: Tensor
-    source_valid: Tensor
-    target_valid: Tensor
+    @property
+    def pairs(self) -> int:
+        """How many pairs there are."""
+        return len(self.source.image)
+
+    @property
+    def truth(self) -> frozenset[str]:
+        """What is known of both images of the pairs: the names that a loss term's `needs` have."""
+        known = {
+            "mask": self.source.mask, "positions": self.source.positions,
+            "keypoints": self.source.keypoints, "label": self.source.labels,
+        }  # fmt: skip
+        return frozenset({"pair"} | {name for name, value in known.items() if value is not None})
+
+    def both(self) -> Iterator[tuple[BatchSide, BatchSide]]:
+        """Each side with the other one: source and target, then target and source."""
+        yield self.source, self.target
+        yield self.target, self.source
+
+    def reversed(self) -> "Batch":
+        """The same with source and target exchanged."""
+        return Batch(self.target, self.source)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same with every tensor changed."""
+        sides = (
+            BatchSide._make(None if tensor is None else change(tensor) for tensor in side)
+            for side in self
+        )
+        return Batch._make(sides)
+
+    @classmethod
+    def joined(
+        cls, parts: Sequence["Batch"], join: Callable[[tuple[Any, ...]], Tensor] = torch.stack
+    ) -> "Batch":
+        """A batch of parts of which the same is known: by default samples without the batch
+        dimension, which are stacked.
+
+        Args:
+            join: makes one tensor of those of the parts.
+        """
+        sides = (
+            BatchSide._make(
+                None if values[0] is None else join(values) for values in zip(*side, strict=True)
+            )
+            for side in zip(*parts, strict=True)
+        )
+        return cls._make(sides)
+
+    def unrelated(self) -> Tensor:
+        """Which sources and targets are known to share nothing: bool (B, B), sources along the
+        first dimension.
+
+        They show no photograph in common, and, where the kinds of things in them are known, no kind
+        that both may show. Where neither says so, nothing is known.
+        """
+        own, other = self.source.shown[:, None, :, None], self.target.shown[None, :, None, :]
+        same = ((own == other) & (own != 0)).flatten(2).any(2)
+        known = (own != 0).flatten(2).any(2) & (other != 0).flatten(2).any(2)
+        if self.source.labels is None or self.target.labels is None:
+            return known & ~same
+        may_show = self.source.labels != 0, self.target.labels != 0
+        return ~same & ~(may_show[0][:, None] & may_show[1][None]).any(2)
+
+
+def photograph_number(key: str) -> int:
+    """What `BatchSide.shown` holds of a photograph, for a text that names its content: from 1 to
+    2^63 - 1, the same in all processes.
+    """
+    return max(1, int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") >> 1)
 
 
 class Matcher(nn.Module):
-    """Base of the matchers: features of each image once, then any pairs of them.
+    """Base of the matchers: encodes each image once, then matches any pairs of them.
+
+    A matcher is the one subclass in a module of this room; the module's name is its own. The
+    parameters of its `__init__` are its options: typed, each with a default and a line under "Args"
+    in the class's docstring, they become flags of segswap-train and the settings of its models.
 
     Attributes:
-        name: what --matcher calls it.
         stride: pixels of the image a cell, in both directions.
+        mask_stride: pixels of the image a cell of the mask's grid.
+        terms: the losses that it is trained with, with their default weights.
+        not_saved: options that only a new matcher has a use for, such as where weights come from.
         hide: probability that a training step hides the target's cells outside the shared region.
-        positive_weight: of the shared region's cells in the mask losses.
         size, match_size, lr: image side in training, image side afterwards, and learning rate, when
             the user names none.
     """
 
-    name: ClassVar[str]
+    terms: ClassVar["tuple[Term, ...]"]
+    not_saved: ClassVar[tuple[str, ...]] = ()
     hide: ClassVar[float] = 0.0
-    positive_weight: ClassVar[float] = 1.0
     size: ClassVar[int]
     match_size: ClassVar[int]
     lr: ClassVar[float]
     stride: int
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Features (B, C, h, w) of RGB images (B, 3, H, W) in [0, 1]; H and W multiples of the
+    @property
+    def mask_stride(self) -> int:
+        """Pixels of the image a cell of the mask's grid."""
+        return self.stride
+
+    @classmethod
+    def check_new(cls, options: Mapping[str, Any]) -> None:
+        """Refuse options with which a new matcher cannot learn.
+
+        Raises:
+            ValueError: they do not go together; the message names flags.
+        """
+
+    def encode(self, images: Tensor) -> Encoding:
+        """What `match` needs of RGB images (B, 3, H, W) in [0, 1]; H and W multiples of the
         stride, h = H / stride and w = W / stride.
         """
         raise NotImplementedError
 
-    def compared(self, features: Tensor) -> Tensor:
+    def compared(self, images: Encoding) -> Tensor:
         """Of what `encode` returned, what the score compares: (B, D, h, w), of length 1 along D.
-        They are the `source_features` and `target_features` of the matches.
+        They are the features of the matches.
         """
         raise NotImplementedError
 
-    def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
-        """Match features of sources (B, C, h, w) and targets (B, C, h', w').
+    def match(self, source: Encoding, target: Encoding, visible: Tensor | None = None) -> Matches:
+        """Match the images of two encodings, the first with the first and so on.
 
         Args:
-            source, target: what `encode` returned.
+            source, target: what `encode` returned, of as many images.
             visible: bool (B, h', w'); target cells that are False are hidden from the source. None
                 hides nothing.
         """
@@ -139,23 +268,3 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return nn.functional.grid_sample(
         maps, (2 * points - 1).to(maps.dtype), padding_mode="border", align_corners=False
     )
-
-
-_REGISTRY: dict[str, Callable[..., Matcher]] = {}
-
-
-def register(matcher: type[Matcher]) -> type[Matcher]:
-    """Class decorator: makes a matcher known under its name."""
-    _REGISTRY[matcher.name] = matcher
-    return matcher
-
-
-def build(name: str, **settings: Any) -> Matcher:
-    """A new matcher by name.
-
-    Raises:
-        ValueError: no matcher has this name.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown matcher {name!r}; expected one of {', '.join(_REGISTRY)}")
-    return _REGISTRY[name](**settings)

@@ -1,99 +1,181 @@
-"""The losses of Shen et al., "Learning Co-segmentation by Segment Swapping" (arXiv 2110.15904),
-section 3, and cross-entropy on a correlation; all in logits, so that mixed precision is safe.
+"""Loss terms: those of Shen et al., "Learning Co-segmentation by Segment Swapping" (arXiv
+2110.15904), section 3, cross-entropy on a correlation, and distances at keypoints.
 
-Every function takes Matches and a Batch, looks at both directions and returns their sum, a scalar.
+Every function looks at both directions and returns their sum, a scalar in float32.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Batch, Matches, sample
+from segswap.matchers.base import Batch, BatchSide, Matches, Side, cell_centres, on_grid, sample
 
 ETA = 8.0  # weight of the positions' L1 distance, as published
+_LEAST = 1e-6  # probabilities are kept from 0 and 1 by so much, where their logarithm is taken
 
 
-def reversed_batch(batch: Batch) -> Batch:
-    """The batch with source and target exchanged."""
-    return Batch(
-        batch.target, batch.source, batch.target_mask, batch.source_mask, batch.to_source,
-        batch.to_target, batch.target_valid, batch.source_valid,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Answers:
+    """What a matcher says of a batch, and what is true: what terms are computed from.
+
+    Attributes:
+        matches: of the batch's pairs.
+        batch: the pairs, with what is known of them.
+        negatives: matches of further pairs, which share nothing; None where there are none.
+        counted: float (N,), how much each of those pairs counts; 0 for one of which it is not
+            known. None where there are no negatives.
+    """
+
+    matches: Matches
+    batch: Batch
+    negatives: Matches | None = None
+    counted: Tensor | None = None
 
 
-def mask_loss(
-    matches: Matches,
-    batch: Batch,
-    negatives: Matches | None = None,
-    positive_weight: float = 1.0,
-) -> Tensor:
+@dataclass(frozen=True)
+class Term:
+    """A part of the loss.
+
+    Attributes:
+        name: its column in the history; --loss-NAME is its weight.
+        needs: what must be known of the pairs: mask, positions, keypoints, label; see
+            `Batch.truth`.
+        compute: the term of a batch of which that is known, a scalar.
+        about: what it compares, for --help.
+        weight: by default.
+        negatives: whether pairs that share nothing take part; without such a term none are matched.
+    """
+
+    name: str
+    needs: frozenset[str]
+    compute: Callable[[Answers], Tensor]
+    about: str
+    weight: float = 1.0
+    negatives: bool = False
+
+
+# --- masks -----------------------------------------------------------------------------------
+
+
+def mask_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy of the masks with the soft ground truth, BCE(M_gt, M).
 
+    The masks of the negatives must be 0 everywhere; they are part of the same mean.
+
     Args:
-        negatives: matches of pairs that share nothing; their masks must be 0 everywhere. They are
-            part of the same mean.
         positive_weight: how often a cell counts by its share in the true mask; published is 1.
     """
-    total = torch.zeros((), device=batch.source_mask.device)
-    sides = (
-        (matches.source_logits, batch.source_mask, "source_logits"),
-        (matches.target_logits, batch.target_mask, "target_logits"),
-    )
-    for logits, truth, name in sides:
-        if negatives is not None:
-            empty = getattr(negatives, name)
-            logits = torch.cat([logits, empty])
-            truth = torch.cat([truth, torch.zeros_like(empty, dtype=truth.dtype)])
-        total = total + _cross_entropy(logits, truth, positive_weight)
+    negatives, total = answers.negatives, _zero(answers)
+    for number, (side, truth) in enumerate(_sides(answers)):
+        losses = _logit_entropy(
+            side.mask_logits, _mask(truth, side.mask_logits.shape[1:]), positive_weight
+        )
+        if negatives is None or answers.counted is None:
+            total = total + losses.mean()
+            continue
+        empty = (negatives.source, negatives.target)[number].mask_logits
+        more = _logit_entropy(empty, torch.zeros_like(empty, dtype=torch.float32), positive_weight)
+        cells = len(losses) + answers.counted.sum()
+        total = total + (losses.mean((1, 2)).sum() + more.mean((1, 2)) @ answers.counted) / cells
     return total
 
 
-def transfer_loss(matches: Matches, batch: Batch, positive_weight: float = 1.0) -> Tensor:
+def _logit_entropy(logits: Tensor, truth: Tensor, positive_weight: float) -> Tensor:
+    weight = torch.tensor(positive_weight, device=logits.device)
+    return F.binary_cross_entropy_with_logits(
+        logits.float(), truth, pos_weight=weight, reduction="none"
+    )
+
+
+def transfer_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
     """BCE(M_gt^s, M^t at C^{s->t}): the other image's mask, carried over by the predicted
     positions, must give this image's mask too. Gradients reach the mask and the positions.
+
+    What is sampled is the mask, not its logits: midway between probabilities 1 and 0.12 it is 0.56.
     """
-    there = _transfer(matches, batch, positive_weight)
-    return there + _transfer(matches.reversed(), reversed_batch(batch), positive_weight)
+    total = _zero(answers)
+    for (side, other), truth in zip(
+        answers.matches.both(), (answers.batch.source, answers.batch.target), strict=True
+    ):
+        probability = other.mask_logits.float().sigmoid()[:, None]
+        carried = sample(probability, side.positions.float())[:, 0].clamp(_LEAST, 1 - _LEAST)
+        mask = _mask(truth, carried.shape[1:])
+        entropy = positive_weight * mask * carried.log() + (1 - mask) * (1 - carried).log()
+        total = total - entropy.mean()
+    return total
 
 
-def _transfer(matches: Matches, batch: Batch, positive_weight: float) -> Tensor:
-    carried = sample(matches.target_logits[:, None].float(), matches.to_target.float())[:, 0]
-    return _cross_entropy(carried, batch.source_mask, positive_weight)
+def _mask(truth: BatchSide, grid: torch.Size) -> Tensor:
+    """The true mask (B, h, w) on a grid of so many rows and columns."""
+    assert truth.mask is not None
+    return on_grid(truth.mask, grid)
 
 
-def _cross_entropy(logits: Tensor, truth: Tensor, positive_weight: float) -> Tensor:
-    weight = torch.tensor(positive_weight, device=logits.device)
-    return F.binary_cross_entropy_with_logits(logits.float(), truth, pos_weight=weight)
+# --- positions -------------------------------------------------------------------------------
 
 
-def correspondence_loss(matches: Matches, batch: Batch) -> Tensor:
-    """eta times the mean L1 distance of the positions over the cells whose position is known."""
-    return _positions(matches, batch) + _positions(matches.reversed(), reversed_batch(batch))
+def correspondence_loss(answers: Answers) -> Tensor:
+    """eta times the mean L1 distance, |dx| + |dy|, of the positions over the cells whose position
+    is known.
+
+    That is the paper's formula; the published code takes the mean over x and y, half of it.
+    """
+    total = _zero(answers)
+    for side, truth in _sides(answers):
+        assert truth.positions is not None
+        assert truth.valid is not None
+        distance = (side.positions.float() - truth.positions).abs().sum(dim=-1)
+        total = total + ETA * _mean(distance, truth.valid)
+    return total
 
 
-def _positions(matches: Matches, batch: Batch) -> Tensor:
-    distance = (matches.to_target.float() - batch.to_target).abs().sum(dim=-1)
-    return ETA * _mean(distance, batch.source_valid)
+def keypoint_loss(answers: Answers) -> Tensor:
+    """eta times the mean L1 distance between where the keypoints that both images show are found
+    and where they are.
+    """
+    total = _zero(answers)
+    for (side, _), (truth, there) in zip(answers.matches.both(), answers.batch.both(), strict=True):
+        assert truth.keypoints is not None
+        assert truth.seen is not None
+        assert there.keypoints is not None
+        assert there.seen is not None
+        # Positions are looked up as the way from each cell: exact where cells only move.
+        positions = side.positions.float()
+        home = cell_centres(positions.shape[1], positions.shape[2], positions)
+        way = sample((positions - home).permute(0, 3, 1, 2), truth.keypoints[:, None])[:, :, 0]
+        found = truth.keypoints + way.transpose(1, 2)
+        distance = (found - there.keypoints).abs().sum(dim=-1)
+        total = total + ETA * _mean(distance, truth.seen & there.seen)
+    return total
 
 
-def correlation_loss(matches: Matches, batch: Batch) -> Tensor:
+def correlation_loss(answers: Answers) -> Tensor:
     """Cross-entropy of each cell's correlation with the other image's cells at its true position,
     which is shared between the four cells around it by bilinear weights.
 
     Raises:
         ValueError: the matches have no correlation.
     """
-    if matches.correlation is None:
-        raise ValueError("these matches have no correlation")
-    return _classes(matches, batch) + _classes(matches.reversed(), reversed_batch(batch))
+    total = _zero(answers)
+    for (side, other), truth in zip(
+        answers.matches.both(), (answers.batch.source, answers.batch.target), strict=True
+    ):
+        if "correlation" not in side.extra:
+            raise ValueError("these matches have no correlation")
+        total = total + _classes(side.extra["correlation"].float(), other, truth)
+    return total
 
 
-def _classes(matches: Matches, batch: Batch) -> Tensor:
-    assert matches.correlation is not None
-    rows, columns = matches.target_logits.shape[1:]
-    logits = matches.correlation.float()
-    x = (batch.to_target[..., 0] * columns - 0.5).clamp(0, columns - 1).flatten(1)
-    y = (batch.to_target[..., 1] * rows - 0.5).clamp(0, rows - 1).flatten(1)
+def _classes(logits: Tensor, other: Side, truth: BatchSide) -> Tensor:
+    assert truth.positions is not None
+    assert truth.valid is not None
+    rows, columns = other.positions.shape[1:3]
+    x = (truth.positions[..., 0] * columns - 0.5).clamp(0, columns - 1).flatten(1)
+    y = (truth.positions[..., 1] * rows - 0.5).clamp(0, rows - 1).flatten(1)
     left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
     expected = torch.zeros_like(x)
     for down in (0, 1):
@@ -101,9 +183,48 @@ def _classes(matches: Matches, batch: Batch) -> Tensor:
             weight = (1 - (x - left - right).abs()) * (1 - (y - top - down).abs())
             cell = ((top + down) * columns + left + right).long()
             expected = expected + weight * logits.gather(-1, cell[..., None])[..., 0]
-    return _mean(logits.logsumexp(dim=-1) - expected, batch.source_valid.flatten(1))
+    return _mean(logits.logsumexp(dim=-1) - expected, truth.valid.flatten(1))
+
+
+def _sides(answers: Answers) -> tuple[tuple[Side, BatchSide], tuple[Side, BatchSide]]:
+    matches, batch = answers.matches, answers.batch
+    return (matches.source, batch.source), (matches.target, batch.target)
+
+
+def _zero(answers: Answers) -> Tensor:
+    return torch.zeros((), device=answers.batch.source.image.device)
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean over the chosen places; 0 where there are none."""
     return (values * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+# --- terms that several matchers have --------------------------------------------------------
+
+
+def standard_terms(positive_weight: float = 1.0) -> tuple[Term, ...]:
+    """Masks, transferred masks, positions and keypoints.
+
+    Args:
+        positive_weight: how often a cell counts by its share in the true mask.
+    """
+    return (
+        Term(
+            "mask", frozenset({"mask"}), partial(mask_loss, positive_weight=positive_weight),
+            "masks, of pairs that share something and of those that share nothing", negatives=True,
+        ),
+        Term(
+            "transfer", frozenset({"mask"}),
+            partial(transfer_loss, positive_weight=positive_weight),
+            "masks carried over by the positions",
+        ),
+        Term("corr", frozenset({"positions"}), correspondence_loss, "positions"),
+        Term("keypoints", frozenset({"keypoints"}), keypoint_loss, "positions of keypoints"),
+    )  # fmt: skip
+
+
+CORRELATION = Term(
+    "correlation", frozenset({"positions"}), correlation_loss,
+    "the correlation at the true positions",
+)  # fmt: skip

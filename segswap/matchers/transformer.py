@@ -1,15 +1,18 @@
 """The cross-image transformer of Shen et al. (2022, arXiv 2110.15904)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segswap.backbones.backbones import build_backbone
-from segswap.matchers.base import Matcher, Matches, register
+from segswap.matchers.base import Matcher, Matches, Side
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.losses import Term, standard_terms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -199,7 +202,6 @@ class PairTransformer(nn.Module):
         return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
 
-@register
 class TransformerMatcher(Matcher):
     """Matching by attention within and across the two images (Shen et al., arXiv 2110.15904).
 
@@ -208,17 +210,18 @@ class TransformerMatcher(Matcher):
     shared region's mask.
 
     Args:
-        model_size: "small" is the paper's; see `ARCHITECTURES`.
+        model_size: of what follows the backbone; small is the paper's, see `ARCHITECTURES`.
         backbone: a timm model with features of stride 16.
-        backbone_weights: None (random), "timm" or a local file; see `build_backbone`.
-        freeze_backbone: train only what follows the backbone.
+        backbone_weights: a file, or timm for timm's own; by default they are drawn at random.
+        freeze_backbone: keep the backbone as it is.
         dropout: probability, in the layers.
 
     Raises:
         ValueError: unknown size or backbone, or unusable weights.
     """
 
-    name = "transformer"
+    terms: ClassVar[tuple[Term, ...]] = standard_terms()
+    not_saved = ("backbone_weights",)  # they are saved with the model's
     hide = 0.5
     size = 480
     match_size = 480
@@ -246,8 +249,17 @@ class TransformerMatcher(Matcher):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Features (B, C, H / 16, W / 16), of length 1 along C, of RGB images (B, 3, H, W) in
+    @classmethod
+    def check_new(cls, options: Mapping[str, Any]) -> None:
+        """See Matcher.check_new."""
+        if options.get("freeze_backbone", True) and not options.get("backbone_weights"):
+            raise ValueError(
+                "a frozen backbone without weights has nothing to tell; give --backbone-weights, "
+                "or train it with --no-freeze-backbone"
+            )
+
+    def encode(self, images: Tensor) -> Encoding:
+        """ "features" (B, C, H / 16, W / 16), of length 1 along C, of RGB images (B, 3, H, W) in
         [0, 1].
 
         Raises:
@@ -256,31 +268,29 @@ class TransformerMatcher(Matcher):
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"images are {width} x {height} px, not multiples of {self.stride}")
-        return F.normalize(self.backbone((images - self.mean) / self.std), dim=1)
+        features = self.backbone((images - self.mean) / self.std)
+        return Encoding({"features": F.normalize(features, dim=1)})
 
-    def compared(self, features: Tensor) -> Tensor:
+    def compared(self, images: Encoding) -> Tensor:
         """See Matcher.compared: the backbone's features themselves."""
-        return features
+        return images["features"]
 
-    def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
-        """Match features of sources (B, C, h, w) and targets (B, C, h', w').
+    def match(self, source: Encoding, target: Encoding, visible: Tensor | None = None) -> Matches:
+        """See Matcher.match.
 
         Args:
-            source, target: what `encode` returned.
             visible: bool (B, h', w'); no cell of either image attends to target cells that are
                 False. None hides nothing; a target all of whose cells are hidden counts as seen.
 
         Raises:
             ValueError: `visible` does not fit the targets.
         """
-        if visible is not None and visible.shape != (len(target), *target.shape[-2:]):
-            raise ValueError(f"visible is {tuple(visible.shape)}, targets {tuple(target.shape)}")
-        s, t = self.transformer(source, target, visible)
-        return Matches(
-            to_target=s[:, :2].sigmoid().permute(0, 2, 3, 1),
-            to_source=t[:, :2].sigmoid().permute(0, 2, 3, 1),
-            source_logits=s[:, 2],
-            target_logits=t[:, 2],
-            source_features=source,
-            target_features=target,
-        )
+        own, other = source["features"], target["features"]
+        if visible is not None and visible.shape != (len(other), *other.shape[-2:]):
+            raise ValueError(f"visible is {tuple(visible.shape)}, targets {tuple(other.shape)}")
+        s, t = self.transformer(own, other, visible)
+        return Matches(_side(s, own), _side(t, other))
+
+
+def _side(logits: Tensor, features: Tensor) -> Side:
+    return Side(logits[:, :2].sigmoid().permute(0, 2, 3, 1), logits[:, 2], features)

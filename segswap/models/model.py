@@ -23,7 +23,9 @@ from torch import Tensor
 from segswap import geometry
 from segswap.files.images import read_image, to_rgb
 from segswap.files.storage import write_atomically
-from segswap.matchers import Matcher, Matches, build
+from segswap.matchers.base import Matcher, Matches
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.registry import build
 from segswap.models.hub import CARD, SETTINGS, WEIGHTS, find_model, fingerprint
 from segswap.models.model_card import model_card
 from segswap.models.prediction import Prediction, enlarge
@@ -129,17 +131,17 @@ class Model:
         (H, W, 3) each.
         """
         matches = self._matches(source, target)
-        return matches.source_features[0].cpu().numpy(), matches.target_features[0].cpu().numpy()
+        return matches.source.features[0].cpu().numpy(), matches.target.features[0].cpu().numpy()
 
     @torch.inference_mode()
     def _matches(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Matches:
-        features = self.encode([source, target])
-        return self.matcher.match(features[:1], features[1:]).float()
+        images = self.encode([source, target])
+        return self.matcher.match(images.at(slice(0, 1)), images.at(slice(1, 2))).float()
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """What the matcher's `match` takes: features (B, C, h, w) of uint8 (H, W, 3) images of any
-        sizes, each brought to the square that the model works on.
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
+        """What the matcher's `match` takes, of B uint8 (H, W, 3) images of any sizes, each brought
+        to the square that the model works on.
         """
         # Not at their own aspects: the matchers are trained on squares, and match these better.
         size = self.settings["size"]
@@ -247,7 +249,7 @@ def load(
             )
         # Whatever was pretrained is in the weights file too.
         matcher = build(settings["matcher"], **settings["options"])
-        _load_weights(matcher, load_file(folder / WEIGHTS))
+        _load_weights(matcher, settings["matcher"], load_file(folder / WEIGHTS))
         if settings["size"] < matcher.stride or settings["size"] % matcher.stride:
             raise ValueError(f"size {settings['size']} is no multiple of {matcher.stride}")
     except (
@@ -260,7 +262,7 @@ def load(
         raise ValueError(f"the device {str(device)!r} is not there: {error}") from error
 
 
-def _load_weights(matcher: Matcher, state: dict[str, Tensor]) -> None:
+def _load_weights(matcher: Matcher, name: str, state: dict[str, Tensor]) -> None:
     own = matcher.state_dict()
     wrong = {
         "missing": sorted(own.keys() - state.keys()),
@@ -271,7 +273,7 @@ def _load_weights(matcher: Matcher, state: dict[str, Tensor]) -> None:
     if any(wrong.values()):
         said = [f"{len(names)} {what} ({names[0]}, ...)" for what, names in wrong.items() if names]
         raise ValueError(
-            f"its weights are not those of this version's {matcher.name} matcher: {', '.join(said)}"
+            f"its weights are not those of this version's {name} matcher: {', '.join(said)}"
         )
     matcher.load_state_dict(state)
 
@@ -313,9 +315,10 @@ def as_array(image: ImageLike, role: str) -> NDArray[np.uint8]:
 
 def as_predictions(matches: Matches) -> list[Prediction]:
     """The predictions of a batch of matches."""
+    source, target = matches.source, matches.target
     arrays = [
-        matches.to_target, matches.to_source,
-        matches.source_logits.sigmoid(), matches.target_logits.sigmoid(),
+        source.positions, target.positions,
+        source.mask_logits.sigmoid(), target.mask_logits.sigmoid(),
     ]  # fmt: skip
     stacked = [array.detach().float().cpu().numpy() for array in arrays]
     return [Prediction(*(array[i] for array in stacked)) for i in range(len(stacked[0]))]

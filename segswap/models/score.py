@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segswap.matchers.base import Matcher, Matches, sample
+from segswap.matchers.encoding import Encoding
 
 _CHANNELS = 32  # multiplied at a time: what lies between stays in memory that was used before
 
@@ -15,7 +16,7 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     The product of M^s, of M^t at the cell's match, and of the cosine between the features of the
     cell and of the target cell that the match lies in. Of several source cells whose matches lie
     in one target cell only the best counts, the others are 0, and so is every cell whose product
-    is not positive.
+    is not positive or whose match lies outside the target.
 
     Args:
         weight: (B, h, w) or broadcast to it, in [0, 1]; what M^s is multiplied with.
@@ -23,15 +24,17 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     Returns:
         (B, h, w), at most 1.
     """
-    rows, columns = matches.target_logits.shape[1:]
-    carried = sample(matches.target_logits.sigmoid()[:, None], matches.to_target)[:, 0]
-    column = (matches.to_target[..., 0] * columns).floor().long().clamp(0, columns - 1)
-    row = (matches.to_target[..., 1] * rows).floor().long().clamp(0, rows - 1)
+    source, target = matches.source, matches.target
+    rows, columns = target.positions.shape[1:3]
+    positions = source.positions
+    carried = sample(target.mask_logits.sigmoid()[:, None], positions)[:, 0]
+    column = (positions[..., 0] * columns).floor().long().clamp(0, columns - 1)
+    row = (positions[..., 1] * rows).floor().long().clamp(0, rows - 1)
     landing = (row * columns + column).flatten(1)
-    cosine = _products(matches.source_features, matches.target_features, landing)
-    mask = matches.source_logits.sigmoid()
-    worth = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
-    flat = worth.flatten(1)
+    cosine = _products(source.features, target.features, landing)
+    mask = source.cell_mask() * ((positions >= 0) & (positions <= 1)).all(-1)
+    scores = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
+    flat = scores.flatten(1)
     best = flat.new_zeros(len(flat), rows * columns)
     best = best.scatter_reduce(1, landing, flat, "amax")
     # Of equally good cells the first counts.
@@ -39,7 +42,7 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     winning = flat == best.gather(1, landing)
     first = torch.full_like(landing.new_empty(best.shape), flat.shape[1])
     first = first.scatter_reduce(1, landing, order.masked_fill(~winning, flat.shape[1]), "amin")
-    return (flat * (first.gather(1, landing) == order)).view_as(worth)
+    return (flat * (first.gather(1, landing) == order)).view_as(scores)
 
 
 def _products(source: Tensor, target: Tensor, landing: Tensor) -> Tensor:
@@ -63,33 +66,34 @@ def pair_score(matches: Matches, weight: Tensor | None = None) -> Tensor:
 
 
 @torch.inference_mode()
-def self_consistent(matcher: Matcher, features: Tensor, inside: Tensor) -> Tensor:
+def self_consistent(matcher: Matcher, query: Encoding, inside: Tensor) -> Tensor:
     """What the cells of a query count in a search: (B, h, w) in [0, 1].
 
     The query is matched with itself, and its mask, within the detail, is carried there and back: a
     cell that looks like many others does not even find itself, and counts little.
 
     Args:
-        features: (B, C, h, w), what `matcher.encode` returned.
+        query: what `matcher.encode` returned, of B images.
         inside: (B, h, w) in [0, 1], which cells belong to the detail.
     """
-    matches = matcher.match(features, features).float()
-    mask = inside * matches.source_logits.sigmoid()
-    there = sample(mask[:, None], matches.to_source) * matches.target_logits.sigmoid()[:, None]
-    return mask * sample(there, matches.to_target)[:, 0]
+    matches = matcher.match(query, query).float()
+    source, target = matches.source, matches.target
+    mask = inside * source.cell_mask()
+    there = sample(mask[:, None], target.positions) * target.cell_mask()[:, None]
+    return mask * sample(there, source.positions)[:, 0]
 
 
 @torch.inference_mode()
-def pooled(matcher: Matcher, features: Tensor, weight: Tensor | None = None) -> Tensor:
+def pooled(matcher: Matcher, images: Encoding, weight: Tensor | None = None) -> Tensor:
     """One vector of length 1 for an image, by which similar images are found fast: (B, D).
 
     The mean over the cells of the features that the score compares.
 
     Args:
-        features: (B, C, h, w), what `matcher.encode` returned.
+        images: what `matcher.encode` returned, of B images.
         weight: (B, h, w), of the cells; None where all count the same.
     """
-    cells = matcher.compared(features).flatten(2)
+    cells = matcher.compared(images).flatten(2)
     if weight is not None:
         cells = cells * weight.flatten(1)[:, None]
     return F.normalize(cells.sum(2), dim=1)

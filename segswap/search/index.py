@@ -3,8 +3,10 @@
 An index is a folder:
 
     index.json                   settings (format, model, fingerprint, mirrored), how often it was
-                                 finished (version), and what was skipped
-    shard-00000.npy              float16 (n, C, h, w), what the matcher's `encode` gave for n images
+                                 finished (version), the names of the encodings' tensors (encoded),
+                                 and what was skipped
+    shard-00000.encoded.NAME.npy (n, ...), float16 where these are numbers with fractions: what the
+                                 matcher's `encode` gave for n images, a file a tensor
     shard-00000.compared.npy     float16 (n, D, h, w), of these what the score compares
     shard-00000.descriptors.npy  float32 (n, D), of length 1
     shard-00000.json             the shard's images; written last, so a shard with it is whole
@@ -17,6 +19,7 @@ The last two, named by the version, are put together from the shards when all of
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model
 
-FORMAT = 1
+FORMAT = 2
 SETTINGS = "index.json"
 _CHUNK = 1 << 16  # descriptors compared at a time: what of the file is in memory
 
@@ -63,7 +67,7 @@ class Index:
         self.skipped = [(image, reason) for image, reason in settings["skipped"]]
         self.images: Sequence[str] = _Paths(entries)
         self._entries = entries
-        self._files: dict[Path, NDArray[np.float16]] = {}
+        self._files: dict[Path, NDArray] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Index":
@@ -101,21 +105,24 @@ class Index:
         """Numbers of the images whose pixels have this hash; see `images.pixel_hash`."""
         return np.flatnonzero(self._entries["sha256"] == sha256.encode())
 
-    def features(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
-        """What the matcher's `encode` gives for these images: float32 (B, C, h, w).
+    def encoding(self, numbers: Sequence[int] | NDArray[np.intp]) -> Encoding:
+        """What the matcher's `encode` gives for these images.
 
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        return self._read(features_file, numbers)
+        return Encoding({
+            name: self._read(partial(encoded_file, name=name), numbers)
+            for name in self.settings["encoded"]
+        }).float()  # fmt: skip
 
     def compared(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
-        """What `Matcher.compared` makes of these features: float32 (B, D, h, w).
+        """What `Matcher.compared` makes of these encodings: float32 (B, D, h, w).
 
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        return self._read(compared_file, numbers)
+        return self._read(compared_file, numbers).float()
 
     def nearest(
         self, descriptor: NDArray[np.float32], count: int
@@ -161,9 +168,9 @@ class Index:
     ) -> Tensor:
         entries = self._entries[list(numbers)]
         rows = [self._mapped(file(self.folder, int(e["shard"])))[e["row"]] for e in entries]
-        return torch.from_numpy(np.stack(rows)).float()
+        return torch.from_numpy(np.stack(rows))
 
-    def _mapped(self, path: Path) -> NDArray[np.float16]:
+    def _mapped(self, path: Path) -> NDArray:
         if path not in self._files:
             try:
                 self._files[path] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -217,13 +224,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return dict(settings)
 
 
-def features_file(folder: Path, shard: int) -> Path:
-    """The features of a shard's images."""
-    return folder / f"shard-{shard:05d}.npy"
+def encoded_file(folder: Path, shard: int, name: str) -> Path:
+    """A tensor of the encodings of a shard's images."""
+    return folder / f"shard-{shard:05d}.encoded.{name}.npy"
 
 
 def compared_file(folder: Path, shard: int) -> Path:
-    """Of the features of a shard's images, what the score compares."""
+    """Of the encodings of a shard's images, what the score compares."""
     return folder / f"shard-{shard:05d}.compared.npy"
 
 

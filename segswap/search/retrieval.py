@@ -14,8 +14,8 @@ from torch import Tensor
 from segswap import geometry
 from segswap.files.images import pixel_hash
 from segswap.geometry import Box
-from segswap.matchers import Matches
-from segswap.matchers.base import sample
+from segswap.matchers.base import Matches, sample
+from segswap.matchers.encoding import Encoding
 from segswap.models.model import ImageLike, Model, as_array, load
 from segswap.models.score import cell_scores, pooled, self_consistent
 from segswap.search.index import Index
@@ -157,7 +157,7 @@ class ModelRetriever:
         the cosines; the query's own image left out.
         """
         view = self._view(query, False)
-        descriptor = pooled(self.model.matcher, view.features, view.inside)[0].cpu().numpy()
+        descriptor = pooled(self.model.matcher, view.query, view.inside)[0].cpu().numpy()
         same = set(self.index.with_pixels(query.pixel_hash).tolist())
         numbers, cosines = self.index.nearest(descriptor, count + len(same))
         found = [each for each in zip(numbers, cosines, strict=True) if each[0] not in same]
@@ -180,7 +180,7 @@ class ModelRetriever:
         likeness: list[Tensor] = []
         for first in range(0, len(numbers), _AT_ONCE):
             cells = self.index.compared(numbers[first : first + _AT_ONCE]).flatten(2)
-            found = [self._likeness(view, cells.to(view.features)) for view in views]
+            found = [self._likeness(view, cells.to(view.weight)) for view in views]
             likeness.append(torch.stack(found).amax(0).cpu())
         if not likeness:
             return []
@@ -190,7 +190,7 @@ class ModelRetriever:
     def _likeness(self, view: "_View", cells: Tensor) -> Tensor:
         """Sum over the detail's cells of the cosine with the most similar of (B, D, n): (B)."""
         inside = view.inside[0].flatten() > 0
-        own = self.model.matcher.compared(view.features)[0].flatten(1)[:, inside]
+        own = self.model.matcher.compared(view.query)[0].flatten(1)[:, inside]
         best = torch.matmul(own.T, cells).amax(2)
         return (best * view.weight[0].flatten()[inside]).sum(1)
 
@@ -198,35 +198,36 @@ class ModelRetriever:
     def _view(self, query: Query, flip: bool) -> "_View":
         shown = _shown(query, flip)
         size = self.model.settings["size"]
-        features = self.model.encode([geometry.warp(query.image, shown, size, size)])
-        rows, columns = features.shape[2:]
+        encoded = self.model.encode([geometry.warp(query.image, shown, size, size)])
+        compared = self.model.matcher.compared(encoded)
+        rows, columns = compared.shape[2:]
         centres = geometry.transform(np.linalg.inv(shown), geometry.cell_centres(rows, columns))
         centres = centres * query.image.shape[1::-1]
         left, top, right, bottom = query.outline
         inside = ((centres >= (left, top)) & (centres <= (right, bottom))).all(-1)
-        kept = torch.from_numpy(inside)[None].to(features)
-        weight = self_consistent(self.model.matcher, features, kept)
-        return _View(features, kept, weight, centres.astype(np.float32))
+        kept = torch.from_numpy(inside)[None].to(compared)
+        weight = self_consistent(self.model.matcher, encoded, kept)
+        return _View(encoded, kept, weight, centres.astype(np.float32))
 
     @torch.inference_mode()
     def _look(self, view: "_View", numbers: Sequence[int]) -> Iterator[Hit]:
-        targets = self.index.features(numbers).to(view.features)
-        sources = view.features.expand(len(targets), -1, -1, -1)
+        targets = self.index.encoding(numbers).to(self.model.device)
+        sources = view.query.repeated(len(numbers))
         matches = self.model.matcher.match(sources, targets).float()
         scores = cell_scores(matches, view.weight)
         masks = _regions(matches, view.inside)
-        arrays = [a.cpu().numpy() for a in (scores, matches.to_target, masks)]
-        for number, worth, to_target, mask in zip(numbers, *arrays, strict=True):
-            yield self._hit(number, view, worth, to_target, mask)
+        arrays = [a.cpu().numpy() for a in (scores, matches.source.positions, masks)]
+        for number, cells, to_target, mask in zip(numbers, *arrays, strict=True):
+            yield self._hit(number, view, cells, to_target, mask)
 
     def _hit(
-        self, number: int, view: "_View", worth: NDArray, to_target: NDArray, mask: NDArray
+        self, number: int, view: "_View", scores: NDArray, to_target: NDArray, mask: NDArray
     ) -> Hit:
         size = self.index.sizes[number]
-        order = np.argsort(-worth, axis=None, kind="stable")
-        order = order[worth.ravel()[order] > _SURE]
+        order = np.argsort(-scores, axis=None, kind="stable")
+        order = order[scores.ravel()[order] > _SURE]
         return Hit(
-            number, self.index.images[number], float(worth.sum()),
+            number, self.index.images[number], float(scores.sum()),
             box_of(mask, int(size[0]), int(size[1])), mask,
             view.centres.reshape(-1, 2)[order],
             (to_target.reshape(-1, 2)[order] * size).astype(np.float32),
@@ -235,11 +236,11 @@ class ModelRetriever:
 
 @dataclass(frozen=True)
 class _View:
-    """What the matcher sees of a query: features (1, C, h, w); which cells lie in the box, and
-    what they count, (1, h, w); the cells' centres in the query's pixels, (h, w, 2).
+    """What the matcher sees of a query: its encoding; which cells lie in the box, and what they
+    count, (1, h, w); the cells' centres in the query's pixels, (h, w, 2).
     """
 
-    features: Tensor
+    query: Encoding
     inside: Tensor
     weight: Tensor
     centres: NDArray[np.float32]
@@ -298,9 +299,8 @@ def _regions(matches: Matches, inside: Tensor) -> Tensor:
     Args:
         inside: (1, h, w), which source cells belong to the detail.
     """
-    source = matches.source_logits.sigmoid() * inside
-    carried = sample(source[:, None], matches.to_source)[:, 0]
-    return matches.target_logits.sigmoid() * carried
+    source, target = matches.source.cell_mask() * inside, matches.target
+    return target.cell_mask() * sample(source[:, None], target.positions)[:, 0]
 
 
 def _shown(query: Query, flip: bool) -> NDArray[np.float64]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from segswap.evaluation.metrics import Scores
-from segswap.training.objective import TERMS
 
 HISTORY = "history.csv"
+TERMS = ("mask", "transfer", "corr", "keypoints", "correlation")
 COLUMNS = (
     "step", "loss", *TERMS, "lr", "gradient", "skipped", "pairs_per_second", "waiting",
     *(f"val_{name}" for name in Scores.__dataclass_fields__),

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from segswap import geometry
-from segswap.batches.stream import Stream
+from segswap.batches.stream import PairSource
 from segswap.data.pair import Pair
-from segswap.matchers import Matcher
+from segswap.matchers.base import Matcher
+from segswap.matchers.encoding import Encoding
 from segswap.training.objective import Images, scaled
 
 NEGLIGIBLE = 0.04  # scores below count as 0
@@ -40,7 +41,7 @@ class Mining:
     """
 
     def __init__(
-        self, stream: Stream, *, size: int, pool: int, batch: int, accumulate: int, seed: int
+        self, stream: PairSource, *, size: int, pool: int, batch: int, accumulate: int, seed: int
     ) -> None:
         """
         Args:
@@ -147,7 +148,7 @@ _STATE = (
 
 
 def _draw_pool(
-    stream: Stream, first: int, count: int, size: int, stop: Callable[[], bool]
+    stream: PairSource, first: int, count: int, size: int, stop: Callable[[], bool]
 ) -> tuple[list[int], Tensor, int]:
     """Different source images among the samples from `first` on.
 
@@ -173,7 +174,7 @@ def _draw_pool(
     return list(seen.values()), torch.stack(images) if images else torch.zeros(0), number
 
 
-def _origin(pair: Pair, stream: Stream, number: int) -> tuple[str, str]:
+def _origin(pair: Pair, stream: PairSource, number: int) -> tuple[str, str]:
     """Which image a pair's source is."""
     segment = pair.objects[0].segment if pair.objects else {}
     if not segment.get("image"):
@@ -202,16 +203,15 @@ def _score_pairs(
     device = next(matcher.parameters()).device
     matcher.eval()
     with autocast():
-        features = torch.cat(
+        encoded = Encoding.cat(
             [matcher.encode(scaled(part.to(device))) for part in images.split(at_once)]
         )
     sources, targets = torch.triu_indices(len(images), len(images), 1, device=device)
     for a, b in zip(sources.split(at_once), targets.split(at_once), strict=True):
         with autocast():
-            matches = matcher.match(features[a], features[b])
-        score = sum(
-            logits.float().sigmoid().mean(dim=(1, 2))
-            for logits in (matches.source_logits, matches.target_logits)
+            matches = matcher.match(encoded.at(a), encoded.at(b))
+        source, target = (
+            side.mask_logits.float().sigmoid().mean(dim=(1, 2)) for side, _ in matches.both()
         )
-        assert isinstance(score, Tensor)
+        score = source + target
         yield torch.where(score < NEGLIGIBLE, 0, score).cpu()

@@ -1,12 +1,14 @@
 """What training minimises: from a batch to the terms of the loss and their weighted sum."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from segswap.matchers import Matcher, Matches, losses
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Batch, Matcher
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.losses import Answers
 
-TERMS = ("mask", "transfer", "corr", "correlation")
 Images = tuple[Tensor, Tensor]  # uint8 sources and targets, (N, 3, S, S) each
 
 
@@ -15,65 +17,98 @@ class Objective(nn.Module):
 
     Args:
         matcher: the matcher that is trained.
-        weights: of the terms, by name in TERMS; a term of weight 0 is not computed.
-        negatives: pairs that share nothing for each pair of a batch, by shifting the batch against
-            itself; at most the batch's size less one.
+        weights: of its terms, by name; a term of weight 0, or without one, is not computed.
+        negatives: pairs that share nothing for each pair of a batch, sought among its sources and
+            targets; at most the batch's size less one.
     """
 
-    def __init__(self, matcher: Matcher, weights: dict[str, float], negatives: int) -> None:
+    def __init__(self, matcher: Matcher, weights: Mapping[str, float], negatives: int) -> None:
         super().__init__()
         self.matcher = matcher
-        self.weights = weights
+        self.weights = dict(weights)
+        self.terms = [term for term in matcher.terms if self.weights.get(term.name)]
         self.negatives = negatives
 
     def forward(self, batch: Batch, extra: Images | None = None) -> dict[str, Tensor]:
-        """The terms, unweighted, and "loss", their weighted sum; all scalars.
+        """The terms, unweighted, and "loss", their weighted sum; all scalars. Terms for which the
+        batch's truth is not known are left out.
 
         Args:
-            batch: pairs that share a region.
-            extra: further pairs that share nothing; part of the mask loss's one mean.
-        """
-        weights, count = self.weights, len(batch.source)
-        source, target = self._features(batch.source, batch.target, extra)
-        matches = self.matcher.match(source[:count], target[:count], self._visible(batch))
-        emphasis = self.matcher.positive_weight
-        terms = {}
-        if weights["mask"]:
-            negatives = self._negatives(source, target, count)
-            terms["mask"] = losses.mask_loss(matches, batch, negatives, emphasis)
-        if weights["transfer"]:
-            terms["transfer"] = losses.transfer_loss(matches, batch, emphasis)
-        if weights["corr"]:
-            terms["corr"] = losses.correspondence_loss(matches, batch)
-        if weights["correlation"] and matches.correlation is not None:
-            terms["correlation"] = losses.correlation_loss(matches, batch)
-        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        return terms | {"loss": loss}
+            batch: pairs that share something.
+            extra: further pairs that share nothing.
 
-    def _features(self, source: Tensor, target: Tensor, extra: Images | None) -> Images:
-        """Features of all sources and all targets, the extra ones last; each image once."""
-        if extra is not None and self.weights["mask"]:
+        Raises:
+            ValueError: nothing that a term needs is known of the batch.
+        """
+        terms = [term for term in self.terms if term.needs <= batch.truth]
+        if not terms:
+            needs = "; ".join(f"{t.name}: {', '.join(sorted(t.needs))}" for t in self.terms)
+            raise ValueError(
+                f"nothing can be learned from a batch of which {', '.join(sorted(batch.truth))} is "
+                f"known; the losses need {needs or 'a weight'}"
+            )
+        contrasted = any(term.negatives for term in terms)
+        extra = extra if contrasted else None
+        source, target = self._encoded(batch, extra)
+        own = slice(0, batch.pairs)
+        matches = self.matcher.match(source.at(own), target.at(own), self._visible(batch))
+        answers = Answers(matches, batch)
+        if contrasted and ((self.negatives and batch.pairs > 1) or extra is not None):
+            answers = self._with_negatives(answers, source, target)
+        values = {term.name: term.compute(answers) for term in terms}
+        loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        return values | {"loss": loss}
+
+    def _encoded(self, batch: Batch, extra: Images | None) -> tuple[Encoding, Encoding]:
+        """All sources and all targets, the extra ones last; each image once."""
+        source, target = batch.source.image, batch.target.image
+        if extra is not None:
             source, target = torch.cat([source, extra[0]]), torch.cat([target, extra[1]])
         return self.matcher.encode(scaled(source)), self.matcher.encode(scaled(target))
 
     def _visible(self, batch: Batch) -> Tensor | None:
         """Which target cells each source may see: in some pairs, the shared region's alone."""
-        if not self.matcher.hide:
+        mask = batch.target.mask
+        if not self.matcher.hide or mask is None:
             return None
-        shape = (len(batch.source), 1, 1)
-        whole = torch.rand(shape, device=batch.target_mask.device) >= self.matcher.hide
-        return (batch.target_mask > 0) | whole
+        whole = torch.rand((batch.pairs, 1, 1), device=mask.device) >= self.matcher.hide
+        return (mask > 0) | whole
 
-    def _negatives(self, source: Tensor, target: Tensor, count: int) -> Matches | None:
-        """Matches of pairs that share nothing: the batch's sources with the targets of its other
-        samples, and the extra ones behind the first `count`.
+    def _with_negatives(self, answers: Answers, source: Encoding, target: Encoding) -> Answers:
+        """The answers with matches of pairs that share nothing: the batch's sources with targets of
+        its other samples, and the extra ones behind.
         """
-        shifts = range(1, min(self.negatives, count - 1) + 1)
-        sources = [source[:count]] * len(shifts) + [source[count:]]
-        targets = [target[:count].roll(shift, dims=0) for shift in shifts] + [target[count:]]
-        if not shifts and len(source) == count:
-            return None
-        return self.matcher.match(torch.cat(sources), torch.cat(targets))
+        batch = answers.batch
+        chosen, unrelated = negative_targets(batch, self.negatives)
+        more = torch.arange(batch.pairs, source.images, device=chosen.device)
+        sources = torch.arange(batch.pairs, device=chosen.device).repeat(len(chosen))
+        sources, targets = torch.cat([sources, more]), torch.cat([chosen.flatten(), more])
+        negatives = self.matcher.match(source.at(sources), target.at(targets))
+        counted = torch.cat([unrelated.flatten(), torch.ones_like(more)]).float()
+        return Answers(answers.matches, batch, negatives, counted)
+
+
+def negative_targets(batch: Batch, count: int) -> tuple[Tensor, Tensor]:
+    """For each source of a batch, targets of other samples that it shares nothing with.
+
+    The nearest of the samples before it, in a circle, that are known to share nothing come first,
+    and then others, so that every batch gives as many.
+
+    Args:
+        count: for each source, at most; no more than there are other samples.
+
+    Returns:
+        int64 (K, B), the k-th target's number for each source; bool (K, B), whether the two are
+        known to share nothing.
+    """
+    size = batch.pairs
+    unrelated = batch.unrelated()
+    own = torch.arange(size, device=unrelated.device)
+    shifts = torch.arange(1, size, device=unrelated.device)
+    others = (own[:, None] - shifts) % size
+    allowed = unrelated.gather(1, others)
+    order = allowed.int().argsort(dim=1, descending=True, stable=True)[:, : max(count, 0)]
+    return others.gather(1, order).T, allowed.gather(1, order).T
 
 
 def scaled(images: Tensor) -> Tensor:

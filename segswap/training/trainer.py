@@ -18,8 +18,7 @@ from segswap.batches.stream import Stream
 from segswap.data.pair import Pair, share_nothing
 from segswap.evaluation.metrics import Scores, mean_scores, score_negative, score_pair
 from segswap.files.storage import write_atomically
-from segswap.matchers import Matcher
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Batch, Matcher
 from segswap.models.hub import SCORES, WEIGHTS
 from segswap.models.model import Model
 from segswap.training.checkpoints import STATE, load_state, save_state

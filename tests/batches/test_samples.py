@@ -1,20 +1,22 @@
 """A sample's pixels and truth stay together; styles, roles and crops are drawn half the time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from made_matches import same_batch
 from made_pairs import pasted_pair
 from true_grids import colour_difference
 
 from segswap import geometry
 from segswap.batches import samples
-from segswap.batches.samples import choose_styled, make_sample
+from segswap.batches.samples import PHOTOGRAPHS, choose_styled, make_sample
 from segswap.data.augment import Warp
 from segswap.data.shards import encode_pair
 from segswap.data.truth import GridTruth, source_truth
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Batch, photograph_number
 
 SIZE, STRIDE = 96, 8
 CELLS = SIZE // STRIDE
@@ -38,9 +40,9 @@ def pixels(image: torch.Tensor) -> np.ndarray:
 
 def sides(item: Batch) -> list[tuple[np.ndarray, np.ndarray, GridTruth]]:
     """Own image, other image and truth, for both sides."""
-    source, target = pixels(item.source), pixels(item.target)
-    there = item.source_mask, item.to_target, item.source_valid
-    back = item.target_mask, item.to_source, item.target_valid
+    source, target = pixels(item.source.image), pixels(item.target.image)
+    there = item.source.mask, item.source.positions, item.source.valid
+    back = item.target.mask, item.target.positions, item.target.valid
     return [
         (source, target, GridTruth(*(part.numpy() for part in there))),
         (target, source, GridTruth(*(part.numpy() for part in back))),
@@ -64,9 +66,9 @@ def test_crops_make_objects_larger_and_keep_them_whole(monkeypatch: pytest.Monke
     areas = []
     for number in range(60):
         item = make_sample(pair, np.random.default_rng(number), size=SIZE, cells=CELLS)
-        areas.append(sorted([float(item.source_mask.sum()), float(item.target_mask.sum())]))
+        areas.append(sorted([float(item.source.mask.sum()), float(item.target.mask.sum())]))
     small, large = np.array(areas).T
-    original = sorted([float(plain.source_mask.sum()), float(plain.target_mask.sum())])
+    original = sorted([float(plain.source.mask.sum()), float(plain.target.mask.sum())])
     # Half of the small object's images are crops of it.
     assert 0.3 < (small > 1.3 * original[0]).mean() < 0.7
     assert small.max() > 3 * original[0]
@@ -97,7 +99,7 @@ def test_sides_exchange_their_roles_half_the_time(monkeypatch: pytest.MonkeyPatc
     # The target's disc is smaller than the source's: the first is the source's own or exchanged.
     monkeypatch.setattr(samples, "random_window", lambda mask, size, rng: None)
     exchanged = np.mean(
-        [float(i.source_mask.sum()) < float(i.target_mask.sum()) for i in drawn(40)]
+        [float(i.source.mask.sum()) < float(i.target.mask.sum()) for i in drawn(40)]
     )
     assert 0.25 < exchanged < 0.75
 
@@ -105,9 +107,9 @@ def test_sides_exchange_their_roles_half_the_time(monkeypatch: pytest.MonkeyPatc
 def test_both_sides_are_mirrored_alike() -> None:
     # A mirrored copy is another object: the map between the two sides keeps its sense of turning.
     for item in drawn(12):
-        valid = item.source_valid.numpy()
+        valid = item.source.valid.numpy()
         start = geometry.cell_centres(CELLS, CELLS)[valid]
-        end = item.to_target.numpy()[valid]
+        end = item.source.positions.numpy()[valid]
         linear = np.linalg.lstsq(start - start.mean(0), end - end.mean(0), rcond=None)[0]
         assert np.linalg.det(linear) > 0.05
 
@@ -115,35 +117,36 @@ def test_both_sides_are_mirrored_alike() -> None:
 def test_a_sample_repeats_and_no_two_generators_give_the_same() -> None:
     first, again = list(drawn(8)), list(drawn(8))
     for one, other in zip(first, again, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert len({item.source.numpy().tobytes() for item in first}) == 8
+        assert same_batch(one, other)
+    assert len({item.source.image.numpy().tobytes() for item in first}) == 8
 
 
 def test_unaugmented_samples_are_the_pairs_as_they_are() -> None:
     pair = pasted_pair(3, styled=True)
     item = make_sample(pair, np.random.default_rng(0), size=SIZE, cells=CELLS, augment=False)
-    assert np.array_equal(pixels(item.source), pair.source)
-    assert np.array_equal(pixels(item.target), pair.target)
+    assert np.array_equal(pixels(item.source.image), pair.source)
+    assert np.array_equal(pixels(item.target.image), pair.target)
     truth = source_truth(pair, CELLS, CELLS, Warp(), Warp())
-    assert np.array_equal(item.source_mask.numpy(), truth.mask)
-    assert np.array_equal(item.to_target.numpy(), truth.positions)
+    assert np.array_equal(item.source.mask.numpy(), truth.mask)
+    assert np.array_equal(item.source.positions.numpy(), truth.positions)
 
 
 def test_shapes_types_and_ranges() -> None:
     item = make_sample(pasted_pair(), np.random.default_rng(1), size=64, cells=4)
     expected = {
-        "source": ((3, 64, 64), torch.uint8), "target": ((3, 64, 64), torch.uint8),
-        "source_mask": ((4, 4), torch.float32), "target_mask": ((4, 4), torch.float32),
-        "to_target": ((4, 4, 2), torch.float32), "to_source": ((4, 4, 2), torch.float32),
-        "source_valid": ((4, 4), torch.bool), "target_valid": ((4, 4), torch.bool),
+        "image": ((3, 64, 64), torch.uint8), "shown": ((PHOTOGRAPHS,), torch.int64),
+        "mask": ((4, 4), torch.float32), "positions": ((4, 4, 2), torch.float32),
+        "valid": ((4, 4), torch.bool),
     }  # fmt: skip
-    for name, (shape, dtype) in expected.items():
-        tensor = getattr(item, name)
-        assert (tuple(tensor.shape), tensor.dtype) == (shape, dtype), name
-    for mask in (item.source_mask, item.target_mask):
+    for side in item:
+        assert {k for k, value in side._asdict().items() if value is not None} == set(expected)
+        for name, (shape, dtype) in expected.items():
+            tensor = getattr(side, name)
+            assert (tuple(tensor.shape), tensor.dtype) == (shape, dtype), name
+    for mask in (item.source.mask, item.target.mask):
         assert 0 <= float(mask.min()) < float(mask.max()) <= 1
     for positions, valid in (
-        (item.to_target, item.source_valid), (item.to_source, item.target_valid)
+        (item.source.positions, item.source.valid), (item.target.positions, item.target.valid)
     ):  # fmt: skip
         assert ((positions[valid] >= 0) & (positions[valid] <= 1)).all()
 
@@ -151,9 +154,41 @@ def test_shapes_types_and_ranges() -> None:
 def test_one_sample_in_ten_shows_a_changed_copy_of_the_same_image(no_photometry: None) -> None:
     same = 0
     for item in drawn(400):
-        shared = (item.source_mask.mean() + item.target_mask.mean()) / 2
+        shared = (item.source.mask.mean() + item.target.mask.mean()) / 2
         if shared > 0.6:  # the made objects are smaller, also where a crop enlarges them
             same += 1
             for own, other, truth in sides(item):
                 assert colour_difference(own, other, truth, 0) < 7
     assert 20 < same < 65
+
+
+def test_the_masks_grid_may_be_finer_than_that_of_the_positions() -> None:
+    pair = pasted_pair(1)
+    plain = make_sample(pair, np.random.default_rng(0), size=SIZE, cells=CELLS, augment=False)
+    item = make_sample(
+        pair, np.random.default_rng(0), size=SIZE, cells=CELLS, mask_cells=2 * CELLS, augment=False
+    )
+    for coarse, side in zip(plain, item, strict=True):
+        assert side.mask.shape == (2 * CELLS, 2 * CELLS)
+        assert torch.equal(side.positions, coarse.positions)
+        means = torch.nn.functional.avg_pool2d(side.mask[None], 2)[0]
+        torch.testing.assert_close(means, coarse.mask, atol=1e-5, rtol=0)
+
+
+def test_a_sample_says_which_photographs_its_images_show() -> None:
+    pair = replace(
+        pasted_pair(), background={"dataset": "a", "image": "behind.jpg"},
+        objects=tuple(
+            replace(item, segment={"dataset": "a", "image": "thing.jpg"})
+            for item in pasted_pair().objects
+        ),
+    )  # fmt: skip
+    thing, behind = photograph_number("a/thing.jpg"), photograph_number("a/behind.jpg")
+    seen = set()
+    for number in range(40):
+        item = make_sample(pair, np.random.default_rng(number), size=SIZE, cells=CELLS)
+        seen.add(tuple(frozenset(side.shown.tolist()) - {0} for side in item))
+    one, both = frozenset({thing}), frozenset({thing, behind})
+    assert {(one, both), (both, one)} <= seen
+    # Some samples are of one image alone.
+    assert seen <= {(a, b) for a in (one, both) for b in (one, both)}

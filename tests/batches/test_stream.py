@@ -11,14 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_matches import same_batch
 from made_pairs import pasted_pair, write_dataset
-from streams import CELLS, SIZE, STRIDE, indices, made, pixels, same, stream_of, uploaded
+from streams import CELLS, SIZE, STRIDE, indices, made, pixels, stream_of, uploaded
 
 from segswap.batches import stream
 from segswap.batches.stream import PairStream
 from segswap.data.shards import DatasetError, Shard
 from segswap.files import cache, storage
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Batch, BatchSide
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,10 @@ def test_every_pair_comes_once_an_epoch_in_another_order(dataset: str) -> None:
 def test_samples_depend_on_seed_and_number_alone(dataset: str) -> None:
     items, again = stream_of(dataset, seed=3), stream_of(dataset, seed=3)
     backwards = {number: again[number] for number in (9, 4, 0)}
-    assert all(same(items[number], sample) for number, sample in backwards.items())
-    assert not same(items[4], stream_of(dataset, seed=4)[4])
+    assert all(same_batch(items[number], sample) for number, sample in backwards.items())
+    assert not same_batch(items[4], stream_of(dataset, seed=4)[4])
     # The same pair of the next epoch is augmented anew.
-    assert not any(same(items[0], items[number]) for number in range(7, 14))
+    assert not any(same_batch(items[0], items[number]) for number in range(7, 14))
 
 
 def test_neither_loader_workers_nor_the_first_batch_change_a_batch(dataset: str) -> None:
@@ -55,8 +56,8 @@ def test_neither_loader_workers_nor_the_first_batch_change_a_batch(dataset: str)
     shared = list(stream_of(dataset, seed=1, workers=2).batches(2, 0, 5))
     later = list(stream_of(dataset, seed=1, workers=1).batches(2, 3, 5))
     assert len(alone) == len(shared) == 5
-    assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
-    assert all(same(a, b) for a, b in zip(alone[3:], later, strict=True))
+    assert all(same_batch(a, b) for a, b in zip(alone, shared, strict=True))
+    assert all(same_batch(a, b) for a, b in zip(alone[3:], later, strict=True))
 
 
 @settings(max_examples=15)
@@ -68,12 +69,13 @@ def test_ranks_share_the_samples_out(
 
     class Numbers(PairStream):
         def __getitem__(self, number: int) -> Batch:
-            return Batch(*[torch.tensor(number)] * 8)
+            side = BatchSide(torch.tensor(number), torch.zeros(1, dtype=torch.int64))
+            return Batch(side, side)
 
     items = Numbers([dataset], "train", size=SIZE, stride=STRIDE)
     for rank in range(ranks):
         batches = items.batches(batch, first, first + steps, rank, ranks)
-        seen.append([int(number) for loaded in batches for number in loaded.source])
+        seen.append([int(number) for loaded in batches for number in loaded.source.image])
         assert len(seen[-1]) == batch * steps
     # In turns: step by step, rank by rank.
     every = np.array(seen).reshape(ranks, steps, batch).swapaxes(0, 1).ravel()
@@ -94,26 +96,28 @@ def test_plain_stream_shows_the_pairs_as_they_are(dataset: str) -> None:
     for index in range(7):
         pair, item = pasted_pair(index), items[index]
         # Up to JPEG; the styled versions are of flat grey and would be far off.
-        assert np.abs(pixels(item.source).astype(float) - pair.source).mean() < 3
-        assert np.abs(pixels(item.target).astype(float) - pair.target).mean() < 3
+        assert np.abs(pixels(item.source.image).astype(float) - pair.source).mean() < 3
+        assert np.abs(pixels(item.target.image).astype(float) - pair.target).mean() < 3
         assert items.name(index).endswith(f"train-00000{index // 3}.tar, sample {index % 3}")
 
 
 def test_styled_versions_come_half_the_time(dataset: str) -> None:
     # Styled images of this dataset are flat, up to augmentation's noise.
     items = [stream_of(dataset, seed=2)[number] for number in range(30)]
-    flat = [pixels(image).std(axis=(0, 1)).max() < 12 for i in items for image in i[:2]]
+    flat = [pixels(side.image).std(axis=(0, 1)).max() < 12 for item in items for side in item]
     assert 0.25 < np.mean(flat) < 0.75
 
 
-def test_a_batch_is_eight_tensors(dataset: str) -> None:
+def test_a_batch_has_images_masks_and_positions_of_both_sides(dataset: str) -> None:
     for workers in (0, 1):
         batch = next(stream_of(dataset, workers=workers).batches(3, 0, 1))
         assert isinstance(batch, Batch)
-        shapes = [(3, SIZE, SIZE)] * 2 + [(CELLS, CELLS)] * 2
-        shapes += [(CELLS, CELLS, 2)] * 2 + [(CELLS, CELLS)] * 2
-        assert [tuple(tensor.shape) for tensor in batch] == [(3, *shape) for shape in shapes]
-        assert all(tensor.is_contiguous() for tensor in batch)
+        assert batch.truth == {"pair", "mask", "positions"}
+        for side in batch:
+            assert side.image.shape == (3, 3, SIZE, SIZE)
+            assert side.mask.shape == side.valid.shape == (3, CELLS, CELLS)
+            assert side.positions.shape == (3, CELLS, CELLS, 2)
+            assert all(tensor.is_contiguous() for tensor in side if tensor is not None)
 
 
 def test_a_size_between_cells_is_refused(dataset: str) -> None:
@@ -128,7 +132,7 @@ def test_datasets_with_val_alone_are_passed_over(dataset: str, tmp_path: Path) -
     val_only = write_dataset(tmp_path / "val", [], [pasted_pair(0)])
     assert len(stream_of(val_only, dataset)) == 7
     assert len(stream_of(val_only, dataset, split="val")) == 3
-    assert same(stream_of(val_only, dataset)[3], stream_of(dataset)[3])
+    assert same_batch(stream_of(val_only, dataset)[3], stream_of(dataset)[3])
     with pytest.raises(DatasetError, match="train"):
         stream_of(val_only)
     with pytest.raises(DatasetError, match=r"val has pairs|val.*'train'"):
@@ -223,7 +227,7 @@ def test_a_store_gives_the_same_samples_as_a_folder(
 ) -> None:
     url = uploaded(dataset, "memory://bucket/pairs")
     local, remote = stream_of(dataset), stream_of(url)
-    assert all(same(local[number], remote[number]) for number in range(9))
+    assert all(same_batch(local[number], remote[number]) for number in range(9))
     assert remote.name(0).startswith("memory://bucket/pairs/train-")
     assert len(stream_of(f"file://{dataset}")) == 7
     with pytest.raises(DatasetError, match=r"memory://bucket/none.*no finished dataset"):

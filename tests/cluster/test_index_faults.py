@@ -82,7 +82,7 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     assert np.array_equal(index.sizes, whole.sizes)
     everything = range(IMAGES)
     # Threads sum in another order; a worker has one, this process too.
-    torch.testing.assert_close(index.features(everything), whole.features(everything))
+    torch.testing.assert_close(dict(index.encoding(everything)), dict(whole.encoding(everything)))
     model, query = load(), read_image(photos / "07.png")
     query[0, 0] = 0  # else it is the image itself, which is left out
     answers = [retrieve(each, query, model=model, shortlist=6) for each in (index, whole)]

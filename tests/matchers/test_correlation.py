@@ -1,22 +1,29 @@
 """The correlation matcher matches before it has learned anything; consensus and descriptors."""
 
 from collections.abc import Callable
-from dataclasses import astuple
 
 import numpy as np
 import pytest
 import torch
 from conftest import textured
+from made_matches import answers, batch_of, parts
 from skimage.data import astronaut
 from torch import Tensor
 
 from segswap import geometry
-from segswap.matchers import CorrelationMatcher, Matches, build
-from segswap.matchers.base import Batch, cell_centres
+from segswap.matchers.base import Matches, Side, cell_centres
 from segswap.matchers.correlation import consensus
-from segswap.matchers.correlation.correlation import SHIFTS, WINDOWS
+from segswap.matchers.correlation.correlation import SHIFTS, WINDOWS, CorrelationMatcher
 from segswap.matchers.correlation.descriptors import CHANNELS, describe, normalise
-from segswap.matchers.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.losses import (
+    Answers,
+    correlation_loss,
+    correspondence_loss,
+    mask_loss,
+    transfer_loss,
+)
+from segswap.matchers.registry import build
 
 SIZE, STRIDE = 128, 8
 
@@ -206,17 +213,17 @@ def test_shapes_of_images_of_any_size(trained: CorrelationMatcher) -> None:
     target = torch.cat([picture(80, 48, n) for n in range(2)])
     with torch.no_grad():
         matches = trained(source, target)
-    assert matches.to_target.shape == (2, 8, 12, 2)
-    assert matches.to_source.shape == (2, 10, 6, 2)
-    assert matches.source_logits.shape == (2, 8, 12)
-    assert matches.target_logits.shape == (2, 10, 6)
-    assert matches.source_features.shape == (2, CHANNELS, 8, 12)
-    assert matches.target_features.shape == (2, CHANNELS, 10, 6)
-    assert matches.correlation is not None
-    assert matches.correlation.shape == (2, 96, 60)
-    for positions in (matches.to_target, matches.to_source):
+    assert matches.source.positions.shape == (2, 8, 12, 2)
+    assert matches.target.positions.shape == (2, 10, 6, 2)
+    assert matches.source.mask_logits.shape == (2, 8, 12)
+    assert matches.target.mask_logits.shape == (2, 10, 6)
+    assert matches.source.features.shape == (2, CHANNELS, 8, 12)
+    assert matches.target.features.shape == (2, CHANNELS, 10, 6)
+    assert matches.source.extra["correlation"] is not None
+    assert matches.source.extra["correlation"].shape == (2, 96, 60)
+    for positions in (matches.source.positions, matches.target.positions):
         assert 0 <= positions.min() <= positions.max() <= 1
-    for features in (matches.source_features, matches.target_features):
+    for features in (matches.source.features, matches.target.features):
         assert torch.allclose(features.norm(dim=1), torch.ones(()), atol=1e-5)
 
 
@@ -231,7 +238,7 @@ def test_identical_images_map_to_themselves(untrained: CorrelationMatcher) -> No
     with torch.no_grad():
         matches = untrained(image, image)
     cells = SIZE // STRIDE
-    for positions in (matches.to_target, matches.to_source):
+    for positions in (matches.source.positions, matches.target.positions):
         off = (positions[0] - cell_centres(cells, cells, positions)).norm(dim=-1) * cells
         assert off.max() < 0.5
         assert off.mean() < 0.1
@@ -253,7 +260,7 @@ def test_a_moved_picture_is_found_untrained(
     with torch.no_grad():
         matches = untrained(tensor_of(image), tensor_of(target))
     for positions, true in (
-        (matches.to_target, matrix), (matches.to_source, np.linalg.inv(matrix))
+        (matches.source.positions, matrix), (matches.target.positions, np.linalg.inv(matrix))
     ):  # fmt: skip
         expected = geometry.transform(true, geometry.cell_centres(20, 20))
         margin = 0.03
@@ -268,7 +275,7 @@ def close(first: Matches, second: Matches) -> bool:
     # Where nothing matches, rounding decides between equals: a few cells may differ.
     return all(
         ((a - b).abs() < 1e-3 + 1e-3 * a.abs()).float().mean() > 0.98
-        for a, b in zip(astuple(first), astuple(second), strict=True)
+        for a, b in zip(parts(first), parts(second), strict=True)
     )
 
 
@@ -277,7 +284,7 @@ def test_exchanging_the_images_exchanges_the_answer(trained: CorrelationMatcher)
     with torch.no_grad():
         forth, back = trained(source, target), trained(target, source)
     assert close(forth.reversed(), back)
-    assert forth.source_logits.std() > 0.1
+    assert forth.source.mask_logits.std() > 0.1
 
 
 def test_a_pair_is_matched_alone(trained: CorrelationMatcher) -> None:
@@ -288,47 +295,59 @@ def test_a_pair_is_matched_alone(trained: CorrelationMatcher) -> None:
         together = trained(source, target)
         for number in range(3):
             alone = trained(source[number : number + 1], target[number : number + 1])
-            taken = Matches(*(part[number : number + 1] for part in astuple(together)))
+            one = slice(number, number + 1)
+            taken = Matches(*(
+                Side(
+                    side.positions[one], side.mask_logits[one], side.features[one],
+                    {name: value[one] for name, value in side.extra.items()},
+                )
+                for side, _ in together.both()
+            ))  # fmt: skip
             assert close(taken, alone)
 
 
 def test_hidden_target_cells_do_not_matter_to_the_source(trained: CorrelationMatcher) -> None:
     image = photo(64)
-    features = trained.encode(tensor_of(image, np.roll(image, 16, axis=1), textured(64, 64, 5)))
-    source, target, noise = features.detach().split(1)
+    with torch.no_grad():
+        images = trained.encode(tensor_of(image, np.roll(image, 16, axis=1), textured(64, 64, 5)))
+    source, target, noise = images.split(1)
     visible = torch.ones(1, 8, 8, dtype=torch.bool)
     visible[:, 3:6, 2:7] = False
-    changed = torch.where(visible[:, None], target, noise)
+    changed = Encoding({
+        "descriptors": torch.where(
+            visible[:, None, None], target["descriptors"], noise["descriptors"]
+        ),
+        "energy": torch.where(visible[:, None], target["energy"], noise["energy"]),
+    })  # fmt: skip
     with torch.no_grad():
         hidden = trained.match(source, target, visible)
         same = trained.match(source, changed, visible)
         seen, other = trained.match(source, target), trained.match(source, changed)
-    assert torch.allclose(hidden.to_target, same.to_target, atol=1e-6)
-    assert not torch.allclose(seen.to_target, other.to_target, atol=0.02)
-    assert hidden.correlation is not None
-    share = hidden.correlation.softmax(dim=2)[0].sum(dim=0).view(8, 8)
+    assert torch.allclose(hidden.source.positions, same.source.positions, atol=1e-6)
+    assert not torch.allclose(seen.source.positions, other.source.positions, atol=0.02)
+    share = hidden.source.extra["correlation"].softmax(dim=2)[0].sum(dim=0).view(8, 8)
     assert share[~visible[0]].max() == 0
     assert share.sum() == pytest.approx(64, rel=1e-4)
 
 
 def test_a_wholly_hidden_target_counts_as_seen(trained: CorrelationMatcher) -> None:
-    source, target = trained.encode(tensor_of(photo(64), textured(64, 64, 1))).detach().split(1)
     with torch.no_grad():
+        source, target = trained.encode(tensor_of(photo(64), textured(64, 64, 1))).split(1)
         hidden = trained.match(source, target, torch.zeros(1, 8, 8, dtype=torch.bool))
         seen = trained.match(source, target)
-    assert torch.allclose(hidden.to_target, seen.to_target)
-    assert hidden.source_logits.isfinite().all()
+    assert torch.allclose(hidden.source.positions, seen.source.positions)
+    assert hidden.source.mask_logits.isfinite().all()
 
 
-def batch_of(source: Tensor, target: Tensor) -> Batch:
+def answers_of(matches: Matches, source: Tensor) -> Answers:
     cells = source.shape[-1] // STRIDE
     mask = torch.zeros(len(source), cells, cells)
     mask[:, 2:6, 2:6] = 1
     grid = cell_centres(cells, cells, mask).expand(len(source), -1, -1, -1)
-    return Batch(source, target, mask, mask, grid, grid, mask > 0, mask > 0)
+    return answers(matches, batch_of(source, mask, mask, grid, grid, mask > 0, mask > 0))
 
 
-LOSSES: tuple[Callable[[Matches, Batch], Tensor], ...] = (
+LOSSES: tuple[Callable[[Answers], Tensor], ...] = (
     mask_loss, transfer_loss, correspondence_loss, correlation_loss
 )  # fmt: skip
 
@@ -340,7 +359,7 @@ def test_gradients_reach_every_parameter(trained: CorrelationMatcher) -> None:
     image = photo(64)
     source, target = tensor_of(image, textured(64, 64, 0)), tensor_of(np.roll(image, 4, 1), image)
     matches = matcher(source, target)
-    torch.stack([loss(matches, batch_of(source, target)) for loss in LOSSES]).sum().backward()
+    torch.stack([loss(answers_of(matches, source)) for loss in LOSSES]).sum().backward()
     for name, parameter in matcher.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -351,12 +370,12 @@ def test_gradients_reach_every_parameter(trained: CorrelationMatcher) -> None:
 
 @pytest.mark.parametrize("loss", [correspondence_loss, correlation_loss])
 def test_position_losses_alone_teach_the_descriptors(
-    loss: Callable[[Matches, Batch], Tensor],
+    loss: Callable[[Answers], Tensor],
 ) -> None:
     # At the start the residual's last layer is zero; it must be able to leave that.
     matcher = CorrelationMatcher().train()
     source, target = tensor_of(photo(64)), tensor_of(np.roll(photo(64), 4, axis=1))
-    loss(matcher(source, target), batch_of(source, target)).backward()
+    loss(answers_of(matcher(source, target), source)).backward()
     last = matcher.adapt[2].weight.grad
     assert isinstance(last, Tensor)
     assert last.abs().max() > 0
@@ -367,7 +386,7 @@ def test_flat_and_tiny_images_give_finite_answers(trained: CorrelationMatcher) -
     with torch.no_grad():
         for source, target in ((flat, flat), (flat, small), (small, flat), (small, small)):
             matches = trained(source, target)
-            assert all(part.isfinite().all() for part in astuple(matches))
+            assert all(part.isfinite().all() for part in parts(matches))
 
 
 def test_half_precision_gives_about_the_same_positions(trained: CorrelationMatcher) -> None:
@@ -377,6 +396,6 @@ def test_half_precision_gives_about_the_same_positions(trained: CorrelationMatch
         exact = trained(source, target)
         with torch.autocast("cpu", torch.bfloat16):
             rough = trained(source, target)
-    assert all(part.isfinite().all() for part in astuple(rough))
-    off = (exact.to_target - rough.to_target.float()).norm(dim=-1)
+    assert all(part.isfinite().all() for part in parts(rough))
+    off = (exact.source.positions - rough.source.positions.float()).norm(dim=-1)
     assert off.median() < 0.01

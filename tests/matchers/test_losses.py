@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_matches import answers, batch_of, matches_of
 from torch import Tensor
 
-from segswap.matchers import losses
-from segswap.matchers.base import Batch, Matches, cell_centres
+from segswap.matchers.base import Batch, Matches, Side, cell_centres
 from segswap.matchers.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
 
 SOURCE, TARGET = (4, 5), (6, 3)
@@ -20,7 +20,7 @@ def random_matches(seed: int = 0, count: int = 2) -> Matches:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    return Matches(
+    return matches_of(
         draw(count, *SOURCE, 2).sigmoid(), draw(count, *TARGET, 2).sigmoid(),
         draw(count, *SOURCE), draw(count, *TARGET),
         draw(count, 7, *SOURCE), draw(count, 7, *TARGET),
@@ -35,8 +35,8 @@ def random_batch(seed: int = 1, count: int = 2) -> Batch:
         return torch.rand(*shape, generator=generator)
 
     images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-    return Batch(
-        images, images, draw(count, *SOURCE), draw(count, *TARGET),
+    return batch_of(
+        images, draw(count, *SOURCE), draw(count, *TARGET),
         draw(count, *SOURCE, 2), draw(count, *TARGET, 2),
         draw(count, *SOURCE) < 0.6, draw(count, *TARGET) < 0.6,
     )  # fmt: skip
@@ -46,12 +46,10 @@ def sides(matches: Matches, batch: Batch) -> list[tuple[np.ndarray, ...]]:
     """For each direction: logits, other logits, positions, truth, true positions, valid,
     correlation.
     """
-    assert matches.correlation is not None
     arrays = [
-        (matches.source_logits, matches.target_logits, matches.to_target, batch.source_mask,
-         batch.to_target, batch.source_valid, matches.correlation),
-        (matches.target_logits, matches.source_logits, matches.to_source, batch.target_mask,
-         batch.to_source, batch.target_valid, matches.correlation.transpose(1, 2)),
+        (side.mask_logits, other.mask_logits, side.positions, truth.mask, truth.positions,
+         truth.valid, side.extra["correlation"])
+        for (side, other), truth in zip(matches.both(), batch, strict=True)
     ]  # fmt: skip
     return [tuple(array.double().numpy() for array in side) for side in arrays]
 
@@ -81,23 +79,22 @@ def test_mask_loss_is_its_definition() -> None:
         np.mean([cross_entropy(t, x) for t, x in zip(truth.flat, logits.flat, strict=True)])
         for logits, _, _, truth, *_ in sides(matches, batch)
     )
-    assert float(mask_loss(matches, batch)) == pytest.approx(expected, rel=1e-5)
+    assert float(mask_loss(answers(matches, batch))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_negatives_are_part_of_the_same_mean() -> None:
     matches, batch, empty = random_matches(), random_batch(), random_matches(5, count=3)
     expected = 0.0
-    negative = (empty.source_logits, empty.target_logits)
+    negative = (empty.source.mask_logits, empty.target.mask_logits)
     for (logits, _, _, truth, *_), other in zip(sides(matches, batch), negative, strict=True):
         values = [cross_entropy(t, x) for t, x in zip(truth.flat, logits.flat, strict=True)]
         values += [cross_entropy(0, float(x)) for x in other.flatten()]
         expected += np.mean(values)
-    assert float(mask_loss(matches, batch, empty)) == pytest.approx(expected, rel=1e-5)
+    assert float(mask_loss(answers(matches, batch, empty))) == pytest.approx(expected, rel=1e-5)
     # 0 on both sides and infinitely sure of it: the negatives only make the mean longer.
-    sure = replace(empty, source_logits=empty.source_logits * 0 - 99,
-                   target_logits=empty.target_logits * 0 - 99)  # fmt: skip
-    assert float(mask_loss(matches, batch, sure)) == pytest.approx(
-        float(mask_loss(matches, batch)) * 2 / 5, rel=1e-5
+    sure = Matches(*(replace(s, mask_logits=s.mask_logits * 0 - 99) for s, _ in empty.both()))
+    assert float(mask_loss(answers(matches, batch, sure))) == pytest.approx(
+        float(mask_loss(answers(matches, batch))) * 2 / 5, rel=1e-5
     )
 
 
@@ -108,10 +105,12 @@ def test_transfer_loss_is_its_definition() -> None:
         values = []
         for index in np.ndindex(truth.shape):
             cells = corners(positions[index], other.shape[1:])
-            carried = sum(weight * other[index[0], row, column] for row, column, weight in cells)
-            values.append(cross_entropy(truth[index], carried))
+            masks = 1 / (1 + np.exp(-other[index[0]]))
+            carried = sum(weight * masks[row, column] for row, column, weight in cells)
+            true = truth[index]
+            values.append(-true * np.log(carried) - (1 - true) * np.log(1 - carried))
         expected += np.mean(values)
-    assert float(transfer_loss(matches, batch)) == pytest.approx(expected, rel=1e-4)
+    assert float(transfer_loss(answers(matches, batch))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_correspondence_loss_is_its_definition() -> None:
@@ -124,7 +123,7 @@ def test_correspondence_loss_is_its_definition() -> None:
             if valid[index]
         ]
         expected += 8 * np.mean(distances)
-    assert float(correspondence_loss(matches, batch)) == pytest.approx(expected, rel=1e-5)
+    assert float(correspondence_loss(answers(matches, batch))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_correlation_loss_is_its_definition() -> None:
@@ -141,24 +140,26 @@ def test_correlation_loss_is_its_definition() -> None:
             cells = corners(true[item, row, column], (rows, columns))
             values.append(-sum(w * log_probabilities[r * columns + c] for r, c, w in cells))
         expected += np.mean(values)
-    assert float(correlation_loss(matches, batch)) == pytest.approx(expected, rel=1e-4)
+    assert float(correlation_loss(answers(matches, batch))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_correlation_loss_at_the_frame_takes_the_outermost_cells() -> None:
     matches, batch = random_matches(), random_batch()
-    assert matches.correlation is not None
-    corner = batch._replace(
-        to_target=torch.ones_like(batch.to_target), target_valid=batch.target_valid & False
+    corner = Batch(
+        batch.source._replace(positions=torch.ones_like(batch.source.positions)),
+        batch.target._replace(valid=batch.target.valid & False),
     )
-    expected = -matches.correlation.log_softmax(dim=2)[..., -1].view_as(batch.source_mask)
+    last = matches.source.extra["correlation"].log_softmax(dim=2)[..., -1]
+    expected = -last.view_as(batch.source.mask)
     assert torch.allclose(
-        correlation_loss(matches, corner), expected[batch.source_valid].mean(), rtol=1e-5
+        correlation_loss(answers(matches, corner)), expected[batch.source.valid].mean(), rtol=1e-5
     )
 
 
 def test_a_matcher_without_correlation_is_refused() -> None:
+    bare = Matches(*(replace(side, extra={}) for side, _ in random_matches().both()))
     with pytest.raises(ValueError, match="correlation"):
-        correlation_loss(replace(random_matches(), correlation=None), random_batch())
+        correlation_loss(answers(bare, random_batch()))
 
 
 def perfect() -> tuple[Matches, Batch]:
@@ -168,16 +169,17 @@ def perfect() -> tuple[Matches, Batch]:
     mask[:, 1:4, 2:5] = 1
     identity = cell_centres(6, 6, mask).expand(2, -1, -1, -1)
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    batch = Batch(images, images, mask, mask, identity, identity, mask > 0, mask > 0)
+    batch = batch_of(images, mask, mask, identity, identity, mask > 0, mask > 0)
     logits = (mask - 0.5) * 6
     features = torch.zeros(2, 3, 6, 6)
-    return Matches(identity, identity, logits, logits, features, features), batch
+    return matches_of(identity, identity, logits, logits, features, features), batch
 
 
 def test_transfer_loss_is_the_mask_loss_at_the_identity() -> None:
     matches, batch = perfect()
-    assert torch.allclose(transfer_loss(matches, batch), mask_loss(matches, batch), rtol=1e-5)
-    assert float(correspondence_loss(matches, batch)) == 0
+    told = answers(matches, batch)
+    assert torch.allclose(transfer_loss(told), mask_loss(told), rtol=1e-5)
+    assert float(correspondence_loss(told)) == 0
 
 
 def test_transfer_loss_is_the_mask_loss_at_the_true_positions_of_moved_regions() -> None:
@@ -189,21 +191,26 @@ def test_transfer_loss_is_the_mask_loss_at_the_true_positions_of_moved_regions()
     move = torch.tensor([2 / 8, 1 / 8])
     images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     there, back = centres + move, centres - move
-    batch = Batch(images, images, source, target, there, back, source > 0, target > 0)
+    batch = batch_of(images, source, target, there, back, source > 0, target > 0)
     features = torch.zeros(1, 3, 8, 8)
     logits = [(mask - 0.5) * 6 for mask in (source, target)]
-    matches = Matches(there, back, logits[0], logits[1], features, features)
-    assert torch.allclose(transfer_loss(matches, batch), mask_loss(matches, batch), rtol=1e-5)
-    moved_on = replace(matches, to_target=there + move)
-    assert transfer_loss(moved_on, batch) > 2 * mask_loss(matches, batch)
+    matches = matches_of(there, back, logits[0], logits[1], features, features)
+    assert torch.allclose(
+        transfer_loss(answers(matches, batch)), mask_loss(answers(matches, batch)), rtol=1e-5
+    )
+    moved_on = replace(matches, source=replace(matches.source, positions=there + move))
+    assert transfer_loss(answers(moved_on, batch)) > 2 * mask_loss(answers(matches, batch))
 
 
 def test_transfer_loss_pulls_positions_at_the_masks_edge_and_the_masks() -> None:
     matches, batch = perfect()
     # A little to the right: to the left of the square its mask is now seen too early.
-    moved = (matches.to_target + torch.tensor([0.04, 0.0])).requires_grad_()
-    logits = matches.target_logits.clone().requires_grad_()
-    transfer_loss(replace(matches, to_target=moved, target_logits=logits), batch).backward()
+    moved = (matches.source.positions + torch.tensor([0.04, 0.0])).requires_grad_()
+    logits = matches.target.mask_logits.clone().requires_grad_()
+    pushed = Matches(
+        replace(matches.source, positions=moved), replace(matches.target, mask_logits=logits)
+    )
+    transfer_loss(answers(pushed, batch)).backward()
     assert moved.grad is not None
     assert logits.grad is not None
     pull = moved.grad[..., 0]
@@ -218,9 +225,14 @@ def test_transfer_loss_pulls_positions_at_the_masks_edge_and_the_masks() -> None
 
 def test_gradients_of_the_other_losses() -> None:
     matches, batch = random_matches(), random_batch()
-    assert matches.correlation is not None
-    names = ("to_target", "to_source", "source_logits", "target_logits", "correlation")
-    leaves = {name: getattr(matches, name).clone().requires_grad_() for name in names}
+    leaves = {
+        "to_target": matches.source.positions, "to_source": matches.target.positions,
+        "source_logits": matches.source.mask_logits, "target_logits": matches.target.mask_logits,
+        "correlation": matches.source.extra["correlation"],
+    }  # fmt: skip
+    leaves = {name: value.clone().requires_grad_() for name, value in leaves.items()}
+    features = {"source_features": matches.source.features,
+                "target_features": matches.target.features}  # fmt: skip
     reached = {
         mask_loss: {"source_logits", "target_logits"},
         correspondence_loss: {"to_target", "to_source"},
@@ -230,47 +242,52 @@ def test_gradients_of_the_other_losses() -> None:
     for loss, expected in reached.items():
         for leaf in leaves.values():
             leaf.grad = None
-        loss(replace(matches, **leaves), batch).backward()
+        loss(answers(matches_of(**leaves, **features), batch)).backward()
         assert {name for name, leaf in leaves.items() if leaf.grad is not None} == expected
 
 
 def test_without_a_valid_cell_position_losses_are_zero() -> None:
     matches, batch = random_matches(), random_batch()
-    nowhere = batch._replace(
-        source_valid=batch.source_valid & False, target_valid=batch.target_valid & False
-    )
-    assert float(correspondence_loss(matches, nowhere)) == 0
-    assert float(correlation_loss(matches, nowhere)) == 0
+    nowhere = Batch(*(side._replace(valid=side.valid & False) for side in batch))
+    assert float(correspondence_loss(answers(matches, nowhere))) == 0
+    assert float(correlation_loss(answers(matches, nowhere))) == 0
 
 
 @pytest.mark.parametrize("loss", [mask_loss, transfer_loss, correspondence_loss, correlation_loss])
 def test_both_directions_count_the_same(loss: object) -> None:
     assert callable(loss)
     matches, batch = random_matches(), random_batch()
-    there = loss(matches, batch)
-    back = loss(matches.reversed(), losses.reversed_batch(batch))
+    there = loss(answers(matches, batch))
+    back = loss(answers(matches.reversed(), batch.reversed()))
     assert torch.allclose(there, back, rtol=1e-6)
 
 
 def test_losses_of_half_precision_matches_are_float32_and_finite() -> None:
     matches, batch = random_matches(), random_batch()
-    half = replace(matches, **{name: value.bfloat16() for name, value in matches.__dict__.items()})
+    half = Matches(*(
+        Side(
+            side.positions.bfloat16(), side.mask_logits.bfloat16(), side.features.bfloat16(),
+            {name: value.bfloat16() for name, value in side.extra.items()},
+        )
+        for side, _ in matches.both()
+    ))  # fmt: skip
     for loss in (mask_loss, transfer_loss, correspondence_loss, correlation_loss):
-        value = loss(half, batch)
+        value = loss(answers(half, batch))
         assert value.dtype == torch.float32
-        assert float(value) == pytest.approx(float(loss(matches, batch)), rel=0.05)
+        assert float(value) == pytest.approx(float(loss(answers(matches, batch))), rel=0.05)
 
 
 def test_positive_weight_counts_cells_by_their_share_in_the_mask() -> None:
     matches, batch = random_matches(), random_batch()
     # The loss of the background alone, then of the mask alone: BCE is linear in the truth.
-    logits = (matches.source_logits, matches.target_logits)
-    truths = (batch.source_mask, batch.target_mask)
+    logits = (matches.source.mask_logits, matches.target.mask_logits)
+    truths = (batch.source.mask, batch.target.mask)
     shared = sum(
         float((t * torch.nn.functional.softplus(-x)).mean())
         for x, t in zip(logits, truths, strict=True)
     )
-    rest = float(mask_loss(matches, batch)) - shared
-    weighted = mask_loss(matches, batch, positive_weight=3.0)
+    rest = float(mask_loss(answers(matches, batch))) - shared
+    weighted = mask_loss(answers(matches, batch), positive_weight=3.0)
     assert float(weighted) == pytest.approx(rest + 3 * shared, rel=1e-5)
-    assert float(transfer_loss(matches, batch, 3.0)) > float(transfer_loss(matches, batch))
+    told = answers(matches, batch)
+    assert float(transfer_loss(told, 3.0)) > float(transfer_loss(told))

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segswap.matchers.base import Matches, build
+from segswap.matchers.base import Matches
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.registry import build
 from segswap.matchers.transformer import (
     ARCHITECTURES,
     IMAGENET_MEAN,
@@ -172,22 +174,22 @@ def test_wholly_hidden_target_counts_as_visible() -> None:
 
 
 def test_transposed_visible_is_refused(matcher: TransformerMatcher) -> None:
-    maps = torch.randn(1, 256, 2, 3)
+    image = Encoding({"features": torch.randn(1, 256, 2, 3)})
     with pytest.raises(ValueError, match="visible"):
-        matcher.match(maps, maps, torch.ones(1, 3, 2, dtype=torch.bool))
+        matcher.match(image, image, torch.ones(1, 3, 2, dtype=torch.bool))
 
 
 def test_images_of_any_size(matcher: TransformerMatcher) -> None:
     matches = matcher(torch.rand(2, 3, 64, 96), torch.rand(2, 3, 80, 32))
     assert isinstance(matches, Matches)
-    assert matches.to_target.shape == (2, 4, 6, 2)
-    assert matches.to_source.shape == (2, 5, 2, 2)
-    assert matches.source_logits.shape == (2, 4, 6)
-    assert matches.target_logits.shape == (2, 5, 2)
-    assert matches.source_features.shape == (2, 256, 4, 6)
-    assert matches.target_features.shape == (2, 256, 5, 2)
-    assert matches.correlation is None
-    for maps in (matches.source_features, matches.target_features):
+    assert matches.source.positions.shape == (2, 4, 6, 2)
+    assert matches.target.positions.shape == (2, 5, 2, 2)
+    assert matches.source.mask_logits.shape == (2, 4, 6)
+    assert matches.target.mask_logits.shape == (2, 5, 2)
+    assert matches.source.features.shape == (2, 256, 4, 6)
+    assert matches.target.features.shape == (2, 256, 5, 2)
+    assert not matches.source.extra
+    for maps in (matches.source.features, matches.target.features):
         assert torch.allclose(maps.norm(dim=1), torch.ones(()), atol=1e-5)
 
 
@@ -198,18 +200,19 @@ def test_images_between_cells_are_refused(matcher: TransformerMatcher) -> None:
 
 def test_channels_mean_x_y_and_membership(matcher: TransformerMatcher) -> None:
     source, target = matcher.encode(torch.rand(2, 1, 3, 64, 96).flatten(0, 1)).split(1)
-    x, y, member = matcher.transformer(source, target)[0][0]
+    x, y, member = matcher.transformer(source["features"], target["features"])[0][0]
     matches = matcher.match(source, target)
-    assert torch.equal(matches.to_target[0, ..., 0], x.sigmoid())
-    assert torch.equal(matches.to_target[0, ..., 1], y.sigmoid())
-    assert torch.equal(matches.source_logits[0], member)
+    assert torch.equal(matches.source.positions[0, ..., 0], x.sigmoid())
+    assert torch.equal(matches.source.positions[0, ..., 1], y.sigmoid())
+    assert torch.equal(matches.source.mask_logits[0], member)
 
 
 def test_images_are_normalised_as_on_imagenet(matcher: TransformerMatcher) -> None:
     images = torch.rand(1, 3, 32, 32)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     raw = matcher.backbone((images - mean) / std)
-    assert torch.allclose(matcher.encode(images), raw / raw.norm(dim=1, keepdim=True), atol=1e-6)
+    features = matcher.encode(images)["features"]
+    assert torch.allclose(features, raw / raw.norm(dim=1, keepdim=True), atol=1e-6)
     assert (IMAGENET_MEAN, IMAGENET_STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -235,7 +238,7 @@ def test_gradients_reach_every_trainable_parameter(frozen: bool) -> None:
         if isinstance(module, nn.BatchNorm2d):  # timm starts residual branches with weight 0
             nn.init.ones_(module.weight)
     matches = model(torch.rand(2, 3, 48, 64), torch.rand(2, 3, 64, 48))
-    outputs = (matches.to_target, matches.to_source, matches.source_logits, matches.target_logits)
+    outputs = [part for side, _ in matches.both() for part in (side.positions, side.mask_logits)]
     torch.stack([(x * torch.randn_like(x)).sum() for x in outputs]).sum().backward()
     for name, parameter in model.named_parameters():
         if frozen and name.startswith("backbone."):

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, errors
 from made_models import save_model
 
 import segswap
-from segswap.matchers import build
+from segswap.matchers.registry import build
 from segswap.models import hub
 from segswap.models.model import Model
 

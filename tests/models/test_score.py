@@ -1,11 +1,15 @@
 """S(s, t): against the definition written plainly, and in its special cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from made_matches import matches_of
 from torch import Tensor
 
-from segswap.matchers import Matches, build
-from segswap.matchers.base import cell_centres, sample
+from segswap.matchers.base import Matches, Side, cell_centres, sample
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.registry import build
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score, pooled, self_consistent
 
@@ -16,7 +20,7 @@ def random_matches(seed: int, grid: tuple[int, int], other: tuple[int, int]) -> 
     def numbers(*shape: int) -> Tensor:
         return torch.randn(2, *shape, generator=generator)
 
-    return Matches(
+    return matches_of(
         numbers(*grid, 2).sigmoid(), numbers(*other, 2).sigmoid(), numbers(*grid), numbers(*other),
         torch.nn.functional.normalize(numbers(5, *grid), dim=1),
         torch.nn.functional.normalize(numbers(5, *other), dim=1),
@@ -25,17 +29,17 @@ def random_matches(seed: int, grid: tuple[int, int], other: tuple[int, int]) -> 
 
 def plain_score(matches: Matches, weight: Tensor | None, number: int) -> float:
     """The definition, cell by cell."""
-    rows, columns = matches.target_logits.shape[1:]
+    rows, columns = matches.target.mask_logits.shape[1:]
     best: dict[tuple[int, int], float] = {}
-    for i in range(matches.source_logits.shape[1]):
-        for j in range(matches.source_logits.shape[2]):
-            x, y = matches.to_target[number, i, j].tolist()
+    for i in range(matches.source.mask_logits.shape[1]):
+        for j in range(matches.source.mask_logits.shape[2]):
+            x, y = matches.source.positions[number, i, j].tolist()
             place = torch.tensor([[[[x, y]]]])
-            carried = sample(matches.target_logits[number].sigmoid()[None, None], place).item()
+            carried = sample(matches.target.mask_logits[number].sigmoid()[None, None], place).item()
             cell = min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
-            there = matches.target_features[number, :, cell[0], cell[1]]
-            cosine = float(matches.source_features[number, :, i, j] @ there)
-            worth = matches.source_logits[number, i, j].sigmoid().item() * carried * cosine
+            there = matches.target.features[number, :, cell[0], cell[1]]
+            cosine = float(matches.source.features[number, :, i, j] @ there)
+            worth = matches.source.mask_logits[number, i, j].sigmoid().item() * carried * cosine
             if weight is not None:
                 worth *= float(weight[number, i, j])
             best[cell] = max(best.get(cell, 0.0), worth)
@@ -57,22 +61,49 @@ def test_perfect_match_of_an_image_with_itself_scores_the_number_of_cells() -> N
     features = torch.nn.functional.normalize(torch.randn(1, 9, rows, columns), dim=1)
     grid = cell_centres(rows, columns, features)[None]
     sure = torch.full((1, rows, columns), 50.0)
-    matches = Matches(grid, grid, sure, sure, features, features)
+    matches = matches_of(grid, grid, sure, sure, features, features)
     assert pair_score(matches).item() == pytest.approx(rows * columns, abs=1e-4)
     assert torch.allclose(cell_scores(matches), torch.ones(1, rows, columns), atol=1e-5)
 
 
 def test_of_cells_that_land_together_one_counts_and_of_equal_ones_the_first() -> None:
     matches = random_matches(0, (4, 6), (3, 5))
-    together = torch.full_like(matches.to_target, 0.5)
-    same = torch.zeros_like(matches.source_logits)
-    feature = torch.ones_like(matches.source_features) / 5**0.5
-    there = torch.ones_like(matches.target_features) / 5**0.5
+    together = torch.full_like(matches.source.positions, 0.5)
+    same = torch.zeros_like(matches.source.mask_logits)
+    feature = torch.ones_like(matches.source.features) / 5**0.5
+    there = torch.ones_like(matches.target.features) / 5**0.5
     scores = cell_scores(
-        Matches(together, matches.to_source, same, matches.target_logits, feature, there)
+        Matches(Side(together, same, feature), replace(matches.target, features=there))
     )
     assert (scores > 0).sum() == 2  # one of each of the two pairs
     assert (scores[:, 0, 0] > 0).all()
+
+
+def test_a_match_outside_of_the_target_is_none() -> None:
+    matches = random_matches(2, (4, 6), (3, 5))
+    positions = matches.source.positions.clone()
+    positions[:, 0, 0] = torch.tensor([1.01, 0.5])
+    positions[:, 1, 1] = torch.tensor([0.5, -0.01])
+    features = torch.ones_like(matches.source.features) / 5**0.5
+    there = torch.ones_like(matches.target.features) / 5**0.5
+    scores = cell_scores(Matches(
+        Side(positions, matches.source.mask_logits, features),
+        Side(matches.target.positions, matches.target.mask_logits, there),
+    ))  # fmt: skip
+    assert (scores[:, 0, 0] == 0).all()
+    assert (scores[:, 1, 1] == 0).all()
+    assert (scores > 0).any()
+
+
+def test_a_finer_mask_counts_by_its_means_over_the_cells() -> None:
+    matches = random_matches(3, (4, 6), (3, 5))
+    fine = Matches(*(
+        replace(side, mask_logits=side.mask_logits.repeat_interleave(2, 1).repeat_interleave(2, 2))
+        for side, _ in matches.both()
+    ))  # fmt: skip
+    torch.testing.assert_close(fine.source.cell_mask(), matches.source.cell_mask())
+    mixed = Matches(fine.source, matches.target)
+    torch.testing.assert_close(pair_score(mixed), pair_score(matches))
 
 
 def test_weight_of_zero_leaves_nothing() -> None:
@@ -88,10 +119,10 @@ def test_compared_features_are_those_of_the_matches(name: str, options: dict[str
     matcher = build(name, **options).eval()
     with torch.inference_mode():
         features = matcher.encode(torch.rand(2, 3, 64, 96))
-        matches = matcher.match(features[:1], features[1:])
+        matches = matcher.match(features.at([0]), features.at([1]))
         compared = matcher.compared(features)
-    assert torch.allclose(compared[:1], matches.source_features, atol=1e-5)
-    assert torch.allclose(compared[1:], matches.target_features, atol=1e-5)
+    assert torch.allclose(compared[:1], matches.source.features, atol=1e-5)
+    assert torch.allclose(compared[1:], matches.target.features, atol=1e-5)
     vectors = pooled(matcher, features)
     assert vectors.shape == (2, compared.shape[1])
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-5)
@@ -103,8 +134,11 @@ def test_pooled_features_of_a_part_are_of_that_part_alone() -> None:
         features = matcher.encode(torch.rand(1, 3, 64, 64))
         left = torch.zeros(1, 8, 8)
         left[..., :4] = 1
-        other = features.clone()
-        other[..., 4:] = matcher.encode(torch.rand(1, 3, 64, 64))[..., 4:]
+        more = matcher.encode(torch.rand(1, 3, 64, 64))
+        other = Encoding({
+            name: torch.cat([features[name][..., :4], more[name][..., 4:]], dim=-1)
+            for name in features
+        })  # fmt: skip
     assert torch.equal(pooled(matcher, features, left), pooled(matcher, other, left))
     assert not torch.equal(pooled(matcher, features), pooled(matcher, other))
 

@@ -17,6 +17,7 @@ from made_models import save_model
 
 from pipelines.search.index import build_index, images_in
 from segswap.files.images import pixel_hash, read_image
+from segswap.matchers.encoding import Encoding
 from segswap.models.model import load
 from segswap.models.score import pooled
 from segswap.search.index import Index, entry_type
@@ -50,6 +51,11 @@ def build(photos: Path, model: str, tmp_path: Path) -> Build:
     return run
 
 
+def same(first: Encoding, second: Encoding) -> bool:
+    assert list(first) == list(second)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_features_descriptors_and_sizes_are_those_of_the_images(build: Build, model: str) -> None:
     index = build()
     assert len(index) == 6
@@ -58,8 +64,7 @@ def test_features_descriptors_and_sizes_are_those_of_the_images(build: Build, mo
     for number, path in enumerate(index.images):
         image = read_image(path)
         features = matcher.encode([image])
-        stored = index.features([number])
-        assert torch.equal(stored, features.half().float())
+        assert same(index.encoding([number]), features.half().float())
         compared = matcher.matcher.compared(features)
         assert torch.equal(index.compared([number]), compared.half().float())
         assert index.sizes[number].tolist() == [image.shape[1], image.shape[0]]
@@ -67,7 +72,7 @@ def test_features_descriptors_and_sizes_are_those_of_the_images(build: Build, mo
         assert index.descriptors[number] == pytest.approx(expected, abs=1e-6)
         assert index.with_pixels(pixel_hash(image)).tolist() == [number]
     assert index.skipped == []
-    assert index.features([4, 1]).shape[0] == 2
+    assert index.encoding([4, 1]).images == 2
     assert index.images[1:3] == list(index.images)[1:3]
 
 
@@ -83,7 +88,7 @@ def test_an_index_grows_by_new_images_alone(
     assert Path(after.images[1]).name == "00.png"
     assert {p: p.stat().st_mtime_ns for p in files} == files
     old = [n for n in range(7) if n != 1]
-    assert torch.equal(after.features(old), before.features(range(6)))
+    assert same(after.encoding(old), before.encoding(range(6)))
     assert len(list(after.folder.glob("images-*.npy"))) == 1
     assert len(before) == 6  # what is open stays as it was
 
@@ -95,8 +100,8 @@ def test_changed_images_are_read_again_and_gone_ones_left_out(build: Build, phot
     after = build()
     assert [Path(p).name for p in after.images] == ["0.png", "1.png", "2.png", "3.png", "5.png"]
     assert after.sizes[2].tolist() == [120, 50]
-    assert not torch.equal(after.features([2]), before.features([2]))
-    assert torch.equal(after.features([3]), before.features([3]))
+    assert not same(after.encoding([2]), before.encoding([2]))
+    assert same(after.encoding([3]), before.encoding([3]))
 
 
 def test_unusable_images_are_listed_and_the_others_indexed(build: Build, photos: Path) -> None:
@@ -163,9 +168,9 @@ def change(folder: Path, **settings: object) -> None:
 
 def test_a_lost_shard_is_named_when_it_is_needed(build: Build) -> None:
     index = build()
-    (index.folder / "shard-00000.npy").unlink()
-    with pytest.raises(ValueError, match=r"shard-00000\.npy cannot be read"):
-        Index.open(index.folder).features([0, 1, 2, 3, 4, 5])
+    (index.folder / "shard-00000.encoded.energy.npy").unlink()
+    with pytest.raises(ValueError, match=r"shard-00000\.encoded\.energy\.npy cannot be read"):
+        Index.open(index.folder).encoding([0, 1, 2, 3, 4, 5])
 
 
 def test_a_folder_with_other_things_is_left_alone(build: Build, tmp_path: Path) -> None:
@@ -183,7 +188,7 @@ def test_mirrored_features_are_those_of_the_flipped_image(
     images = images_in([str(photos)])
     index = build_index(images, model, tmp_path / "flipped", mirrored=True)
     flipped = np.ascontiguousarray(read_image(images[2])[:, ::-1])
-    assert torch.equal(index.features([2]), load(model).encode([flipped]).half().float())
+    assert same(index.encoding([2]), load(model).encode([flipped]).half().float())
     with pytest.raises(ValueError, match="mirrored was True, is False"):
         build_index(images, model, tmp_path / "flipped")
 

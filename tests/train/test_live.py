@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_matches import same_batch
 
 from pipelines.command.tasks import ray_cluster
 from pipelines.generate.attribution import images_of
@@ -64,17 +65,15 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
     """Batches are equal in every value."""
     assert len(found) == len(expected) > 0
     for one, other in zip(found, expected, strict=True):
-        for name in Batch._fields:
-            a, b = getattr(one, name), getattr(other, name)
-            assert a.dtype == b.dtype, name
-            assert torch.equal(a, b), name
+        assert same_batch(one, other)
+        assert one.source.image.dtype == torch.uint8
 
 
 def halves(batches: list[Batch]) -> list[Batch]:
     """Each batch as two."""
     return [
-        Batch(*parts) for batch in batches
-        for parts in zip(*(field.chunk(2) for field in batch), strict=True)
+        batch.each(lambda tensor, half=half: tensor.chunk(2)[half])
+        for batch in batches for half in (0, 1)
     ]  # fmt: skip
 
 
@@ -92,10 +91,10 @@ def test_samples_are_those_of_the_shards_that_segswap_generate_makes(
             rng = np.random.default_rng([SEED, 1, n])
             pair = shard.read(n, lambda members, rng=rng: choose_styled(members, rng))
             sample = make_sample(pair, rng, size=SIZE, cells=SIZE // STRIDE)
-            for name in ("source_mask", "target_mask", "to_target", "to_source", "source_valid"):
-                assert torch.equal(getattr(batch, name)[n], getattr(sample, name)), name
-            for side in ("source", "target"):
-                difference = getattr(batch, side)[n].float() - getattr(sample, side).float()
+            for side, own in zip(batch, sample, strict=True):
+                for name in ("shown", "mask", "positions", "valid"):
+                    assert torch.equal(getattr(side, name)[n], getattr(own, name)), name
+                difference = side.image[n].float() - own.image.float()
                 assert difference.abs().mean() < 6  # another style is some 40 away
             composed = stream.pair(n)
             assert np.array_equal(composed.source_mask, shard.read(n).source_mask)
@@ -107,9 +106,9 @@ def test_workers_chunks_and_ranks_change_no_sample(
 ) -> None:
     with opened(workers=2) as stream:
         two = list(stream.batches(6, 0, 3))
-    assert two[0].source.shape == (6, 3, SIZE, SIZE)
-    assert two[0].source.dtype == torch.uint8
-    assert not torch.equal(two[0].source, two[1].source)
+    assert two[0].source.image.shape == (6, 3, SIZE, SIZE)
+    assert two[0].source.image.dtype == torch.uint8
+    assert not torch.equal(two[0].source.image, two[1].source.image)
     with opened(workers=1) as stream:
         assert_same(list(stream.batches(6, 0, 3)), two)
         first, second = (list(stream.batches(3, 0, 3, rank=rank, ranks=2)) for rank in (0, 1))
@@ -133,9 +132,9 @@ def test_batches_can_be_written_to_and_outlive_the_stream(opened: Open) -> None:
     with opened() as stream:
         batch = next(stream.batches(2, 0, 1))
         pairs = stream.val_pairs(1)
-    batch.source.zero_()
+    batch.source.image.zero_()
     pairs[0].source[:] = 0
-    assert not batch.source.any()
+    assert not batch.source.image.any()
 
 
 def test_validation_pairs_share_no_image_with_training_pairs(opened: Open, coco: list[str]) -> None:

@@ -25,6 +25,7 @@ from training_runs import (
 )
 
 from pipelines.command import cli
+from pipelines.train.config import command_line
 from pipelines.train.job import TrainConfig, train
 from segswap.evaluation.metrics import Scores
 from segswap.models.model import load
@@ -134,7 +135,7 @@ def test_a_run_leaves_what_is_promised(config: TrainConfig) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss_corr": 0.5, "lr": 1e-5, "negatives": 0, "schedule": "step", "accumulate": 2},
+        {"losses": {"corr": 0.5}, "lr": 1e-5, "negatives": 0, "schedule": "step", "accumulate": 2},
         {"matcher": "correlation", "mixture": (1.0,), "skip_bad": True, "precision": "bf16"},
     ],
 )
@@ -144,11 +145,11 @@ def test_a_runs_config_file_repeats_it(
     config = replace(config, steps=1, **changes)
     train(config)
     again = cli.parse(
-        TrainConfig,
+        command_line,
         [*config.data, "--out", str(tmp_path / "again"), "--config", f"{config.out}/config.yaml",
          "--workers", "0", "--device", "cpu"],
     )  # fmt: skip
-    assert again == replace(config, out=str(tmp_path / "again"))
+    assert again.resolved == replace(config, out=str(tmp_path / "again")).resolved
 
 
 def test_resuming_with_another_configuration_is_refused_by_name(config: TrainConfig) -> None:
@@ -156,7 +157,7 @@ def test_resuming_with_another_configuration_is_refused_by_name(config: TrainCon
     state = load_state(out_of(config))
     for change, message in (
         ({"lr": 0.25}, "lr was None, is 0.25"),
-        ({"loss_mask": 0.0, "seed": 4}, "loss_mask was 1.0, is 0.0; seed was 0, is 4"),
+        ({"losses": {"mask": 0.0}, "seed": 4}, "loss_mask was 1.0, is 0.0; seed was 0, is 4"),
         ({"batch": 1}, "batch was 2, is 1"),
         ({"schedule": "step", "accumulate": 3}, "accumulate was 1, is 3; schedule was 'cosine'"),
     ):
@@ -237,8 +238,8 @@ def test_a_run_starts_from_another_models_weights_and_architecture(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     first = replace(
-        config, matcher="transformer", model_size="tiny", backbone="resnet18", steps=1,
-        freeze_backbone=False, match_size=96,
+        config, matcher="transformer", steps=1, match_size=96,
+        options={"model_size": "tiny", "backbone": "resnet18", "freeze_backbone": False},
     )  # fmt: skip
     train(first)
     second = replace(config, out=str(tmp_path / "second"), init=first.out, match_size=None,
@@ -248,6 +249,8 @@ def test_a_run_starts_from_another_models_weights_and_architecture(
     assert new.settings == {
         **old.settings, "options": {**old.settings["options"], "freeze_backbone": True}
     }  # fmt: skip
+    with pytest.raises(ValueError, match="--backbone-weights: all weights come from --init"):
+        replace(second, options={"backbone_weights": "y"})
     weights = old.matcher.state_dict()
     for name, value in new.matcher.state_dict().items():
         assert torch.allclose(value.float(), weights[name].float(), atol=1e-6), name
@@ -259,9 +262,12 @@ def test_a_run_starts_from_another_models_weights_and_architecture(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"matcher": "transformer"}, "--matcher is transformer, but .* has correlation"),
-        ({"model_size": "base"}, "--model-size is base, but .* has none"),
-        ({"backbone": "resnet18"}, "--backbone is resnet18, but .* has none"),
+        ({"matcher": "transformer"}, "--matcher is transformer, but .* is correlation"),
+        ({"options": {"width": 32}}, "--width is 32, but .* has 64"),
+        (
+            {"options": {"backbone": "resnet18"}},
+            "correlation matcher has no backbone; it has width",
+        ),
     ],
 )
 def test_a_flag_that_contradicts_the_initial_model_is_refused(

@@ -33,9 +33,11 @@ def test_unusable_settings_are_refused_before_anything_is_written(
         ({"device": "abacus"}, "abacus"),
         ({"device": "cuda:7"}, "--device cuda:7 is not there; expected auto or one of cpu"),
         ({"device": "meta"}, "--device meta is not there"),
-        ({"matcher": "transformer", "backbone": "resnet18", "freeze_backbone": False,
-          "backbone_weights": str(tmp_path / "none.pth")}, "none.pth does not exist"),
-        ({"matcher": "transformer", "backbone": "resnett", "freeze_backbone": False}, "resnett"),
+        ({"matcher": "transformer", "options": {
+            "backbone": "resnet18", "freeze_backbone": False,
+            "backbone_weights": str(tmp_path / "none.pth")}}, "none.pth does not exist"),
+        ({"matcher": "transformer", "options": {
+            "backbone": "resnett", "freeze_backbone": False}}, "resnett"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             train(replace(config, **change))  # type: ignore[arg-type]
@@ -99,14 +101,30 @@ def test_without_a_compiler_compiling_says_what_it_needs(
         (["--warmup", "-1"], "--warmup is -1; expected at least 0"),
         (["--lr", "-1"], "--lr is -1.0; expected a positive number"),
         (["--loss-mask", "-1"], "--loss-mask is -1.0"),
-        (["--loss-mask=0", "--loss-transfer=0", "--loss-corr=0"], "nothing to learn"),
+        (
+            [
+                "--loss-mask=0",
+                "--loss-transfer=0",
+                "--loss-corr=0",
+                "--loss-keypoints=0",
+                "--loss-correlation=0",
+            ],
+            "nothing to learn",
+        ),
         (["--matcher", "transformer"], "--backbone-weights"),
-        (["--model-size", "tiny"], "--model-size is for --matcher transformer"),
-        (["--init", "x", "--backbone-weights", "y"], "all weights come from --init"),
+        (["--model-size", "tiny"], "--model-size"),
+        (["--init", "x"], "no model 'x'"),
+        (["--matcher", "transformer", "--init", "segswap-tiny"], "segswap-tiny is correlation"),
         (["--hard-negatives"], "give --init"),
-        (["--hard-negatives", "--init", "x", "--loss-mask", "0"], "mask loss"),
-        (["--hard-negatives", "--init", "x", "--num-gpus", "2"], "one device"),
-        (["--hard-negatives", "--init", "x", "--pool", "1"], "--pool is 1; expected at least 2"),
+        (
+            ["--hard-negatives", "--init", "segswap-tiny", "--loss-mask", "0"],
+            "--loss-mask, which is 0",
+        ),
+        (["--hard-negatives", "--init", "segswap-tiny", "--num-gpus", "2"], "one device"),
+        (
+            ["--hard-negatives", "--init", "segswap-tiny", "--pool", "1"],
+            "--pool is 1; expected at least 2",
+        ),
         (["--pool", "9"], "--pool is for --hard-negatives"),
         (["--mixture", "1", "2"], "--mixture has 2 shares for 1 datasets"),
         (["--live"], "--live makes its pairs; leave out"),

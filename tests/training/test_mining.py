@@ -24,7 +24,8 @@ from training_runs import (
 
 from pipelines.train.job import TrainConfig, train
 from segswap.data.pair import Pair
-from segswap.matchers import Matcher, TransformerMatcher
+from segswap.matchers.base import Matcher
+from segswap.matchers.transformer import TransformerMatcher
 from segswap.models.model import load
 from segswap.training import mining as mined
 from segswap.training.checkpoints import load_state
@@ -126,7 +127,7 @@ def test_scores_are_the_sum_of_the_two_mean_masks_of_every_pair(at_once: int) ->
         for a in range(4):
             for b in range(a + 1, 4):
                 matches = matcher(images[a : a + 1].float() / 255, images[b : b + 1].float() / 255)
-                masks = matches.source_logits.sigmoid(), matches.target_logits.sigmoid()
+                masks = matches.source.mask_logits.sigmoid(), matches.target.mask_logits.sigmoid()
                 value = float(masks[0].mean() + masks[1].mean())
                 expected.append(value if value >= 0.04 else 0.0)
     assert mining.scores.tolist() == pytest.approx(expected, rel=1e-4)
@@ -225,13 +226,13 @@ def first_stage(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     pairs = [origin_pair(n) for n in range(8)]
     dataset = write_dataset(folder / "pairs", pairs, [origin_pair(9), origin_pair(10)])
     config = small_config(
-        dataset, folder, matcher="transformer", model_size="tiny", backbone="resnet18",
-        freeze_backbone=False, steps=1,
+        dataset, folder, matcher="transformer", steps=1,
+        options={"model_size": "tiny", "backbone": "resnet18", "freeze_backbone": False},
     )  # fmt: skip
     train(config)
     return small_config(
-        dataset, folder, init=config.out, freeze_backbone=False, hard_negatives=True, pool=6,
-        steps=20, every=10, warmup=0,
+        dataset, folder, init=config.out, options={"freeze_backbone": False}, hard_negatives=True,
+        pool=6, steps=20, every=10, warmup=0,
     )  # fmt: skip
 
 

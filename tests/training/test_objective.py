@@ -1,21 +1,27 @@
 """What is minimised: which terms are computed, what is hidden, which pairs are negatives."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from made_matches import answers
 from torch import Tensor
 from training_runs import small_config, small_dataset
 
+from pipelines.generate import job
+from pipelines.generate.config import Amount, GenerateConfig, Running
 from pipelines.train.job import train
 from segswap.batches.stream import PairStream
-from segswap.matchers import CorrelationMatcher, Matches, TransformerMatcher, losses
-from segswap.matchers.base import Batch
+from segswap.matchers import losses
+from segswap.matchers.base import Batch, BatchSide, Matches
+from segswap.matchers.correlation.correlation import CorrelationMatcher
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.losses import Answers, Term
+from segswap.matchers.transformer import TransformerMatcher
 from segswap.training.checkpoints import load_state
-from segswap.training.objective import Objective
+from segswap.training.objective import Objective, negative_targets
 
 ALL = dict.fromkeys(("mask", "transfer", "corr", "correlation"), 1.0)
 
@@ -36,14 +42,16 @@ class Noted:
         self.matcher = CorrelationMatcher()
         self.matcher.hide = hide  # type: ignore[misc]
         self.encoded: list[int] = []
-        self.matched: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self.matched: list[tuple[Encoding, Encoding, Tensor | None]] = []
         encode, match = self.matcher.encode, self.matcher.match
 
-        def noted_encode(images: Tensor) -> Tensor:
+        def noted_encode(images: Tensor) -> Encoding:
             self.encoded.append(len(images))
             return encode(images)
 
-        def noted_match(source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
+        def noted_match(
+            source: Encoding, target: Encoding, visible: Tensor | None = None
+        ) -> Matches:
             self.matched.append((source, target, visible))
             return match(source, target, visible)
 
@@ -51,37 +59,35 @@ class Noted:
         self.matcher.match = noted_match  # type: ignore[method-assign]
 
 
-def _noted(names: list[str], name: str, loss: Any, *arguments: Any) -> Tensor:
-    names.append(name)
-    return loss(*arguments)
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the losses that are computed from here on."""
-    names: list[str] = []
-    for name in ("mask_loss", "transfer_loss", "correspondence_loss", "correlation_loss"):
-        monkeypatch.setattr(losses, name, partial(_noted, names, name, getattr(losses, name)))
-    return names
-
-
-@pytest.mark.parametrize(
-    ("term", "loss"),
-    [
-        ("mask", "mask_loss"), ("transfer", "transfer_loss"), ("corr", "correspondence_loss"),
-        ("correlation", "correlation_loss"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("term", ALL)
 def test_a_term_of_weight_zero_is_not_computed(
-    term: str, loss: str, batch: Batch, computed: list[str]
+    term: str, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted = Noted()
-    terms = Objective(noted.matcher, {**ALL, term: 0.0}, negatives=1)(batch)
-    assert set(terms) == {*ALL, "loss"} - {term}
-    assert len(computed) == 3
-    assert loss not in computed
+    noted, computed = Noted(), []
+
+    def counted(one: Term) -> Term:
+        def compute(answers: Answers) -> Tensor:
+            computed.append(one.name)
+            return one.compute(answers)
+
+        return replace(one, compute=compute)
+
+    terms = tuple(map(counted, CorrelationMatcher.terms))
+    monkeypatch.setattr(CorrelationMatcher, "terms", terms)
+    found = Objective(noted.matcher, {**ALL, term: 0.0}, negatives=1)(batch)
+    assert set(found) == {*ALL, "loss"} - {term}
+    assert sorted(computed) == sorted(ALL.keys() - {term})
     # Negatives serve the mask loss alone.
     assert len(noted.matched) == (1 if term == "mask" else 2)
+
+
+def test_terms_of_what_a_batch_does_not_know_are_left_out(batch: Batch) -> None:
+    weights = {**ALL, "keypoints": 1.0}
+    assert set(Objective(Noted().matcher, weights, 1)(batch)) == {*ALL, "loss"}
+    bare = Batch(*(side._replace(positions=None, valid=None) for side in batch))
+    assert set(Objective(Noted().matcher, weights, 1)(bare)) == {"mask", "transfer", "loss"}
+    with pytest.raises(ValueError, match="the losses need corr: positions"):
+        Objective(Noted().matcher, {"corr": 1.0}, 1)(bare)
 
 
 def test_loss_is_the_weighted_sum(batch: Batch) -> None:
@@ -96,8 +102,10 @@ def test_images_are_encoded_once_and_shifted_against_themselves(batch: Batch) ->
     Objective(noted.matcher, ALL, negatives=2)(batch)
     assert noted.encoded == [4, 4]
     (source, target, _), (sources, targets, visible) = noted.matched
-    assert torch.equal(sources, torch.cat([source, source]))
-    assert torch.equal(targets, torch.cat([target.roll(1, 0), target.roll(2, 0)]))
+    for name in source:
+        assert torch.equal(sources[name], source[name].repeat(2, *[1] * (source[name].ndim - 1)))
+        rolled = [target[name].roll(1, 0), target[name].roll(2, 0)]
+        assert torch.equal(targets[name], torch.cat(rolled))
     assert visible is None
 
 
@@ -105,18 +113,17 @@ def test_extra_negatives_join_the_mask_losss_mean_and_no_other_term(batch: Batch
     noted = Noted()
     objective = Objective(noted.matcher, ALL, negatives=1)
     plain = objective(batch)
-    extra = (batch.source[[0, 2, 3]], batch.target[[1, 3, 0]])
+    extra = (batch.source.image[[0, 2, 3]], batch.target.image[[1, 3, 0]])
     more = objective(batch, extra)
     assert noted.encoded[2:] == [7, 7]
     for name in ("transfer", "corr", "correlation"):
         assert torch.allclose(more[name], plain[name], rtol=1e-4)
     # The same as of a slow plain mean over positives, shifted and extra pairs.
-    source, target = (noted.matcher.encode(images.float() / 255)
-                      for images in (batch.source, batch.target))  # fmt: skip
+    source, target = (noted.matcher.encode(side.image.float() / 255) for side in batch)
     pairs = [(n, (n - 1) % 4) for n in range(4)] + [(0, 1), (2, 3), (3, 0)]
-    empty = noted.matcher.match(source[[a for a, _ in pairs]], target[[b for _, b in pairs]])
+    empty = noted.matcher.match(source.at([a for a, _ in pairs]), target.at([b for _, b in pairs]))
     matches = noted.matcher.match(source, target)
-    expected = losses.mask_loss(matches, batch, empty, noted.matcher.positive_weight)
+    expected = losses.mask_loss(answers(matches, batch, empty), positive_weight=3.0)
     assert torch.allclose(more["mask"], expected, rtol=1e-4)
     assert not torch.allclose(more["mask"], plain["mask"], rtol=1e-3)
 
@@ -129,7 +136,7 @@ def test_some_pairs_of_a_batch_have_the_rest_of_their_target_hidden(batch: Batch
     masks = [objective._visible(batch) for _ in range(50)]
     for visible in masks:
         assert visible is not None
-        for sample, mask in zip(visible, batch.target_mask > 0, strict=True):
+        for sample, mask in zip(visible, batch.target.mask > 0, strict=True):
             assert bool(sample.all()) or torch.equal(sample, mask)
             hidden += not bool(sample.all())
     assert 70 < hidden < 130  # of 200
@@ -145,15 +152,89 @@ def test_a_pair_whose_target_is_whole_is_matched_as_without_hiding(batch: Batch)
     grid = torch.rand(2, 4, 4) < 0.4
     grid[0] = True
     with torch.no_grad():
-        source, target = (matcher.encode(images[:2].float() / 255)
-                          for images in (batch.source, batch.target))  # fmt: skip
+        source, target = (matcher.encode(side.image[:2].float() / 255) for side in batch)
         mixed, plain = matcher.match(source, target, grid), matcher.match(source, target)
-    assert torch.allclose(mixed.source_logits[0], plain.source_logits[0], atol=1e-5)
-    assert not torch.allclose(mixed.source_logits[1], plain.source_logits[1], atol=1e-4)
+    assert torch.allclose(mixed.source.mask_logits[0], plain.source.mask_logits[0], atol=1e-5)
+    assert not torch.allclose(mixed.source.mask_logits[1], plain.source.mask_logits[1], atol=1e-4)
 
 
 def test_nothing_is_hidden_for_matchers_that_want_nothing_hidden(batch: Batch) -> None:
     assert Objective(Noted(hide=0.0).matcher, ALL, negatives=0)._visible(batch) is None
+
+
+def numbered(sources: list[list[int]], targets: list[list[int]], labels: object = None) -> Batch:
+    """A batch whose images show photographs of these numbers."""
+    sides = [
+        BatchSide(torch.zeros(len(shown), 3, 8, 8, dtype=torch.uint8), torch.tensor(shown))
+        for shown in (sources, targets)
+    ]
+    if labels is not None:
+        sides = [
+            side._replace(labels=torch.tensor(known, dtype=torch.int8))
+            for side, known in zip(sides, labels, strict=True)
+        ]
+    return Batch(*sides)
+
+
+def test_negatives_are_sought_among_pairs_without_a_photograph_in_common() -> None:
+    # 0 and 2 show photograph 1; the target of 3 shows it behind its object.
+    batch = numbered([[1, 0], [2, 0], [1, 0], [4, 0]], [[1, 5], [2, 6], [1, 7], [4, 1]])
+    targets, unrelated = negative_targets(batch, 1)
+    assert targets.tolist() == [[1, 0, 1, 2]]
+    assert unrelated.all()
+    targets, unrelated = negative_targets(batch, 3)
+    assert targets.shape == (3, 4)
+    assert unrelated.sum(0).tolist() == [1, 3, 1, 3]
+    for source in range(4):
+        for target, known in zip(targets[:, source], unrelated[:, source], strict=True):
+            common = set(batch.source.shown[source].tolist()) & set(
+                batch.target.shown[target].tolist()
+            )
+            assert bool(known) == (not common - {0})
+
+
+def test_where_the_photographs_are_not_known_nothing_is_a_negative() -> None:
+    _, unrelated = negative_targets(numbered([[0], [0]], [[0], [0]]), 1)
+    assert not unrelated.any()
+
+
+def test_kinds_that_both_images_may_show_are_no_negatives() -> None:
+    # Dog; cat and perhaps a dog; cat and surely no dog.
+    labels = [[1, 0], [-1, 1], [0, 1]]
+    batch = numbered([[1], [2], [3]], [[4], [5], [6]], (labels, labels))
+    assert batch.unrelated().tolist() == [
+        [False, False, True], [False, False, False], [True, False, False]
+    ]  # fmt: skip
+
+
+def test_pairs_of_which_it_is_not_known_do_not_count(batch: Batch) -> None:
+    related = Batch(*(side._replace(shown=torch.ones(4, 1, dtype=torch.int64)) for side in batch))
+    found = Objective(Noted().matcher, ALL, negatives=2)(related)
+    alone = Objective(Noted().matcher, ALL, negatives=0)(batch)
+    assert torch.allclose(found["mask"], alone["mask"], rtol=1e-5)
+
+
+def test_no_negative_of_the_built_in_photographs_shows_the_same_one(tmp_path: Path) -> None:
+    job.generate(GenerateConfig(
+        str(tmp_path / "pairs"), Amount(pairs=60, size=64, shard_pairs=20),
+        running=Running(inline=True),
+    ))  # fmt: skip
+    stream = PairStream((str(tmp_path / "pairs"),), "train", size=64, stride=8, augment=False)
+    shared, shifted, negatives = 0, 0, 0
+    for number, batch in enumerate(stream.batches(6, 0, 10)):
+        pairs = [stream.pair(6 * number + place) for place in range(6)]
+        sources = [{item.segment["image"] for item in pair.objects} for pair in pairs]
+        targets = [
+            {pair.background["image"]} | own for pair, own in zip(pairs, sources, strict=True)
+        ]
+        chosen, unrelated = negative_targets(batch, 2)
+        for source, target in zip(*np.nonzero(unrelated.numpy().T), strict=True):
+            negatives += 1
+            shared += bool(sources[source] & targets[int(chosen[target, source])])
+        shifted += sum(bool(sources[n] & targets[n - 1]) for n in range(6))
+    assert negatives > 60
+    assert shared == 0
+    assert shifted > 10  # of 60: what shifting the batch against itself takes for negatives
 
 
 @pytest.mark.slow

@@ -27,8 +27,9 @@ from training_runs import (
 from pipelines.train.job import TrainConfig, train
 from segswap.batches.stream import PairStream
 from segswap.evaluation.metrics import Scores
-from segswap.matchers import losses
 from segswap.matchers.base import Batch
+from segswap.matchers.correlation.correlation import CorrelationMatcher
+from segswap.matchers.losses import Answers
 from segswap.models.model import load
 from segswap.training import history as history_module
 from segswap.training import trainer
@@ -58,8 +59,8 @@ def test_half_a_run_and_the_rest_equal_the_whole(
     config = replace(config, **changes)
     if matcher == "transformer":
         config = replace(
-            config, matcher="transformer", model_size="tiny", backbone="resnet18",
-            freeze_backbone=False,
+            config, matcher="transformer",
+            options={"model_size": "tiny", "backbone": "resnet18", "freeze_backbone": False},
         )  # fmt: skip
     whole = undisturbed(config)
     with monkeypatch.context() as patch:
@@ -192,12 +193,12 @@ def test_without_val_pairs_the_last_weights_are_kept(config: TrainConfig, tmp_pa
 @pytest.mark.parametrize(
     ("flag", "columns"),
     [
-        ("loss_mask", {"mask"}), ("loss_transfer", {"transfer"}),
-        ("loss_corr", {"corr", "correlation"}),
+        ("mask", {"mask"}), ("transfer", {"transfer"}), ("corr", {"corr"}),
+        ("correlation", {"correlation"}),
     ],
 )  # fmt: skip
 def test_each_loss_can_be_switched_off(flag: str, columns: set[str], config: TrainConfig) -> None:
-    assert train(replace(config, steps=2, **{flag: 0.0})) == 0  # type: ignore[arg-type]
+    assert train(replace(config, steps=2, losses={flag: 0.0})) == 0
     (row,) = history(out_of(config))
     empty = {name for name in ("mask", "transfer", "corr", "correlation") if not row[name]}
     assert empty == columns
@@ -206,7 +207,11 @@ def test_each_loss_can_be_switched_off(flag: str, columns: set[str], config: Tra
 
 
 def test_losses_are_weighted(config: TrainConfig) -> None:
-    train(replace(config, steps=2, loss_mask=2.0, loss_transfer=0.5, loss_corr=0.1))
+    train(
+        replace(
+            config, steps=2, losses={"mask": 2.0, "transfer": 0.5, "corr": 0.1, "correlation": 0.1}
+        )
+    )
     row = {k: float(v) for k, v in history(out_of(config))[0].items()}
     expected = 2 * row["mask"] + 0.5 * row["transfer"] + 0.1 * (row["corr"] + row["correlation"])
     assert row["loss"] == pytest.approx(expected, rel=1e-5)
@@ -224,19 +229,19 @@ def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
 def test_what_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_the_samples(
     kind: str, config: TrainConfig, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = losses.mask_loss, 0
+    (original, *rest), calls = CorrelationMatcher.terms, 0
 
-    def spoilt(*arguments: Any) -> Tensor:
+    def spoilt(answers: Answers) -> Tensor:
         nonlocal calls
         calls += 1
-        value = original(*arguments)
+        value = original.compute(answers)
         if calls < 4:
             return value
         # The root's slope at 0 is infinite.
         return value * math.nan if kind == "loss" else value + (value - value).abs().sqrt()
 
     with monkeypatch.context() as patch:
-        patch.setattr(losses, "mask_loss", spoilt)
+        patch.setattr(CorrelationMatcher, "terms", (replace(original, compute=spoilt), *rest))
         message = r"not finite at step 3.*bad_batch\.json: .*train-000\d\d\d\.tar.*--lr"
         with pytest.raises(RuntimeError, match=message):
             train(config)
@@ -256,7 +261,7 @@ def test_two_batches_a_step_equal_one_of_twice_the_size(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Losses that are means over all cells, and no negatives, which come from the batch itself.
-    config = replace(config, steps=1, negatives=0, loss_corr=0.0)
+    config = replace(config, steps=1, negatives=0, losses={"corr": 0.0, "correlation": 0.0})
     lengths = []
     for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2), ("half", 2, 1)):
         run = replace(config, out=f"{config.out}-{name}", batch=batch, accumulate=accumulate)
@@ -303,13 +308,14 @@ def test_negatives_are_other_samples_targets(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = []
-    original = losses.mask_loss
+    original, *rest = CorrelationMatcher.terms
 
-    def noted(matches: Any, batch: Any, negatives: Any, weight: float) -> Tensor:
-        counts.append(0 if negatives is None else len(negatives.source_logits))
-        return original(matches, batch, negatives, weight)
+    def noted(answers: Answers) -> Tensor:
+        negatives = answers.negatives
+        counts.append(0 if negatives is None else len(negatives.source.mask_logits))
+        return original.compute(answers)
 
-    monkeypatch.setattr(losses, "mask_loss", noted)
+    monkeypatch.setattr(CorrelationMatcher, "terms", (replace(original, compute=noted), *rest))
     for number, (batch, negatives) in enumerate(((3, 2), (2, 5), (2, 0), (1, 1))):
         run = replace(config, out=f"{config.out}{number}", steps=1, batch=batch,
                       negatives=negatives)  # fmt: skip

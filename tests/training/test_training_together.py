@@ -20,7 +20,7 @@ from segswap.training.trainer import Trainer
 
 # Without negatives, which come from each process's own batch, and with losses that are means over
 # all cells, two processes are one with twice the batch.
-EXACT = {"negatives": 0, "loss_corr": 0.0, "steps": 3, "every": 1}
+EXACT = {"negatives": 0, "losses": {"corr": 0.0, "correlation": 0.0}, "steps": 3, "every": 1}
 
 
 def _stop_at(step: int) -> None:

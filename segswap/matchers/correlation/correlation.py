@@ -12,34 +12,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segswap.matchers.base import Matcher, Matches, register
+from segswap.matchers.base import Matcher, Matches, Side
 from segswap.matchers.correlation.descriptors import CHANNELS, describe, normalise
 from segswap.matchers.correlation.directions import Direction
 from segswap.matchers.correlation.stem import Stem
 from segswap.matchers.correlation.voting import PairHead
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.losses import CORRELATION, Term, standard_terms
 
 WINDOWS = tuple(13 * 2 ** (k / 2) for k in range(6))  # pixels, half an octave apart
 SHIFTS = tuple(range(-4, 5))  # relative scales: target over source, in half octaves
 _PAIRS = 2  # pairs of windows compared for each relative scale
 
 
-@register
 class CorrelationMatcher(Matcher):
-    """Correlation of adapted gradient descriptors at all relative scales, with local consensus."""
+    """Correlation of adapted gradient descriptors at all relative scales, with local consensus.
 
-    name: ClassVar[str] = "correlation"
+    Args:
+        width: channels of the head's tokens, a multiple of 4.
+    """
+
     # Few cells are shared, fewer still among the negatives: unweighted, a mask cut at 0.5 is
     # much too small.
-    positive_weight: ClassVar[float] = 3.0
+    terms: ClassVar[tuple[Term, ...]] = (*standard_terms(positive_weight=3.0), CORRELATION)
     size: ClassVar[int] = 240
     match_size: ClassVar[int] = 320
     lr: ClassVar[float] = 2e-3
 
     def __init__(self, width: int = 64) -> None:
-        """
-        Args:
-            width: channels of the head's tokens, a multiple of 4.
-        """
         super().__init__()
         self.stride = 8
         self.adapt = nn.Sequential(
@@ -52,35 +52,42 @@ class CorrelationMatcher(Matcher):
         self.stem = Stem()
         self.head = PairHead(width)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, S * 129, h, w): adapted descriptors of length 1 at S windows, then their energies."""
+    def encode(self, images: Tensor) -> Encoding:
+        """Adapted descriptors of length 1 at S windows, "descriptors" (B, S, 128, h, w), and the
+        log-strength of their gradients, "energy" (B, S, h, w).
+        """
         with torch.no_grad():
             histograms = describe(images, WINDOWS, self.stride)
             energy = (histograms.norm(dim=2) + 1e-3).log()
             fixed = normalise(histograms)
         adapted = fixed + self.adapt(fixed.flatten(0, 1)).unflatten(0, fixed.shape[:2])
         adapted = adapted + self.stem(images, WINDOWS, self.stride)
-        return torch.cat([F.normalize(adapted, dim=2, eps=1e-3).flatten(1, 2), energy], dim=1)
+        return Encoding(
+            {"descriptors": F.normalize(adapted, dim=2, eps=1e-3), "energy": energy}
+        )  # fmt: skip
 
-    def compared(self, features: Tensor) -> Tensor:
+    def compared(self, images: Encoding) -> Tensor:
         """See Matcher.compared: the mean descriptor over the windows, 128 channels."""
-        return F.normalize(_split(features)[0].mean(dim=1), dim=1, eps=1e-3)
+        return F.normalize(images["descriptors"].mean(dim=1), dim=1, eps=1e-3)
 
-    def match(self, source: Tensor, target: Tensor, visible: Tensor | None = None) -> Matches:
+    def match(self, source: Encoding, target: Encoding, visible: Tensor | None = None) -> Matches:
         """See Matcher.match."""
         hidden = None
         if visible is not None:  # a target all of whose cells are hidden counts as seen
             hidden = ~visible & visible.flatten(1).any(1)[:, None, None]
-            target = target.masked_fill(hidden[:, None], 0)
+            target = Encoding({
+                "descriptors": target["descriptors"].masked_fill(hidden[:, None, None], 0),
+                "energy": target["energy"].masked_fill(hidden[:, None], 0),
+            })  # fmt: skip
             hidden = hidden.flatten(1)
-        source_maps, source_energy = _split(source)
-        target_maps, target_energy = _split(target)
+        source_maps, source_energy = source["descriptors"], source["energy"]
+        target_maps, target_energy = target["descriptors"], target["energy"]
         # Half precision cannot tell the best of many good matches, nor place it within its cell.
-        with torch.autocast(source.device.type, enabled=False):
+        with torch.autocast(source_maps.device.type, enabled=False):
             correlation, source_scale, target_scale = self._correlate(
                 source_maps.float(), target_maps.float(), hidden
             )
-        grids = source.shape[2:], target.shape[2:]
+        grids = source_maps.shape[3:], target_maps.shape[3:]
         there = Direction.of(correlation, source_scale, *grids)
         back = Direction.of(correlation.transpose(1, 2), target_scale, *grids[::-1])
         source_features, target_features = self.compared(source), self.compared(target)
@@ -90,8 +97,11 @@ class CorrelationMatcher(Matcher):
             (back.evidence(there, target_energy, source_energy), target_features),
         )  # fmt: skip
         return Matches(
-            to_target, to_source, source_logits, target_logits, source_features, target_features,
-            correlation,
+            Side(to_target, source_logits, source_features, {"correlation": correlation}),
+            Side(
+                to_source, target_logits, target_features,
+                {"correlation": correlation.transpose(1, 2)},
+            ),
         )  # fmt: skip
 
     def _correlate(
@@ -124,12 +134,6 @@ class CorrelationMatcher(Matcher):
             target_over_source = scales[volume.amax(dim=3).argmax(dim=1)]
             source_over_target = 1 / scales[volume.amax(dim=2).argmax(dim=1)]
         return volume.logsumexp(dim=1), target_over_source, source_over_target
-
-
-def _split(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Descriptors (B, S, 128, h, w) and energies (B, S, h, w) of what `encode` returned."""
-    count = len(WINDOWS)
-    return features[:, :-count].unflatten(1, (count, CHANNELS)), features[:, -count:]
 
 
 def _window_pairs(shift: int) -> tuple[int, int]:

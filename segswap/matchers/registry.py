@@ -1,0 +1,70 @@
+"""Matchers by name: each is a module of this room, or a folder with a module of its own name."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+import segswap.matchers
+
+if TYPE_CHECKING:
+    from segswap.matchers.base import Matcher
+
+# Modules of the room that are no matchers.
+SHARED = frozenset({"base", "encoding", "losses", "registry", "sampling"})
+
+
+def names() -> list[str]:
+    """Names of all matchers, sorted; none is imported."""
+    found = (module.name for module in pkgutil.iter_modules(segswap.matchers.__path__))
+    return sorted(name for name in found if name not in SHARED)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError where no matcher has this name; the nearest one is named."""
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown matcher {name!r}; expected one of {', '.join(known)}{hint}")
+
+
+def matcher_class(name: str) -> "type[Matcher]":
+    """A matcher's class.
+
+    Raises:
+        ValueError: no matcher has this name.
+    """
+    from segswap.matchers.base import Matcher  # with torch, which a list of names does not need
+
+    check_name(name)
+    module = importlib.import_module(f"segswap.matchers.{name}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"segswap.matchers.{name}.{name}")
+    (own,) = (
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Matcher)
+        and value.__module__ == module.__name__
+    )
+    return own
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a matcher: the parameters of its `__init__`, with types and defaults."""
+    signature = inspect.signature(matcher_class(name).__init__)
+    return {key: value for key, value in signature.parameters.items() if key != "self"}
+
+
+def build(name: str, **options: Any) -> "Matcher":
+    """A new matcher by name.
+
+    Raises:
+        ValueError: no matcher has this name, or it has no such option.
+    """
+    unknown = options.keys() - options_of(name).keys()
+    if unknown:
+        raise ValueError(f"the {name} matcher has no option {', '.join(sorted(unknown))}")
+    return matcher_class(name)(**options)
