@@ -19,7 +19,8 @@ class PairObject:
         label: its value in both masks, 1 to 255.
         target_from_source: float64 (3, 3), normalised target from normalised source coordinates.
         category: the segment's category name, None where unknown.
-        segment: where it comes from: dataset, image, annotation, proposer.
+        segment: where it comes from: dataset, image, sha256 of the image's file, annotation,
+            proposer; see `image_key`.
         blend: how it was put into the target.
     """
 
@@ -39,7 +40,7 @@ class Pair:
         source, target: uint8 (H, W, 3) RGB.
         source_mask, target_mask: uint8 (H, W) label maps; 0 is background, k the object k.
         objects: the shared regions; their labels are those of the masks.
-        background: dataset and image that the objects were put into.
+        background: dataset, image and sha256 of what the objects were put into.
         source_styled, target_styled: the same images in another style, or None.
         styles: for "source" and "target" how they were styled, or None.
         rng: what seeds the pair's random generator, after the run's seed: split and index.
@@ -114,14 +115,35 @@ class Pair:
         raise ValueError(f"pair {self.index} has no object {label}")
 
 
+def image_key(origin: dict[str, Any]) -> str | None:
+    """Which photograph a segment or a background is of: the same key for the same photograph.
+
+    The SHA-256 of its file where that is recorded, so that neither its name nor its folder counts;
+    else dataset and image. A photograph that one record hashes and the other does not has two keys.
+
+    Args:
+        origin: `PairObject.segment` or `Pair.background`.
+
+    Returns:
+        None where nothing is recorded.
+    """
+    if sha256 := origin.get("sha256"):
+        return str(sha256)
+    return f"{origin.get('dataset')}/{origin['image']}" if origin.get("image") else None
+
+
+def shown_images(pair: Pair) -> tuple[set[str], set[str]]:
+    """The keys of the photographs that source and target show, as far as they are recorded.
+
+    The source shows those of its segments; the target these and its background.
+    """
+    source = {key for item in pair.objects if (key := image_key(item.segment))}
+    behind = image_key(pair.background)
+    return source, source | ({behind} if behind else set())
+
+
 def share_nothing(source: Pair, target: Pair) -> bool:
-    """Whether one pair's source and another's target come from different images, by what is
+    """Whether one pair's source and another's target come from different photographs, by what is
     recorded of them.
     """
-    shown = {_image(item.segment) for item in source.objects}
-    there = {_image(target.background), *(_image(item.segment) for item in target.objects)}
-    return source is not target and not (shown & there - {(None, None)})
-
-
-def _image(origin: dict[str, Any]) -> tuple[Any, Any]:
-    return origin.get("dataset"), origin.get("image")
+    return source is not target and not shown_images(source)[0] & shown_images(target)[1]
