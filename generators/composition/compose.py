@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
 
@@ -18,7 +18,7 @@ from generators.sources.index import Index, Pool, Segment
 from generators.styles.style import Styler, style_pairs
 from segswap import geometry
 from segswap.data.pair import Pair, PairObject
-from segswap.files.images import ImageError, read_image
+from segswap.files.images import ImageError, read_hashed_image
 from segswap.files.stopwatch import stage
 
 STRIDE = 16
@@ -109,16 +109,21 @@ def draw_pair(
     )
     _check(source_mask, target_mask, objects, recipe)
     # The images come last: nearly every rejected draw is rejected without them.
-    original = geometry.cut(geometry.cut(_load(pool.index, segments[0].image), cropped), framed)
-    target = geometry.cut(_load(pool.backgrounds, behind), behind_framed)
-    target = geometry.resize(target, look.size, look.size)
+    whole, source_hash = _load(pool.index, segments[0].image)
+    original = geometry.cut(geometry.cut(whole, cropped), framed)
+    whole, behind_hash = _load(pool.backgrounds, behind)
+    target = geometry.resize(geometry.cut(whole, behind_framed), look.size, look.size)
     for item in placed:
         target = item.put_into(target, original)
     pair = Pair(
         index=index, source=geometry.resize(original, look.size, look.size), target=target,
-        source_mask=source_mask, target_mask=target_mask, objects=objects, rng=key,
+        source_mask=source_mask, target_mask=target_mask, rng=key,
+        objects=tuple(
+            replace(item, segment={**item.segment, "sha256": source_hash}) for item in objects
+        ),
         background={
-            "dataset": pool.backgrounds.dataset, "image": pool.backgrounds.image_name(behind)
+            "dataset": pool.backgrounds.dataset, "image": pool.backgrounds.image_name(behind),
+            "sha256": behind_hash,
         },
     )  # fmt: skip
     return pair if look.styler is None else _styled(pair, look.styler, rng)
@@ -271,17 +276,18 @@ def _draw_background(pool: Pool, segments: list[Segment], rng: np.random.Generat
     return behind
 
 
-def _load(index: Index, image: int) -> Image:
+def _load(index: Index, image: int) -> tuple[Image, str]:
+    """An image's pixels, and the SHA-256 of its file."""
     try:
         with stage("decode"):
-            pixels = read_image(index.image_path(image), exif=index.header["exif"])
+            pixels, sha256 = read_hashed_image(index.image_path(image), exif=index.header["exif"])
     except ImageError as error:
         failed = {"image": index.image_name(image), "reason": error.reason}
         raise RejectedDraw("image cannot be decoded", failed) from error
     if (pixels.shape[1], pixels.shape[0]) != index.image_size(image):
         failed = {"image": index.image_name(image), "reason": "changed since it was indexed"}
         raise RejectedDraw("image changed", failed)
-    return pixels
+    return pixels, sha256
 
 
 def _dilated(mask: Mask, margin: int) -> Mask:

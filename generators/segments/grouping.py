@@ -6,7 +6,7 @@ wholes. But a region that is much like one of its neighbours is a patch of somet
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
-from generators.segments.proposer import shrunk
+from generators.segments.common.proposer import Proposer, shrunk
+from generators.segments.common.regions import Regions
 
 _COLOUR_BINS = 25
 _TEXTURE_BINS = 10
@@ -40,14 +41,23 @@ class _Region:
     texture: NDArray[np.float64]
 
 
-def grouping(image: NDArray[np.uint8], path: str) -> Iterator[NDArray[np.integer]]:
-    """The regions of the hierarchy that stand out, each as a label map of its own."""
+class Grouping(Proposer):
+    """The regions of a hierarchy that stand out, each as a label map of its own."""
+
+    def regions(
+        self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str]
+    ) -> list[Iterator[Regions]]:
+        """Wholes and their parts."""
+        return [_grouped(image) for image in images]
+
+
+def _grouped(image: NDArray[np.uint8]) -> Iterator[Regions]:
     small = shrunk(image)
     labels = felzenszwalb(small, scale=100, sigma=0.8, min_size=60)
     for region in _standing_out(_first_regions(small, labels), _adjacent(labels), labels.size):
         inside = np.zeros(labels.max() + 1, np.uint8)
         inside[list(region.leaves)] = 1
-        yield inside[labels]
+        yield Regions(inside[labels])
 
 
 def _standing_out(

@@ -1,22 +1,36 @@
 """Segments that somebody else has found: a folder of label maps beside the folder of images."""
 
 import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from generators.segments.common.proposer import Proposer
+from generators.segments.common.regions import Regions
 from segswap.files import storage
-from segswap.files.images import ImageError, image_files, read_label_map
+from segswap.files.images import ImageError, read_label_map
 
 
-def labels(image: NDArray[np.uint8], path: str) -> list[NDArray[np.integer]]:
+class Labels(Proposer):
     """The label map of the image's own size that lies at `labels_place(path)` with suffix .png.
 
-    It is a PNG of 8 or 16 bits, one channel or a palette, and as upright as the image.
-
-    Raises:
-        ImageError: it is missing, no label map, or of another size.
+    It is a PNG of 8 or 16 bits, one channel or a palette, and as upright as the image. An image is
+    skipped where it is missing, no label map, or of another size.
     """
+
+    def regions(
+        self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str]
+    ) -> list[Iterator[Regions]]:
+        """What the label maps hold."""
+        return [_read(image, path) for image, path in zip(images, paths, strict=True)]
+
+    def beside(self, folder: str) -> list[str]:
+        """The folder of the label maps."""
+        return [labels_place(folder)]
+
+
+def _read(image: NDArray[np.uint8], path: str) -> Iterator[Regions]:
     place = labels_place(path)
     try:
         found = read_label_map(os.path.splitext(place)[0] + ".png")
@@ -25,7 +39,7 @@ def labels(image: NDArray[np.uint8], path: str) -> list[NDArray[np.integer]]:
     if found.shape != image.shape[:2]:
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (found.shape, image.shape)]
         raise ImageError(path, f"its label map is {sizes[0]}, the image {sizes[1]}")
-    return [found]
+    yield Regions(found)
 
 
 def labels_place(path: str) -> str:
@@ -45,18 +59,3 @@ def labels_place(path: str) -> str:
             "beside it, labels/x.png for images/x.jpg"
         )
     return f"{before}/labels/{behind}".rstrip("/")
-
-
-def check_labels(folder: str) -> None:
-    """Make sure that there are label maps for a folder of images.
-
-    Raises:
-        ValueError: there is no such folder, or no image file in it.
-    """
-    place = labels_place(folder)
-    try:
-        image_files(place)
-    except ValueError as error:
-        raise ValueError(
-            f"no label maps for the images in {folder}: {error} (labels/x.png for images/x.jpg)"
-        ) from error

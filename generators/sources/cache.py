@@ -12,7 +12,7 @@ from typing import Any
 from generators.sources.index import Index
 from segswap.files import storage
 
-_VERSION = 1  # of what stands in an index; to be raised with it
+_VERSION = 2  # of what stands in an index, and of which segments are kept; to be raised with them
 Indexed = tuple[Index, list[dict[str, Any]]]
 
 

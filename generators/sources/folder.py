@@ -1,80 +1,145 @@
 """Segments from any folder of images, found by a proposer; and folders of backgrounds."""
 
 import os
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
-from generators.segments import PROPOSERS
-from generators.segments.labels import check_labels
-from generators.segments.proposer import find_segments
+import numpy as np
+from numpy.typing import NDArray
+
+from generators.segments import build_proposer
+from generators.segments.common.regions import Found
 from generators.sources.coco import Skipped, encode_mask
 from generators.sources.index import UNKNOWN, Index, Segment, build
 from segswap.files import storage
 from segswap.files.images import ImageError, image_files, read_image
 from segswap.files.storage import PathLike
 
-# What one image gives: its name, width and height, and the masks of its segments as run lengths;
-# or its name and why it cannot be used.
-Proposals = tuple[str, int, int, list[bytes]] | tuple[str, str]
-Runner = Callable[[Callable[[str], Proposals], list[str]], Iterable[Proposals]]
+_BATCH = 8  # images that a proposer is given at a time, at most
+_BATCH_BYTES = 1 << 27  # of their pixels, from which on it is given those that are read
 
 
-def propose(path: str, proposer: str | None, min_area: float, max_area: float) -> Proposals:
-    """Segments of one image file; none without a proposer."""
-    try:
-        image = read_image(path)
-        found = (
-            find_segments(PROPOSERS[proposer], image, path, min_area, max_area) if proposer else ()
-        )
-        segments = [encode_mask(mask) for mask in found]
-    except ImageError as error:
-        return path, error.reason
-    return path, image.shape[1], image.shape[0], segments
+@dataclass(frozen=True)
+class Proposed:
+    """What one image file gives.
+
+    Attributes:
+        path: the file's.
+        reason: why it cannot be used; then there is nothing else.
+        width, height: in pixels.
+        segments: masks as run lengths, scores, and categories.
+        categories: all that the image shows.
+    """
+
+    path: str
+    reason: str | None = None
+    width: int = 0
+    height: int = 0
+    segments: tuple[tuple[bytes, float, str | None], ...] = ()
+    categories: frozenset[str] = frozenset()
+
+
+Job = Callable[[list[str]], list[Proposed]]
+Runner = Callable[[Job, list[list[str]]], Iterable[list[Proposed]]]
+
+# A worker builds a proposer once for all of its batches.
+_proposer = lru_cache(maxsize=1)(build_proposer)
+
+
+def propose(
+    paths: list[str], name: str | None, weights: str | None, area: tuple[float, float]
+) -> list[Proposed]:
+    """What image files give, in any order: segments by the proposer of a name, or none without."""
+    results: list[Proposed] = []
+    read: dict[str, NDArray[np.uint8]] = {}
+    for path in paths:
+        try:
+            read[path] = read_image(path)
+        except ImageError as error:
+            results.append(Proposed(path, error.reason))
+        if sum(image.nbytes for image in read.values()) >= _BATCH_BYTES:
+            results += _found(read, name, weights, area)
+            read = {}
+    return [*results, *_found(read, name, weights, area)]
+
+
+def _found(
+    read: dict[str, NDArray[np.uint8]], name: str | None, weights: str | None,
+    area: tuple[float, float],
+) -> Iterator[Proposed]:  # fmt: skip
+    """What images give, by their files' paths."""
+    found: list[Found | ImageError] = [Found([], frozenset()) for _ in read]
+    if name and read:
+        found = _proposer(name, weights).propose([*read.values()], [*read], area)
+    for (path, image), result in zip(read.items(), found, strict=True):
+        if isinstance(result, ImageError):
+            yield Proposed(path, result.reason)
+            continue
+        segments = tuple((encode_mask(p.mask), p.score, p.category) for p in result.proposals)
+        yield Proposed(path, None, image.shape[1], image.shape[0], segments, result.categories)
 
 
 def folder_index(
-    folder: PathLike, proposer: str | None, min_area: float, max_area: float, run: Runner = map
-) -> tuple[Index, Skipped]:
+    folder: PathLike, proposer: str | None, min_area: float, max_area: float, run: Runner = map,
+    *, weights: str | None = None,
+) -> tuple[Index, Skipped]:  # fmt: skip
     """Index a folder of images.
 
     Args:
         folder: a folder or URL, searched with its subfolders.
-        proposer: a name in PROPOSERS; None indexes the images alone, as backgrounds.
+        proposer: the name of one; None indexes the images alone, as backgrounds.
         min_area, max_area: limits on a segment's share of its image.
-        run: maps a function over the files' paths, in any order; it may use many processes.
+        run: maps a function over batches of the files' paths, in any order; it may use many
+            processes.
+        weights: the proposer's; see `build_proposer`.
 
     Raises:
-        ValueError: the folder is missing or empty, the proposer finds nothing in it, or the
-            proposer is "labels" and there is no folder of label maps.
+        ValueError: the folder is missing or empty, the proposer is unknown or finds nothing in it,
+            or the folder that the proposer reads beside it is not there.
     """
-    # Links are not followed: the place of label maps follows from the names on the path.
+    # Links are not followed: what lies beside the images follows from the names on the path.
     root = folder if storage.is_url(folder) else os.path.abspath(storage.local_path(folder))
     names = {storage.join(root, name): name for name in image_files(folder)}
-    if proposer == "labels":
-        check_labels(str(root))
-    job = partial(propose, proposer=proposer, min_area=min_area, max_area=max_area)
-    results = sorted(run(job, list(names)))
-    skipped: Skipped = []
-    images: list[tuple[str, int, int]] = []
-    segments: list[Segment] = []
-    for result in results:
-        name = names[result[0]]
-        if len(result) == 2:
-            skipped.append({"image": name, "reason": result[1]})
-            continue
-        _, width, height, masks = result
-        for counts in masks:
-            segments.append(Segment(len(images), UNKNOWN, len(segments), counts))
-        images.append((name, width, height))
-    if not images or (proposer and not segments):
-        what = "segment" if images else "image"
+    for place in _proposer(proposer, weights).beside(str(root)) if proposer else ():
+        try:
+            image_files(place)
+        except ValueError as error:
+            message = f"{proposer} needs {place} beside the images in {folder}: {error}"
+            raise ValueError(message) from error
+    job = partial(propose, name=proposer, weights=weights, area=(min_area, max_area))
+    paths = list(names)
+    batches = [paths[first : first + _BATCH] for first in range(0, len(paths), _BATCH)]
+    results = sorted((each for batch in run(job, batches) for each in batch), key=lambda r: r.path)
+    usable = [result for result in results if result.reason is None]
+    skipped: Skipped = [
+        {"image": names[result.path], "reason": result.reason}
+        for result in results
+        if result.reason
+    ]
+    if not usable or (proposer and not any(result.segments for result in usable)):
+        what = "segment" if usable else "image"
         raise ValueError(
-            f"{folder} gives no usable {what}: {len(images)} images, {len(skipped)} skipped"
+            f"{folder} gives no usable {what}: {len(usable)} images, {len(skipped)} skipped"
             + (f" (first: {skipped[0]})" if skipped else "")
         )
+    categories = sorted({category for result in usable for category in result.categories})
+    place_of = {category: position for position, category in enumerate(categories)}
     index = build(
         dataset=storage.base_name(folder), root=storage.absolute(folder), exif=True,
-        proposer=proposer or "none", categories=(), images=images, present=[()] * len(images),
-        segments=segments, filtered={},
+        proposer=proposer or "none", categories=categories, filtered={},
+        images=[(names[result.path], result.width, result.height) for result in usable],
+        present=[[place_of[category] for category in result.categories] for result in usable],
+        segments=_segments(usable, place_of),
     )  # fmt: skip
     return index, skipped
+
+
+def _segments(usable: list[Proposed], place_of: dict[str, int]) -> Iterator[Segment]:
+    """The segments of all images, numbered in their order."""
+    number = 0
+    for image, result in enumerate(usable):
+        for counts, score, category in result.segments:
+            known = UNKNOWN if category is None else place_of[category]
+            yield Segment(image, known, number, counts, score)
+            number += 1

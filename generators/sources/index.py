@@ -29,12 +29,14 @@ class Segment:
         category: position of its category in the index, or UNKNOWN.
         annotation: its id in the dataset it comes from.
         counts: its mask, as COCO's compressed run lengths at the image's own size.
+        score: how sure its proposer was of it, from 0 to 1; 1 where people drew it.
     """
 
     image: int
     category: int
     annotation: int
     counts: bytes
+    score: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Index:
         arrays: sizes (N, 2) width and height; names and name_ends, credits and credit_ends, blobs
             of text; licences (N,), positions in the header's;
             present and present_ends, the categories that each image shows;
-            segments (M, 3) image, category, annotation, in the order of the images;
+            segments (M, 3) image, category, annotation, in the order of the images; scores (M,);
             counts and counts_ends, the masks.
     """
 
@@ -108,7 +110,8 @@ class Index:
         """The segment at a position."""
         image, category, annotation = (int(v) for v in self.arrays["segments"][number])
         counts = _part(self.arrays["counts"], self.arrays["counts_ends"], number).tobytes()
-        return Segment(image, category, annotation, counts)
+        score = float(self.arrays["scores"][number])
+        return Segment(image, category, annotation, counts, score)
 
     def mask(self, segment: Segment) -> NDArray[np.bool_]:
         """A segment's mask at its image's own size: bool (H, W)."""
@@ -177,6 +180,7 @@ def build(
         "segments": np.array(
             [(s.image, s.category, s.annotation) for s in ordered], np.int64
         ).reshape(-1, 3),
+        "scores": np.array([s.score for s in ordered], np.float32),
         "counts": np.frombuffer(b"".join(s.counts for s in ordered), np.uint8),
         "counts_ends": _ends(len(s.counts) for s in ordered),
     }

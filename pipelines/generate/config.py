@@ -7,10 +7,12 @@ import tyro
 
 from generators.composition.blending import BLENDS
 from generators.composition.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
+from generators.segments import check_proposer, proposer_names
 from pipelines.command.cli import FLAT
 from pipelines.command.workers import Workers
 
 SPLITS = ("train", "val")
+_ProposerName = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(proposer_names())}}}")]
 
 
 def _check_least(limits: dict[str, tuple[int, int]]) -> None:
@@ -61,7 +63,7 @@ class Inputs:
     """COCO instances JSON; its images lie in --images."""
     images: str | None = None
     """Folder or fsspec URL of images. Without --annotations, segments are found by --segments."""
-    segments: Literal["felzenszwalb", "slic", "grouping", "labels"] = "felzenszwalb"
+    segments: _ProposerName = "felzenszwalb"
     """How segments are found in a folder of images without annotations."""
     backgrounds: str | None = None
     """Folder or URL of background images; by default the images themselves."""
@@ -76,13 +78,19 @@ class Inputs:
     def __post_init__(self) -> None:
         if not 0 <= self.segment_area[0] < self.segment_area[1] <= 1:
             raise ValueError(f"--segment-area is {self.segment_area}; expected two rising shares")
+        try:
+            check_proposer(self.segments)
+        except ValueError as error:
+            raise ValueError(f"--segments: {error}") from error
         if self.annotations and not self.images:
             raise ValueError("--annotations needs --images, the folder of its images")
         if self.images and not self.annotations:
             if self.licenses != "any":
                 raise ValueError("--licenses needs --annotations: image files state no licence")
             if self.categories:
-                raise ValueError("--categories needs --annotations: found segments have none")
+                raise ValueError(
+                    "--categories needs --annotations: it names categories of a COCO JSON"
+                )
 
 
 def parse_blend(text: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What a dataset is made from: indexes made once, shared by all workers, and parted into splits."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from generators.composition.recipe import Look
-from generators.segments.labels import labels_place
+from generators.segments import build_proposer
 from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import Skipped, coco_index
-from generators.sources.folder import folder_index
+from generators.sources.folder import Job, Proposed, folder_index
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
 from generators.styles.style import Styler
@@ -69,12 +69,12 @@ def _index(config: GenerateConfig, run: Run) -> tuple[Index, Skipped]:
     """The index of a job's segments, from the cache where an earlier job left it."""
     inputs = config.inputs
     if inputs.images and not inputs.annotations:
+        proposer = build_proposer(inputs.segments)
         identity: dict[str, Any] = {
-            "images": fingerprint(inputs.images), "segments": inputs.segments,
+            "images": fingerprint(inputs.images), "segments": proposer.fingerprint,
             "area": inputs.segment_area,
+            "beside": [fingerprint(place) for place in proposer.beside(inputs.images)],
         }  # fmt: skip
-        if inputs.segments == "labels":
-            identity["labels"] = fingerprint(labels_place(inputs.images))
         return cached_index(
             identity,
             lambda: folder_index(
@@ -105,12 +105,12 @@ def _place(folder: str) -> storage.PathLike:
 
 
 def _with_progress(
-    run: Run, what: str, job: Callable[[str], Any], paths: list[str]
-) -> Iterator[Any]:
-    progress = Progress(what, len(paths), "images")
-    for result in run(job, paths):
-        progress.add(1)
-        yield result
+    run: Run, what: str, job: Job, batches: list[list[str]]
+) -> Iterator[list[Proposed]]:
+    progress = Progress(what, sum(map(len, batches)), "images")
+    for results in run(job, batches):
+        progress.add(len(results))
+        yield results
     progress.close()
 
 

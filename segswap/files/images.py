@@ -128,6 +128,24 @@ def read_image(
         raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
+def read_hashed_image(path: PathLike, *, exif: bool = True) -> tuple[NDArray[np.uint8], str]:
+    """An image file as `read_image` gives it, and the SHA-256 of its bytes, read only once.
+
+    Raises:
+        ImageError: as of `read_image`; the file cannot be read.
+        StorageError: its store cannot be read; this says nothing about the image.
+    """
+    name = str(path)
+    try:
+        with _file(path, name) as file:
+            data = file.read()
+    except storage.StorageError:
+        raise
+    except OSError as error:
+        raise ImageError(name, f"cannot be read ({error})") from error
+    return read_image(data, name=name, exif=exif), hashlib.sha256(data).hexdigest()
+
+
 def pixel_hash(image: NDArray[np.uint8]) -> str:
     """SHA-256 of an image's size and pixels, uint8 (H, W, 3), whatever file it came from."""
     start = hashlib.sha256(str(image.shape).encode())

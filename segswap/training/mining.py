@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segswap import geometry
 from segswap.batches.stream import PairSource
-from segswap.data.pair import Pair
+from segswap.data.pair import Pair, image_key
 from segswap.matchers.base import Matcher
 from segswap.matchers.encoding import Encoding
 from segswap.training.objective import Images, scaled
@@ -156,7 +156,7 @@ def _draw_pool(
         Numbers of their samples, the images (N, 3, size, size) uint8, and the first number that was
         not looked at.
     """
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[str, int] = {}
     images = []
     number = first
     while len(seen) < count and number < first + _LOOKED_AT * count and not stop():
@@ -174,15 +174,15 @@ def _draw_pool(
     return list(seen.values()), torch.stack(images) if images else torch.zeros(0), number
 
 
-def _origin(pair: Pair, stream: PairSource, number: int) -> tuple[str, str]:
-    """Which image a pair's source is."""
-    segment = pair.objects[0].segment if pair.objects else {}
-    if not segment.get("image"):
+def _origin(pair: Pair, stream: PairSource, number: int) -> str:
+    """Which photograph a pair's source is."""
+    key = image_key(pair.objects[0].segment) if pair.objects else None
+    if key is None:
         raise ValueError(
             f"{stream.name(number)} does not say which image its source is; hard negatives need "
             "that: generate the dataset again"
         )
-    return str(segment.get("dataset")), str(segment["image"])
+    return key
 
 
 def _stacked(pairs: Iterable[Pair], size: int) -> Tensor:

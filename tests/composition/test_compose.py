@@ -18,7 +18,9 @@ from generators.sources.coco import coco_index
 from generators.sources.folder import folder_index
 from generators.sources.index import Index, Pool
 from segswap import geometry
-from segswap.data.pair import Pair, PairObject
+from segswap.data.pair import Pair, PairObject, share_nothing, shown_images
+from segswap.files import storage
+from segswap.files.hashes import file_hash
 from segswap.files.images import read_image
 
 PASTE = Look(size=160, blends={"paste": 1.0})
@@ -322,6 +324,35 @@ def test_records_say_where_everything_comes_from(shapes_pool: Pool) -> None:
     assert item.blend in ("feather", "paste")
     assert pair.rng == (0, 0)
     assert pair.styles == {"source": None, "target": None}
+
+
+@pytest.mark.parametrize("place", ["folder", "URL"])
+def test_a_photograph_is_the_same_under_another_name(
+    shapes: tuple[Path, Path], shapes_index: Index, tmp_path: Path, place: str
+) -> None:
+    """Another dataset of the same files, in another folder and by other names."""
+    content = json.loads(shapes[0].read_text())
+    copies = str(tmp_path / "copies") if place == "folder" else "memory://other-names/copies"
+    storage.make_folder(copies)
+    for image in content["images"]:
+        data = (shapes[1] / image["file_name"]).read_bytes()
+        image["file_name"] = f"copy of {image['id']}.png"
+        storage.write_atomically(storage.join(copies, image["file_name"]), data)
+    (tmp_path / "copies.json").write_text(json.dumps(content))
+    others = Pool.whole(coco_index(tmp_path / "copies.json", copies, 0.01, 0.6)[0])
+    first = next(accepted(Pool.whole(shapes_index), TWO, PASTE, 1))
+    again = next(accepted(others, TWO, PASTE, 1))
+    assert first.objects[0].segment["image"] != again.objects[0].segment["image"]
+    assert first.background["dataset"] != again.background["dataset"]
+    assert shown_images(first) == shown_images(again)
+    assert len(shown_images(first)[1]) == 2
+    assert not share_nothing(first, again)
+    names = {shapes_index.image_name(i): shapes_index.image_path(i) for i in range(8)}
+    for origin in (first.objects[0].segment, first.objects[1].segment, first.background):
+        assert origin["sha256"] == file_hash(names[origin["image"]])
+    for pair in accepted(others, ONE, PASTE, 20):
+        apart = not shown_images(first)[0] & shown_images(pair)[1]
+        assert share_nothing(first, pair) == apart
 
 
 def test_blends_are_drawn_by_weight(shapes_pool: Pool) -> None:

@@ -14,7 +14,7 @@ from made_pairs import pasted_pair
 from torch import Tensor
 
 from segswap import geometry
-from segswap.data.pair import Pair, PairObject, share_nothing
+from segswap.data.pair import Pair, PairObject, image_key, share_nothing, shown_images
 from segswap.evaluation.metrics import (
     Scores,
     mask_scores,
@@ -267,3 +267,20 @@ def test_pairs_share_nothing_where_no_image_is_in_both() -> None:
     assert not share_nothing(pair("cat", "tree"), pair("dog", "cat"))
     assert not share_nothing(pair("cat", "tree"), pair("cat", "house"))
     assert share_nothing(pair(None, None), pair(None, None))  # nothing recorded, nothing known
+
+
+def test_photographs_are_told_by_their_hash_and_without_one_by_name() -> None:
+    named, hashed = {"dataset": "photos", "image": "cat.jpg"}, {"dataset": "copies", "image": "1"}
+    assert image_key(named) == image_key({**named, "annotation": 7})
+    assert image_key(named) not in (None, image_key({**named, "dataset": "others"}))
+    assert image_key({**named, "sha256": "ab"}) == image_key({**hashed, "sha256": "ab"}) == "ab"
+    assert image_key({**named, "sha256": "cd"}) != "ab"
+    assert image_key({}) is None
+    assert image_key({"dataset": "photos"}) is None
+    item = replace(pasted_pair().objects[0], segment={**named, "sha256": "ab"})
+    old = replace(item, label=2, segment=named)
+    made = replace(pasted_pair(), objects=(item, old), background={**hashed, "sha256": "cd"})
+    source = {"ab", image_key(named)}
+    assert shown_images(made) == (source, {*source, "cd"})
+    unknown = replace(made, objects=(replace(item, segment={}),), background={})
+    assert shown_images(unknown) == (set(), set())

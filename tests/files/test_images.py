@@ -1,5 +1,6 @@
 """Images of every kind become RGB, and what is none says why."""
 
+import hashlib
 import io
 import struct
 import zlib
@@ -14,6 +15,7 @@ from segswap.files.images import (
     encode_jpeg,
     encode_png,
     image_files,
+    read_hashed_image,
     read_image,
     read_size,
 )
@@ -177,6 +179,22 @@ def test_missing_and_folders(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").mkdir()
     with pytest.raises(ImageError, match="is a folder"):
         read_image(tmp_path / "b.jpg")
+
+
+def test_an_image_comes_with_the_hash_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    pixels, sha256 = read_hashed_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(pixels, read_image(tmp_path / "a.jpg"))
+    assert sha256 == hashlib.sha256(jpeg()).hexdigest()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "text.jpg").write_text("no image")
+    for name, reason in (
+        ("none.jpg", "missing"), ("folder.jpg", "is a folder, not an image"),
+        ("text.jpg", "not an image"),
+    ):  # fmt: skip
+        with pytest.raises(ImageError, match=f"{name}: {reason}") as caught:
+            read_hashed_image(tmp_path / name)
+        assert caught.value.reason == reason
 
 
 def test_bytes() -> None:

@@ -87,8 +87,10 @@ def test_shards_are_plain_tars_of_plain_images(photos_dataset: Path) -> None:
             for item in record["objects"]:
                 assert np.array(item["target_from_source"]).shape == (3, 3)
                 assert set(item) == {"label", "target_from_source", "category", "segment", "blend"}
-                assert set(item["segment"]) == {"dataset", "image", "annotation", "proposer"}
-            assert set(record["background"]) == {"dataset", "image"}
+                assert set(item["segment"]) == {
+                    "dataset", "image", "sha256", "annotation", "proposer"
+                }  # fmt: skip
+            assert set(record["background"]) == {"dataset", "image", "sha256"}
 
 
 def test_webdataset_reads_the_shards(photos_dataset: Path) -> None:

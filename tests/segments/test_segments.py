@@ -11,17 +11,32 @@ import pytest
 from conftest import Run, textured
 from PIL import Image
 
-from generators.segments import PROPOSERS
+from generators.segments import build_proposer, proposer_names
+from generators.segments.common.regions import (
+    MAX_SEGMENTS,
+    Found,
+    Regions,
+    object_like,
+    worth_copying,
+)
 from generators.segments.labels import labels_place
-from generators.segments.proposer import MAX_SEGMENTS, find_segments, object_like
 from generators.sources.folder import folder_index
 from segswap.files.images import read_image, read_label_map
 
-FOUND = [name for name in PROPOSERS if name != "labels"]
+FOUND = [name for name in proposer_names() if name != "labels"]
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
+
+
+def segments(
+    name: str, image: np.ndarray, path: str, least: float, most: float
+) -> list[np.ndarray]:
+    """The masks that a proposer finds in an image."""
+    found = build_proposer(name).propose([image], [path], (least, most))[0]
+    assert isinstance(found, Found)
+    return [proposal.mask for proposal in found.proposals]
 
 
 # --- proposers ---------------------------------------------------------------------------------
@@ -42,7 +57,7 @@ def scene(height: int, width: int) -> tuple[np.ndarray, list[np.ndarray]]:
 @pytest.mark.parametrize(("height", "width"), [(200, 240), (900, 1080), (50, 60)])
 def test_proposers_find_what_stands_out(name: str, height: int, width: int) -> None:
     image, shapes = scene(height, width)
-    found = list(find_segments(PROPOSERS[name], image, "scene", 0.02, 0.5))
+    found = segments(name, image, "scene", 0.02, 0.5)
     for shape in shapes:
         assert max(iou(mask, shape) for mask in found) > 0.85
     assert all(mask.shape == (height, width) and mask.dtype == bool for mask in found)
@@ -51,7 +66,7 @@ def test_proposers_find_what_stands_out(name: str, height: int, width: int) -> N
 @pytest.mark.parametrize("name", FOUND)
 def test_a_plain_image_has_no_segment(name: str) -> None:
     plain = np.full((90, 120, 3), 128, np.uint8)
-    assert not list(find_segments(PROPOSERS[name], plain, "plain", 0.02, 0.9))
+    assert not segments(name, plain, "plain", 0.02, 0.9)
 
 
 def test_grouping_finds_wholes_and_their_parts() -> None:
@@ -65,7 +80,7 @@ def test_grouping_finds_wholes_and_their_parts() -> None:
     image += np.random.default_rng(0).integers(0, 8, image.shape, np.uint8)
     ball = (halves[0] | halves[1]) > 0
     for name, finds in (("grouping", True), ("felzenszwalb", False)):
-        found = list(find_segments(PROPOSERS[name], image, "ball", 0.02, 0.6))
+        found = segments(name, image, "ball", 0.02, 0.6)
         assert max(iou(mask, halves[0] > 0) for mask in found) > 0.85
         assert (max(iou(mask, ball) for mask in found) > 0.85) == finds
 
@@ -75,7 +90,7 @@ def test_real_images_again_give_the_same(name: str, data: Path) -> None:
     path = min((data / "bsds" / "images" / "train").iterdir())
     image = read_image(path)
     before = image.copy()
-    found, again = (list(find_segments(PROPOSERS[name], image, "", 0.015, 0.5)) for _ in range(2))
+    found, again = (segments(name, image, "", 0.015, 0.5) for _ in range(2))
     np.testing.assert_array_equal(image, before)
     assert 0 < len(found) <= MAX_SEGMENTS
     np.testing.assert_array_equal(found, again)
@@ -90,8 +105,8 @@ def test_people_agree_with_the_proposers(data: Path) -> None:
         best = []
         for path in sorted((data / "bsds" / "images" / "test").glob("*.jpg"))[::8]:
             image = read_image(path)
-            drawn = list(find_segments(PROPOSERS["labels"], image, str(path), 0.03, 0.5))
-            found = list(find_segments(PROPOSERS[name], image, str(path), 0.015, 0.5))
+            drawn = segments("labels", image, str(path), 0.03, 0.5)
+            found = segments(name, image, str(path), 0.015, 0.5)
             best += [max([iou(one, other) for other in found], default=0.0) for one in drawn]
         scores[name] = np.mean(best)
     assert min(scores.values()) > 0.25
@@ -142,31 +157,22 @@ def test_parts_of_a_region_count_alone() -> None:
 def test_near_duplicates_and_the_number_of_segments() -> None:
     """Of regions that are nearly the same the largest stays; of too many, the largest ones."""
 
-    def rings(image: np.ndarray, path: str) -> list[np.ndarray]:
-        maps = np.zeros((3, 100, 100), int)
-        for label_map, side in zip(maps, (40, 48, 24), strict=True):
-            label_map[50 - side // 2 : 50 + side // 2, 50 - side // 2 : 50 + side // 2] = 1
-        return list(maps)
+    def areas(*maps: np.ndarray) -> list[int]:
+        found = worth_copying([Regions(labels) for labels in maps], 100, 100, (0, 1))
+        return [int(proposal.mask.sum()) for proposal in found.proposals]
 
-    image = np.zeros((100, 100, 3), np.uint8)
+    rings = np.zeros((3, 100, 100), int)
+    for label_map, side in zip(rings, (40, 48, 24), strict=True):
+        label_map[50 - side // 2 : 50 + side // 2, 50 - side // 2 : 50 + side // 2] = 1
     # 40 x 40 in 48 x 48 is an IoU of 0.69, 24 x 24 in 40 x 40 one of 0.36.
-    assert [m.sum() for m in find_segments(rings, image, "", 0, 1)] == [48**2, 40**2, 24**2]
-
-    def nearly(image: np.ndarray, path: str) -> list[np.ndarray]:
-        maps = rings(image, path)
-        maps[0][27:73, 27:73] = 1  # 46 x 46 in 48 x 48 is 0.92
-        return maps
-
-    assert [m.sum() for m in find_segments(nearly, image, "", 0, 1)] == [48**2, 24**2]
-
-    def crowd(image: np.ndarray, path: str) -> list[np.ndarray]:
-        label_map = np.zeros((100, 100), int)
-        for number in range(36):
-            top, left = 2 + 16 * (number // 6), 2 + 16 * (number % 6)
-            label_map[top : top + 12, left : left + 6 + number % 7] = number + 1
-        return [label_map]
-
-    found = [int(m.sum()) for m in find_segments(crowd, image, "", 0, 1)]
+    assert areas(*rings) == [48**2, 40**2, 24**2]
+    rings[0][27:73, 27:73] = 1  # 46 x 46 in 48 x 48 is 0.92
+    assert areas(*rings) == [48**2, 24**2]
+    crowd = np.zeros((100, 100), int)
+    for number in range(36):
+        top, left = 2 + 16 * (number // 6), 2 + 16 * (number % 6)
+        crowd[top : top + 12, left : left + 6 + number % 7] = number + 1
+    found = areas(crowd)
     assert len(found) == MAX_SEGMENTS
     assert min(found) == 12 * 9
     assert max(found) == 12 * 12
@@ -207,9 +213,9 @@ def test_label_maps_of_all_kinds(labelled: Path) -> None:
         assert skipped == []
         assert len(index) == 3
         assert index.header["proposer"] == "labels"
-        segments = [index.segment(i) for i in range(len(index.arrays["segments"]))]
-        assert [segment.image for segment in segments] == [0, 0, 1, 1, 2, 2]
-        for segment, label in zip(segments, (2, 300) * 3, strict=True):
+        found = [index.segment(i) for i in range(len(index.arrays["segments"]))]
+        assert [segment.image for segment in found] == [0, 0, 1, 1, 2, 2]
+        for segment, label in zip(found, (2, 300) * 3, strict=True):
             np.testing.assert_array_equal(index.mask(segment), two_regions() == label)
 
 
@@ -316,7 +322,7 @@ def test_images_of_all_kinds(name: str, tmp_path: Path) -> None:
 # --- the command line --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["slic", "grouping", "labels"])
+@pytest.mark.parametrize("name", proposer_names())
 def test_pairs_from_found_segments(name: str, data: Path, generate: Run, tmp_path: Path) -> None:
     for path in sorted((data / "bsds" / "images" / "train").glob("*.jpg"))[::6]:
         for kind, file in (("images", path), ("labels", Path(labels_place(str(path))))):
@@ -335,8 +341,8 @@ def test_pairs_from_found_segments(name: str, data: Path, generate: Run, tmp_pat
         records = [json.loads(shard.extractfile(member).read())  # type: ignore[union-attr]
                    for member in shard if member.name.endswith(".json")]  # fmt: skip
     assert len(records) == 8
-    segments = [entry["segment"] for record in records for entry in record["objects"]]
-    assert {segment["proposer"] for segment in segments} == {name}
+    copied = [entry["segment"] for record in records for entry in record["objects"]]
+    assert {segment["proposer"] for segment in copied} == {name}
 
 
 def test_label_maps_that_changed_are_read_again(

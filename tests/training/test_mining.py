@@ -100,6 +100,17 @@ def test_a_pool_takes_as_many_images_as_there_are_and_looks_no_further_than_need
     assert stream.asked == list(range(20))
 
 
+def test_a_photograph_under_two_names_is_in_a_pool_once() -> None:
+    stream = Pairs(0, 1, 2)
+    for number, sha256 in enumerate(("a", "b", "a")):
+        item = stream.pairs[number].objects[0]
+        item = replace(item, segment={**item.segment, "sha256": sha256})
+        stream.pairs[number] = replace(stream.pairs[number], objects=(item,))
+    mining = made_mining(stream, pool=3)
+    assert next_round(mining)
+    assert mining.numbers == [0, 1]
+
+
 def test_one_image_is_no_pool() -> None:
     with pytest.raises(ValueError, match="16 samples have 1 different source image"):
         next_round(made_mining(Pairs(0)))

@@ -1,0 +1,102 @@
+"""What a proposer is: batches of images in, segments worth copying out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generators.segments.common.regions import Found, Regions, worth_copying
+from segswap import geometry
+from segswap.files.hashes import file_hash
+from segswap.files.images import ImageError
+
+SIDE = 256  # px; the regions sought are large, and the time to find them grows with the pixels
+
+
+class Proposer(ABC):
+    """Finds segments in batches of images. Making one is cheap, also where it holds a network: that
+    is loaded, and torch imported, when the first batch comes.
+
+    Attributes:
+        version: to be raised with every change of what is found: indexes that were kept of it are
+            then made anew.
+        takes_weights: whether it can be given a file of weights.
+        weights: that file's path or URL, or None.
+    """
+
+    version: ClassVar[int] = 1
+    takes_weights: ClassVar[bool] = False
+
+    def __init__(self, weights: str | None = None) -> None:
+        if weights is not None and not self.takes_weights:
+            raise ValueError(f"{self.name} takes no weights, and {weights} was given; leave it out")
+        self.weights = weights
+
+    @property
+    def name(self) -> str:
+        """The name of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def fingerprint(self) -> str:
+        """All that what it finds depends on, beside the images: name, version, weights' SHA-256.
+
+        Raises:
+            OSError: the weights cannot be read.
+        """
+        parts = [self.name, str(self.version), *([file_hash(self.weights)] if self.weights else [])]
+        return " ".join(parts)
+
+    @abstractmethod
+    def regions(
+        self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str]
+    ) -> Sequence[Iterable[Regions]]:
+        """What stands out in each image, worth copying or not.
+
+        Args:
+            images: RGB, (H, W, 3) each, of any sizes; not to be changed.
+            paths: of the images' files, for what lies beside them.
+
+        Returns:
+            For each image its regions, their label maps all of one size. They are iterated once, in
+            order, and may be found only then. The same image always gives the same ones, whichever
+            images are with it. Iterating may raise ImageError: the image is listed as skipped.
+        """
+
+    def beside(self, folder: str) -> Sequence[str]:
+        """The folders or URLs of image files that it reads beside a folder of images.
+
+        Raises:
+            ValueError: there is no place for them.
+        """
+        return ()
+
+    def propose(
+        self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str], area: tuple[float, float]
+    ) -> list[Found | ImageError]:
+        """The segments of each image that are worth copying (see `worth_copying`).
+
+        Args:
+            images, paths: see `regions`.
+            area: smallest and largest share of its image that a segment may take.
+
+        Returns:
+            For each image what was found, or why it cannot be used.
+        """
+        results: list[Found | ImageError] = []
+        for image, regions in zip(images, self.regions(images, paths), strict=True):
+            height, width = image.shape[:2]
+            try:
+                results.append(worth_copying(regions, height, width, area))
+            except ImageError as error:
+                results.append(error)
+        return results
+
+
+def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An RGB image with its longer side at most 256 px."""
+    height, width = image.shape[:2]
+    factor = min(1.0, SIDE / max(height, width))
+    return geometry.resize(image, max(1, round(width * factor)), max(1, round(height * factor)))
