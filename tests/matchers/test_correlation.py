@@ -303,7 +303,7 @@ def test_hidden_target_cells_do_not_matter_to_the_source(trained: CorrelationMat
         hidden = trained.match(source, target, visible)
         same = trained.match(source, changed, visible)
         seen, other = trained.match(source, target), trained.match(source, changed)
-    assert torch.allclose(hidden.to_target, same.to_target, atol=1e-6)
+    assert torch.allclose(hidden.to_target, same.to_target, atol=1e-5)
     assert not torch.allclose(seen.to_target, other.to_target, atol=0.02)
     assert hidden.correlation is not None
     share = hidden.correlation.softmax(dim=2)[0].sum(dim=0).view(8, 8)
@@ -316,7 +316,7 @@ def test_a_wholly_hidden_target_counts_as_seen(trained: CorrelationMatcher) -> N
     with torch.no_grad():
         hidden = trained.match(source, target, torch.zeros(1, 8, 8, dtype=torch.bool))
         seen = trained.match(source, target)
-    assert torch.allclose(hidden.to_target, seen.to_target)
+    assert torch.allclose(hidden.to_target, seen.to_target, atol=1e-5)
     assert hidden.source_logits.isfinite().all()
 
 

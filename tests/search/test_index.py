@@ -14,6 +14,7 @@ from conftest import textured
 from hypothesis import given
 from hypothesis import strategies as st
 from made_models import save_model
+from torch import Tensor
 
 from pipelines.search.index import build_index, images_in
 from segswap.files.images import pixel_hash, read_image
@@ -50,6 +51,13 @@ def build(photos: Path, model: str, tmp_path: Path) -> Build:
     return run
 
 
+def assert_kept(stored: Tensor, computed: Tensor) -> None:
+    """Features of an index are those of an image, to the last bit of half precision, in which
+    they are kept; an index is made on the GPU, where there is one.
+    """
+    torch.testing.assert_close(stored, computed.float(), rtol=2e-3, atol=1e-3)
+
+
 def test_features_descriptors_and_sizes_are_those_of_the_images(build: Build, model: str) -> None:
     index = build()
     assert len(index) == 6
@@ -58,13 +66,11 @@ def test_features_descriptors_and_sizes_are_those_of_the_images(build: Build, mo
     for number, path in enumerate(index.images):
         image = read_image(path)
         features = matcher.encode([image])
-        stored = index.features([number])
-        assert torch.equal(stored, features.half().float())
-        compared = matcher.matcher.compared(features)
-        assert torch.equal(index.compared([number]), compared.half().float())
+        assert_kept(index.features([number]), features)
+        assert_kept(index.compared([number]), matcher.matcher.compared(features))
         assert index.sizes[number].tolist() == [image.shape[1], image.shape[0]]
         expected = pooled(matcher.matcher, features)[0].numpy()
-        assert index.descriptors[number] == pytest.approx(expected, abs=1e-6)
+        assert index.descriptors[number] == pytest.approx(expected, abs=1e-4)
         assert index.with_pixels(pixel_hash(image)).tolist() == [number]
     assert index.skipped == []
     assert index.features([4, 1]).shape[0] == 2
@@ -183,7 +189,7 @@ def test_mirrored_features_are_those_of_the_flipped_image(
     images = images_in([str(photos)])
     index = build_index(images, model, tmp_path / "flipped", mirrored=True)
     flipped = np.ascontiguousarray(read_image(images[2])[:, ::-1])
-    assert torch.equal(index.features([2]), load(model).encode([flipped]).half().float())
+    assert_kept(index.features([2]), load(model).encode([flipped]))
     with pytest.raises(ValueError, match="mirrored was True, is False"):
         build_index(images, model, tmp_path / "flipped")
 
