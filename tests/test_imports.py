@@ -3,58 +3,74 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-import pytest
-
+ROOT = Path(__file__).parents[1]
+# Used by workers that never load torch: folders, with all modules that are in them, and modules.
+WITHOUT_TORCH = (
+    "segswap/geometry.py", "segswap/files", "segswap/data", "segswap/drawing", "segswap/fitting",
+    "generators/segments", "generators/sources", "generators/styles/style.py",
+    "generators/composition", "pipelines/generate/job.py",
+)  # fmt: skip
 PROBE = """
-import json, socket, sys, threading
-opened = []
-original = socket.socket.__init__
-def init(self, *args, **kwargs):
-    opened.append(args)
-    original(self, *args, **kwargs)
+import importlib, json, socket, sys, threading
+
+opened, original = [], socket.socket.__init__
+
+def init(self, *arguments, **options):
+    opened.append(arguments)
+    original(self, *arguments, **options)
+
+def look(step):
+    there = {"torch", "ray"} & set(sys.modules)
+    there |= {"a socket"} if opened else set()
+    there |= {"a thread"} if threading.active_count() > 1 else set()
+    for name in there:
+        reached.setdefault(name, step)
+
 socket.socket.__init__ = init
-import {module}
-print(json.dumps({{
-    "modules": sorted(sys.modules), "sockets": len(opened),
-    "threads": [t.name for t in threading.enumerate()],
-}}))
+reached = {}
 """
 
 
-def state_after(module: str) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(module=module)], capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
+def reached(steps: str) -> dict[str, str]:
+    """What of "torch", "ray", "a socket" and "a thread" is there after the steps of a new process,
+    by the step after which it was first seen.
+    """
+    code = f"{PROBE}\n{steps}\nprint(json.dumps(reached))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("module", "absent"),
-    [
-        ("segswap", ("torch", "ray")),
-        ("segswap.data.shards", ("torch", "ray")),
-        ("generators.composition.compose", ("torch", "ray")),
-        ("generators.sources.folder", ("torch", "ray")),
-        ("pipelines.generate.job", ("torch", "ray")),
-        ("segswap.training.trainer", ("ray",)),
-    ],
-)
-def test_importing(module: str, absent: tuple[str, ...]) -> None:
-    state = state_after(module)
-    assert not set(absent) & set(state["modules"])
-    assert state["sockets"] == 0
-    assert state["threads"] == ["MainThread"]
+def importing(*places: str) -> str:
+    """Steps that import every module of some places, one after the other."""
+    names = []
+    for place in places:
+        path = ROOT / place
+        found = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        assert found, f"{place} holds no module"
+        names += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in found]
+    modules = [name.removesuffix(".__init__") for name in names]
+    return f"for name in {modules!r}: importlib.import_module(name); look(name)"
 
 
-def test_generating_inline_loads_no_torch_and_no_ray(tmp_path) -> None:
-    module = f"""pipelines.generate.job as job
+def test_what_workers_import_brings_neither_torch_nor_ray() -> None:
+    assert reached(importing(*WITHOUT_TORCH)) == {}
+
+
+def test_no_module_of_the_library_imports_ray() -> None:
+    found = reached(importing("segswap"))
+    assert found.pop("torch")
+    assert found == {}
+
+
+def test_generating_inline_loads_no_torch_and_no_ray(tmp_path: Path) -> None:
+    steps = f"""
+import pipelines.generate.job as job
 from pipelines.generate.config import Amount, GenerateConfig, Running
 out = {str(tmp_path / "out")!r}
 job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(inline=True)))
+look("generate")
 """
-    state = state_after(module)
-    assert not {"torch", "ray"} & set(state["modules"])
-    assert state["sockets"] == 0
+    assert not {"torch", "ray", "a socket"} & set(reached(steps))

@@ -81,8 +81,10 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     assert index.skipped == whole.skipped
     assert np.array_equal(index.sizes, whole.sizes)
     everything = range(IMAGES)
-    # Threads sum in another order; a worker has one, this process too.
-    torch.testing.assert_close(dict(index.encoding(everything)), dict(whole.encoding(everything)))
+    # Kept in half precision; a worker may sum in another order than this process.
+    torch.testing.assert_close(
+        dict(index.encoding(everything)), dict(whole.encoding(everything)), rtol=2e-3, atol=1e-3
+    )
     model, query = load(), read_image(photos / "07.png")
     query[0, 0] = 0  # else it is the image itself, which is left out
     answers = [retrieve(each, query, model=model, shortlist=6) for each in (index, whole)]
@@ -90,4 +92,4 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     for one, other in zip(*answers, strict=True):
         assert one.image == other.image
         assert one.score == pytest.approx(other.score, rel=1e-3)
-        assert one.box == other.box
+        assert one.box == pytest.approx(other.box, abs=10)  # a cell: its edge is at a threshold

@@ -194,7 +194,7 @@ def test_enlarged_mask_keeps_values_and_place() -> None:
     # Its centre of mass is the cell's centre.
     assert np.average(rows + 0.5, weights=large) / 60 == pytest.approx(1.5 / 6, abs=1e-3)
     assert np.average(columns + 0.5, weights=large) / 90 == pytest.approx(4.5 / 6, abs=1e-3)
-    assert (enlarge(np.ones((3, 3), np.float32), 40, 50) == 1).all()
+    assert np.allclose(enlarge(np.ones((3, 3), np.float32), 40, 50), 1)
 
 
 def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:

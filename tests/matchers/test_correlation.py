@@ -323,7 +323,7 @@ def test_hidden_target_cells_do_not_matter_to_the_source(trained: CorrelationMat
         hidden = trained.match(source, target, visible)
         same = trained.match(source, changed, visible)
         seen, other = trained.match(source, target), trained.match(source, changed)
-    assert torch.allclose(hidden.source.positions, same.source.positions, atol=1e-6)
+    assert torch.allclose(hidden.source.positions, same.source.positions, atol=1e-5)
     assert not torch.allclose(seen.source.positions, other.source.positions, atol=0.02)
     share = hidden.source.extra["correlation"].softmax(dim=2)[0].sum(dim=0).view(8, 8)
     assert share[~visible[0]].max() == 0
@@ -335,7 +335,7 @@ def test_a_wholly_hidden_target_counts_as_seen(trained: CorrelationMatcher) -> N
         source, target = trained.encode(tensor_of(photo(64), textured(64, 64, 1))).split(1)
         hidden = trained.match(source, target, torch.zeros(1, 8, 8, dtype=torch.bool))
         seen = trained.match(source, target)
-    assert torch.allclose(hidden.source.positions, seen.source.positions)
+    assert torch.allclose(hidden.source.positions, seen.source.positions, atol=1e-5)
     assert hidden.source.mask_logits.isfinite().all()
 
 

@@ -131,7 +131,7 @@ def test_position_code(width: int) -> None:
 def test_inner_layers_do_not_see_the_other_image() -> None:
     net, source = network("III"), features(SOURCE)
     first = net(source, features(TARGET))[0]
-    assert torch.equal(net(source, torch.randn(2, CHANNELS, *TARGET))[0], first)
+    torch.testing.assert_close(net(source, torch.randn(2, CHANNELS, *TARGET))[0], first)
     mixed, target = network(), features(TARGET)
     assert not torch.allclose(mixed(source, target)[0], mixed(source, -target)[0], atol=1e-3)
 
@@ -142,15 +142,15 @@ def test_cross_layer_does_not_see_its_own_image() -> None:
     changed = source.clone()
     changed[:, :5], changed[:, 6:] = torch.randn(2, 5, 32), torch.randn(2, 6, 32)
     before, after = layer(source, target), layer(changed, target)
-    assert torch.allclose(before[0][:, 5], after[0][:, 5], atol=1e-6)
+    assert torch.allclose(before[0][:, 5], after[0][:, 5], atol=1e-5)
     assert not torch.allclose(before[1], after[1], atol=1e-3)
 
 
 def test_weights_are_shared_between_the_images() -> None:
     net, source, target = network(), features(SOURCE), features(TARGET)
     forth, back = net(source, target), net(target, source)
-    assert torch.allclose(forth[0], back[1], atol=1e-6)
-    assert torch.allclose(forth[1], back[0], atol=1e-6)
+    assert torch.allclose(forth[0], back[1], atol=1e-5)
+    assert torch.allclose(forth[1], back[0], atol=1e-5)
 
 
 def test_hidden_cells_are_seen_by_none() -> None:
@@ -158,8 +158,8 @@ def test_hidden_cells_are_seen_by_none() -> None:
     changed = torch.where(visible[:, None], target, features(TARGET))
     before, after = net(source, target, visible), net(source, changed, visible)
     seen = visible[:, None].expand(-1, 3, -1, -1)
-    assert torch.allclose(before[0], after[0], atol=1e-6)
-    assert torch.allclose(before[1][seen], after[1][seen], atol=1e-6)
+    assert torch.allclose(before[0], after[0], atol=1e-5)
+    assert torch.allclose(before[1][seen], after[1][seen], atol=1e-5)
     assert not torch.allclose(net(source, target)[0], net(source, changed)[0], atol=1e-3)
 
 
@@ -168,7 +168,7 @@ def test_wholly_hidden_target_counts_as_visible() -> None:
     visible[0] = False
     got, free = net(source, target, visible), net(source, target)
     for masked, unmasked in zip(got, free, strict=True):
-        assert torch.allclose(masked[0], unmasked[0], atol=1e-6)
+        assert torch.allclose(masked[0], unmasked[0], atol=1e-5)
         assert not torch.allclose(masked[1], unmasked[1], atol=1e-4)
         assert masked.isfinite().all()
 
@@ -202,9 +202,10 @@ def test_channels_mean_x_y_and_membership(matcher: TransformerMatcher) -> None:
     source, target = matcher.encode(torch.rand(2, 1, 3, 64, 96).flatten(0, 1)).split(1)
     x, y, member = matcher.transformer(source["features"], target["features"])[0][0]
     matches = matcher.match(source, target)
-    assert torch.equal(matches.source.positions[0, ..., 0], x.sigmoid())
-    assert torch.equal(matches.source.positions[0, ..., 1], y.sigmoid())
-    assert torch.equal(matches.source.mask_logits[0], member)
+    # Of other stretches of memory: a sigmoid's last bits depend on what is computed at a time.
+    torch.testing.assert_close(matches.source.positions[0, ..., 0], x.sigmoid())
+    torch.testing.assert_close(matches.source.positions[0, ..., 1], y.sigmoid())
+    torch.testing.assert_close(matches.source.mask_logits[0], member)
 
 
 def test_images_are_normalised_as_on_imagenet(matcher: TransformerMatcher) -> None:
@@ -212,7 +213,7 @@ def test_images_are_normalised_as_on_imagenet(matcher: TransformerMatcher) -> No
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     raw = matcher.backbone((images - mean) / std)
     features = matcher.encode(images)["features"]
-    assert torch.allclose(features, raw / raw.norm(dim=1, keepdim=True), atol=1e-6)
+    assert torch.allclose(features, raw / raw.norm(dim=1, keepdim=True), atol=1e-5)
     assert (IMAGENET_MEAN, IMAGENET_STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -252,7 +253,7 @@ def test_dropout_acts_in_training_alone() -> None:
     net, source, target = network(), features(SOURCE), features(TARGET)
     assert torch.equal(net(source, target)[0], net(source, target)[0])
     net.train()
-    assert not torch.equal(net(source, target)[0], net(source, target)[0])
+    assert not torch.allclose(net(source, target)[0], net(source, target)[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(
