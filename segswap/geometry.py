@@ -39,7 +39,7 @@ def rotation(degrees: float) -> Array:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def transform(matrix: ArrayLike, points: ArrayLike) -> Array:
+def transform_points(matrix: ArrayLike, points: ArrayLike) -> Array:
     """Map points (..., 2) through a 3x3 homography; returns float64 of the same shape."""
     m, p = np.asarray(matrix, np.float64), np.asarray(points, np.float64)
     mapped = p @ m[:, :2].T + m[:, 2]
@@ -64,7 +64,7 @@ def sample(image: NDArray, points: ArrayLike, interpolation: int = cv2.INTER_LIN
     dtype.
     """
     height, width = image.shape[:2]
-    p = transform(pixels_from_normalised(width, height), points).astype(np.float32)
+    p = transform_points(pixels_from_normalised(width, height), points).astype(np.float32)
     return cv2.remap(image, p[..., 0], p[..., 1], interpolation, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -97,7 +97,7 @@ def warp(
     # The length of one input pixel's step in output pixels, along x and along y.
     steps = np.linalg.norm(pixel_map[:2, :2], axis=0)
     corners = np.array([(x, y) for x in (left - 1, right) for y in (top - 1, bottom)])
-    needed = transform(np.linalg.inv(pixel_map), corners)
+    needed = transform_points(np.linalg.inv(pixel_map), corners)
     reach = 2 + 2 / steps  # of interpolation and smoothing, in input pixels
     low = np.floor(needed.min(axis=0) - reach).astype(int).clip(0)
     high = np.ceil(needed.max(axis=0) + reach).astype(int).clip(1)

@@ -254,7 +254,7 @@ def _astray(
     rows, columns = np.nonzero(region)
     centres = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        places = geometry.transform(carry, centres) * (width, height)
+        places = geometry.transform_points(carry, centres) * (width, height)
     # Two pixels of margin: beyond the frame there is no object.
     places = np.nan_to_num(places, nan=-9.0).clip(-2, (width + 1.5, height + 1.5))
     column, row = (np.floor(places).astype(np.int64) + 2).T
@@ -333,7 +333,7 @@ def grid_contradictions(
     centres = np.stack(np.meshgrid(x, y), axis=-1)
     for label, carry in carries.items():
         full = shares[label] == 1
-        places = geometry.transform(carry, centres[full]).clip(0, 1)
+        places = geometry.transform_points(carry, centres[full]).clip(0, 1)
         errors = np.abs(whole[:2, full].T - places) * (width, height)
         if errors.size and errors.max() > _GRID_PIXELS:
             yield (

@@ -160,11 +160,11 @@ class Warp:
     def to_original(self, points: Array) -> Array:
         """Where warped points (..., 2) lie in the original image; exact."""
         bent = points if self.spline is None else self.spline(points)
-        return geometry.transform(self.matrix, bent)
+        return geometry.transform_points(self.matrix, bent)
 
     def from_original(self, points: Array) -> Array:
         """Where original points (..., 2) lie in the warped image: the numerical inverse."""
-        plain = geometry.transform(np.linalg.inv(self.matrix), points)
+        plain = geometry.transform_points(np.linalg.inv(self.matrix), points)
         return plain if self.spline is None else self.spline.inverse(plain)
 
     def image(self, image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -196,7 +196,7 @@ class Warp:
         """
         points = _lattice() if self.spline is None else self.spline.at_lattice()
         to_pixels = geometry.pixels_from_normalised(shape[1], shape[0]) @ self.matrix
-        x, y = np.moveaxis(geometry.transform(to_pixels, points), -1, 0).astype(np.float32)
+        x, y = np.moveaxis(geometry.transform_points(to_pixels, points), -1, 0).astype(np.float32)
         down, across = _interpolation(rows), _interpolation(columns)
         return down @ (across @ x.T).T, down @ (across @ y.T).T
 

@@ -38,7 +38,7 @@ def _grid(labels: NDArray[np.uint8], matrices: dict[int, NDArray], stride: int) 
     for label, matrix in matrices.items():
         share = _means(labels == label, stride)
         chosen = share > grid[2]
-        places = geometry.transform(matrix, centres[chosen]).clip(0, 1)
+        places = geometry.transform_points(matrix, centres[chosen]).clip(0, 1)
         grid[:, chosen] = np.concatenate([places.T, share[chosen][None]])
     return grid
 

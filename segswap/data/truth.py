@@ -56,7 +56,9 @@ def _truth(
     for value, matrix in matrices.items():
         chosen = label == value
         if chosen.any():
-            positions[chosen] = other.from_original(geometry.transform(matrix, original[chosen]))
+            positions[chosen] = other.from_original(
+                geometry.transform_points(matrix, original[chosen])
+            )
     valid = (label > 0) & geometry.inside(positions)
     shares = _cell_shares(_shared(labels, matrices, other), rows, columns, own)
     return GridTruth(shares, positions.astype(np.float32), valid)
@@ -114,7 +116,7 @@ def _frame(warp: Warp) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         geometry.pixels_from_normalised(_RASTER, _RASTER)
         @ geometry.scaling(0.8, 0.8) @ geometry.translation(0.125, 0.125)
     )  # fmt: skip
-    corners = np.rint(geometry.transform(to_raster, outline) * 256).astype(np.int32)
+    corners = np.rint(geometry.transform_points(to_raster, outline) * 256).astype(np.int32)
     raster = np.zeros((_RASTER, _RASTER), np.uint8)
     cv2.fillPoly(raster, [corners], 1, shift=8)
     return raster, to_raster @ np.linalg.inv(warp.matrix)

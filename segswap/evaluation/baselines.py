@@ -31,8 +31,8 @@ def sift(
     matrix, source_inliers, target_inliers = from_source
     centres = geometry.cell_centres(_GRID, _GRID)
     return Prediction(
-        geometry.transform(matrix, centres).astype(np.float32),
-        geometry.transform(np.linalg.inv(matrix), centres).astype(np.float32),
+        geometry.transform_points(matrix, centres).astype(np.float32),
+        geometry.transform_points(np.linalg.inv(matrix), centres).astype(np.float32),
         _hull(source_inliers),
         _hull(target_inliers),
     )
@@ -57,7 +57,11 @@ def _affine(
     to_source = np.linalg.inv(geometry.pixels_from_normalised(source.shape[1], source.shape[0]))
     to_target = np.linalg.inv(geometry.pixels_from_normalised(target.shape[1], target.shape[0]))
     matrix = to_target @ affine @ np.linalg.inv(to_source)
-    return matrix, geometry.transform(to_source, start), geometry.transform(to_target, end)
+    return (
+        matrix,
+        geometry.transform_points(to_source, start),
+        geometry.transform_points(to_target, end),
+    )
 
 
 def _hull(points: NDArray) -> NDArray[np.float32]:

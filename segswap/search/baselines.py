@@ -58,7 +58,7 @@ class SiftRetriever:
         left, top, right, bottom = query.outline
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
         width, height = there.size
-        placed = geometry.transform(matrix, corners) / (width, height) * _GRID
+        placed = geometry.transform_points(matrix, corners) / (width, height) * _GRID
         mask = np.zeros((_GRID, _GRID), np.float32)
         cv2.fillConvexPoly(mask, np.rint(placed - 0.5).clip(-1e4, 1e4).astype(np.int32), 1.0)
         low = (placed.min(0) / _GRID).clip(0, 1) * (width, height)

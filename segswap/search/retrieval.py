@@ -200,7 +200,9 @@ class ModelRetriever:
         size = self.model.settings["size"]
         features = self.model.encode([geometry.warp(query.image, shown, size, size)])
         rows, columns = features.shape[2:]
-        centres = geometry.transform(np.linalg.inv(shown), geometry.cell_centres(rows, columns))
+        centres = geometry.transform_points(
+            np.linalg.inv(shown), geometry.cell_centres(rows, columns)
+        )
         centres = centres * query.image.shape[1::-1]
         left, top, right, bottom = query.outline
         inside = ((centres >= (left, top)) & (centres <= (right, bottom))).all(-1)

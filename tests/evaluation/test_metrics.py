@@ -38,8 +38,8 @@ def prediction_of(
     centres = geometry.cell_centres(CELLS, CELLS)
     full = np.ones((CELLS, CELLS), np.float32)
     return Prediction(
-        geometry.transform(matrix, centres).astype(np.float32),
-        geometry.transform(np.linalg.inv(matrix), centres).astype(np.float32),
+        geometry.transform_points(matrix, centres).astype(np.float32),
+        geometry.transform_points(np.linalg.inv(matrix), centres).astype(np.float32),
         full if source_mask is None else source_mask,
         full if target_mask is None else target_mask,
     )
@@ -165,8 +165,10 @@ def test_interpolation_is_exact_on_an_affine_field_and_beyond_the_outermost_cent
     matrix = geometry.rotation(20) @ geometry.scaling(0.8, 1.3)
     prediction = prediction_of(matrix)
     points = np.array([(0, 0), (1, 1), (0.01, 0.5), (1, 0), (0.33, 0.77)])
-    assert np.allclose(prediction.points(points), geometry.transform(matrix, points), atol=1e-6)
-    back = geometry.transform(np.linalg.inv(matrix), points)
+    assert np.allclose(
+        prediction.points(points), geometry.transform_points(matrix, points), atol=1e-6
+    )
+    back = geometry.transform_points(np.linalg.inv(matrix), points)
     assert np.allclose(prediction.points_back(points), back, atol=1e-6)
 
 

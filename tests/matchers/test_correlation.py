@@ -255,7 +255,7 @@ def test_a_moved_picture_is_found_untrained(
     for positions, true in (
         (matches.to_target, matrix), (matches.to_source, np.linalg.inv(matrix))
     ):  # fmt: skip
-        expected = geometry.transform(true, geometry.cell_centres(20, 20))
+        expected = geometry.transform_points(true, geometry.cell_centres(20, 20))
         margin = 0.03
         shared = ((expected > margin) & (expected < 1 - margin)).all(axis=-1)
         error = np.linalg.norm(positions[0].numpy() - expected, axis=-1)[shared]
