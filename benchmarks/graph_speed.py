@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from segswap import geometry
 from segswap.discovery.graph import LEAST_WEIGHT, SIGMA, Nodes, correspondence_graph, nodes_of
 from segswap.discovery.links import Links, best_partners
-from segswap.models.prediction import interpolate
+from segswap.models.prediction import warp_points
 
 GRID = 30
 Block = tuple[int, int, NDArray[np.float64]]  # first node of rows and of columns, weights
@@ -83,7 +83,7 @@ def plain_across(nodes: Nodes, links: Links, sigma: float, part: int) -> Iterato
         there = (image, other) in where
         number = where[(image, other) if there else (other, image)]
         maps = links.to_target if there else links.to_source
-        return interpolate(maps[number], places / GRID) * GRID
+        return warp_points(maps[number], places / GRID) * GRID
 
     count = 0
     for first, second in combinations(starts, 2):

@@ -25,7 +25,7 @@ import torch
 
 from pipelines.command.memory import keep_memory
 from segswap.matchers import Matches
-from segswap.matchers.base import sample
+from segswap.matchers.sampling import sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score
 from segswap.search.index import Index, entry_type

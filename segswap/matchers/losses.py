@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Batch, Matches, sample
+from segswap.matchers.base import Batch, Matches
+from segswap.matchers.sampling import cells_around, sample
 
 ETA = 8.0  # weight of the positions' L1 distance, as published
 
@@ -92,15 +93,8 @@ def _classes(matches: Matches, batch: Batch) -> Tensor:
     assert matches.correlation is not None
     rows, columns = matches.target_logits.shape[1:]
     logits = matches.correlation.float()
-    x = (batch.to_target[..., 0] * columns - 0.5).clamp(0, columns - 1).flatten(1)
-    y = (batch.to_target[..., 1] * rows - 0.5).clamp(0, rows - 1).flatten(1)
-    left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
-    expected = torch.zeros_like(x)
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = (1 - (x - left - right).abs()) * (1 - (y - top - down).abs())
-            cell = ((top + down) * columns + left + right).long()
-            expected = expected + weight * logits.gather(-1, cell[..., None])[..., 0]
+    cells, weights = cells_around(batch.to_target.flatten(1, 2), rows, columns)
+    expected = (weights * logits.gather(-1, cells)).sum(-1)
     return _mean(logits.logsumexp(dim=-1) - expected, batch.source_valid.flatten(1))
 
 

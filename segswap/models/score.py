@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Matcher, Matches, sample
+from segswap.matchers.base import Matcher, Matches
+from segswap.matchers.sampling import cell_at, sample
 
 _CHANNELS = 32  # multiplied at a time: what lies between stays in memory that was used before
 
@@ -25,9 +26,8 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     """
     rows, columns = matches.target_logits.shape[1:]
     carried = sample(matches.target_logits.sigmoid()[:, None], matches.to_target)[:, 0]
-    column = (matches.to_target[..., 0] * columns).floor().long().clamp(0, columns - 1)
-    row = (matches.to_target[..., 1] * rows).floor().long().clamp(0, rows - 1)
-    landing = (row * columns + column).flatten(1)
+    size = torch.tensor([columns, rows], device=matches.to_target.device)
+    landing = cell_at(matches.to_target * size, rows, columns).flatten(1)
     cosine = _products(matches.source_features, matches.target_features, landing)
     mask = matches.source_logits.sigmoid()
     worth = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)

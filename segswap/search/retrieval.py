@@ -15,7 +15,7 @@ from segswap import geometry
 from segswap.files.images import pixel_hash
 from segswap.geometry import Box
 from segswap.matchers import Matches
-from segswap.matchers.base import sample
+from segswap.matchers.sampling import sample
 from segswap.models.model import ImageLike, Model, as_array, load
 from segswap.models.score import cell_scores, pooled, self_consistent
 from segswap.search.index import Index
@@ -307,7 +307,7 @@ def _regions(matches: Matches, inside: Tensor) -> Tensor:
 
 def _shown(query: Query, flip: bool) -> NDArray[np.float64]:
     """The affine map from the query's normalised coordinates to those of what the matcher sees."""
-    flipped = geometry.translation(1, 0) @ geometry.scaling(-1, 1) if flip else np.eye(3)
+    flipped = geometry.mirroring() if flip else np.eye(3)
     if query.box is None:
         return flipped
     height, width = query.image.shape[:2]

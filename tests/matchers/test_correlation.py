@@ -12,11 +12,12 @@ from torch import Tensor
 
 from segswap import geometry
 from segswap.matchers import CorrelationMatcher, Matches, build
-from segswap.matchers.base import Batch, cell_centres
+from segswap.matchers.base import Batch
 from segswap.matchers.correlation import consensus
 from segswap.matchers.correlation.correlation import SHIFTS, WINDOWS
 from segswap.matchers.correlation.descriptors import CHANNELS, describe, normalise
 from segswap.matchers.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
+from segswap.matchers.sampling import cell_centres
 
 SIZE, STRIDE = 128, 8
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from segswap.matchers import Matches, build
-from segswap.matchers.base import cell_centres, sample
+from segswap.matchers.sampling import cell_centres, sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score, pooled, self_consistent
 
