@@ -64,8 +64,9 @@ def score_known(prediction: Prediction, pair: KnownPair) -> Scores:
     for find, known, image in directions:
         if len(known.start):
             height, width = image.shape[:2]
-            places = (points * (width, height) for points in (find(known.start), known.end))
-            within.append(pck(point_errors(*places, max(width, height))))
+            size = width, height
+            errors = point_errors(find(known.start) * size, known.end * size, max(size))
+            within.append(pck(errors))
     masks = [
         mask_scores(found, true)
         for found, true in (

@@ -103,8 +103,8 @@ def position_errors(prediction: Prediction, pair: Pair) -> NDArray[np.float64]:
         shown = labels[row, column]
         for item in pair.objects:
             points = lattice[shown == item.label]
-            places = find(points) * size, true(points, item.label) * size
-            errors.append(point_errors(*places, max(size)))
+            end = true(points, item.label)
+            errors.append(point_errors(find(points) * size, end * size, max(size)))
     return np.concatenate(errors) if errors else np.zeros(0)
 
 

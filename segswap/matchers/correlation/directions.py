@@ -119,7 +119,7 @@ def _window(values: Tensor, cell: Tensor, shape: torch.Size, radius: int) -> tup
     framed = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     index = rows.clamp(0, shape[0] - 1) * shape[1] + columns.clamp(0, shape[1] - 1)
     taken = values.gather(2, index).masked_fill(~framed, -1e4)
-    centres = cell_places(*shape, values).flatten(0, 1)[cell]
+    centres = cell_places(shape[0], shape[1], values).flatten(0, 1)[cell]
     return taken, centres[:, :, None] + torch.stack([right, down], dim=-1)
 
 

@@ -56,7 +56,7 @@ class NearAttention(nn.Module):
             projected = self.query_key(tokens.float()).unflatten(-1, (2, self.heads, self.key))
             query, key = projected.permute(2, 0, 3, 1, 4)
             gamma = F.softplus(self.reach)[:, None, None]
-            at = cell_places(*shape, tokens).flatten(0, 1) / _UNIT
+            at = cell_places(shape[0], shape[1], tokens).flatten(0, 1) / _UNIT
             known = (weight.flatten(1).float() + _NO_WEIGHT).log()[:, None, :, None]
             queries = [query / math.sqrt(self.key), 2 * gamma * at, torch.ones_like(at[:, :1])]
             keys = [key, at, -gamma * at.square().sum(-1, keepdim=True)]
@@ -168,7 +168,7 @@ class PairHead(nn.Module):
     def _voted(self, direction: Direction, maps: Tensor) -> Tensor:
         """Positions (B, 2, h, w) in cells, under the mean of the maps that each cell attends to."""
         tokens = self.norm(as_tokens(maps))
-        at = cell_places(*maps.shape[2:], maps).flatten(0, 1)
+        at = cell_places(maps.shape[2], maps.shape[3], maps).flatten(0, 1)
         linear = as_tokens(direction.linear).unflatten(-1, (2, 2))
         constant = as_tokens(direction.positions) - _times(at, linear)
         values = torch.cat([constant, linear.flatten(2)], dim=-1)[:, None].expand(-1, HEADS, -1, -1)
