@@ -9,7 +9,8 @@ A region without texture cannot be registered by anyone. The residual's noise an
 the standard error of the found motion; regions where it is above 0.1 px say nothing. It does not
 depend on how large the found motion is.
 
-Nothing here uses the rest of the package: what measures pairs shares no code with what makes them.
+Nothing here uses the rest of the package: what measures pairs shares no code with what makes them,
+and has its own half pixel.
 """
 
 from collections.abc import Mapping
