@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from segswap import geometry
 from segswap.discovery.graph import LEAST_WEIGHT, SIGMA, Nodes, correspondence_graph, nodes_of
 from segswap.discovery.links import Links, best_partners
-from segswap.models.prediction import interpolate
+from segswap.models.prediction import warp_points
 
 GRID = 30
 Block = tuple[int, int, NDArray[np.float64]]  # first node of rows and of columns, weights
@@ -41,7 +41,8 @@ def made_links(images: int, seed: int = 0) -> Links:
         x, y = rng.uniform(0, 1 - scale, 2)
         placed.append(geometry.translation(x, y) @ geometry.scaling(scale, scale))
     inside = [
-        geometry.inside(geometry.transform(np.linalg.inv(matrix), centres)) for matrix in placed
+        geometry.inside(geometry.transform_points(np.linalg.inv(matrix), centres))
+        for matrix in placed
     ]
     pairs = list(combinations(range(images), 2))
     shape = (len(pairs), GRID, GRID)
@@ -51,7 +52,7 @@ def made_links(images: int, seed: int = 0) -> Links:
         for side, (start, end) in enumerate(((a, b), (b, a))):
             matrix = placed[end] @ np.linalg.inv(placed[start])
             noise = rng.normal(0, 0.33 / GRID, (GRID, GRID, 2))
-            maps[side][number] = geometry.transform(matrix, centres) + noise
+            maps[side][number] = geometry.transform_points(matrix, centres) + noise
             masks[side][number] = inside[start] * rng.uniform(0.9, 1, (GRID, GRID))
     return Links(np.array(pairs, np.int32), np.zeros(len(pairs), bool), *maps, *masks)
 
@@ -82,7 +83,7 @@ def plain_across(nodes: Nodes, links: Links, sigma: float, part: int) -> Iterato
         there = (image, other) in where
         number = where[(image, other) if there else (other, image)]
         maps = links.to_target if there else links.to_source
-        return interpolate(maps[number], places / GRID) * GRID
+        return warp_points(maps[number], places / GRID) * GRID
 
     count = 0
     for first, second in combinations(starts, 2):

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from pipelines.command.memory import keep_memory
-from segswap.matchers.base import Matches, sample
+from segswap.matchers.base import Matches
+from segswap.matchers.sampling import sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score
 from segswap.search.index import Index, entry_type

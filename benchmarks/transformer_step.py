@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segswap.matchers.base import Batch, cell_centres
+from segswap.matchers.base import Batch
 from segswap.matchers.losses import correspondence_loss, mask_loss, transfer_loss
+from segswap.matchers.sampling import cell_centres
 from segswap.matchers.transformer import (
     ARCHITECTURES,
     PairLayer,

@@ -50,7 +50,7 @@ class Planted:
     def inside(self, image: int, motif: str) -> np.ndarray:
         """bool (GRID, GRID): the cells whose centres lie in a motif."""
         centres = geometry.cell_centres(GRID, GRID)
-        unit = geometry.transform(np.linalg.inv(self.motifs[image][motif]), centres)
+        unit = geometry.transform_points(np.linalg.inv(self.motifs[image][motif]), centres)
         return geometry.inside(unit)
 
     def predict(self, pairs: list[tuple[int, int]], flipped: bool) -> list[Prediction]:
@@ -77,7 +77,7 @@ class Planted:
                 (0, there, self.inside(a, motif)), (1, back, shown[:, ::-1] if flipped else shown)
             ):  # fmt: skip
                 noise = rng.normal(0, self.noise / GRID, (GRID, GRID, 2))
-                sides[side][cells] = (geometry.transform(matrix, centres) + noise)[cells]
+                sides[side][cells] = (geometry.transform_points(matrix, centres) + noise)[cells]
                 masks[side][cells] = rng.uniform(0.95, 1, cells.sum())
         return Prediction(
             *(side.astype(np.float32) for side in sides),

@@ -177,7 +177,7 @@ def _place(
         },
         blend=names[rng.choice(len(names), p=weights / weights.sum())],
     )
-    windows = [_spanned(geometry.transform(m, points), size) for m in (np.eye(3), matrix)]
+    windows = [_spanned(geometry.transform_points(m, points), size) for m in (np.eye(3), matrix)]
     copied, pasted = (
         geometry.warp_labels(mask.view(np.uint8), m, size, size, window=window).view(bool)
         for m, window in zip((np.eye(3), matrix), windows, strict=True)

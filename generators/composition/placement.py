@@ -95,7 +95,7 @@ def place(
     stretch = geometry.scaling(*rng.uniform(*scale, size=2))
     turn = geometry.rotation(rng.uniform(-rotation, rotation))
     shape = turn @ stretch
-    spanned = geometry.transform(shape, points * size)
+    spanned = geometry.transform_points(shape, points * size)
     low, high = spanned.min(axis=0), spanned.max(axis=0)
     room = np.array([box[2] - box[0], box[3] - box[1]]) * size
     weights = np.exp(-np.arange(ratio_steps) / ratio_steps)

@@ -252,9 +252,9 @@ def _astray(
     """How many of a region's pixels lie over a pixel off the other region, how far, of how many."""
     height, width = region.shape
     rows, columns = np.nonzero(region)
-    centres = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=-1)
+    centres = geometry.to_normalised(np.stack([columns, rows], axis=-1), width, height)
     with np.errstate(divide="ignore", invalid="ignore"):
-        places = geometry.transform(carry, centres) * (width, height)
+        places = geometry.transform_points(carry, centres) * (width, height)
     # Two pixels of margin: beyond the frame there is no object.
     places = np.nan_to_num(places, nan=-9.0).clip(-2, (width + 1.5, height + 1.5))
     column, row = (np.floor(places).astype(np.int64) + 2).T
@@ -328,12 +328,11 @@ def grid_contradictions(
     off = np.maximum(whole[2] - high, low - whole[2]).max()
     if off > _SHARE:
         yield f"has a mask that is off by up to {off:.2f}", "the mask's mean in each cell"
-    x, y = ((np.arange(count) + 0.5) * n / length for count, length in
-            ((columns, width), (rows, height)))  # fmt: skip
-    centres = np.stack(np.meshgrid(x, y), axis=-1)
+    # The whole cells fill so much of the image.
+    centres = geometry.cell_centres(rows, columns) * (columns * n / width, rows * n / height)
     for label, carry in carries.items():
         full = shares[label] == 1
-        places = geometry.transform(carry, centres[full]).clip(0, 1)
+        places = geometry.transform_points(carry, centres[full]).clip(0, 1)
         errors = np.abs(whole[:2, full].T - places) * (width, height)
         if errors.size and errors.max() > _GRID_PIXELS:
             yield (

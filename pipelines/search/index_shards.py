@@ -133,7 +133,7 @@ def _read(image: str, size: int, mirrored: bool) -> Read:
         "image": image, "state": state, "sha256": pixel_hash(pixels), "width": width,
         "height": height,
     }  # fmt: skip
-    shown = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+    shown = geometry.mirror(pixels) if mirrored else pixels
     return entry, geometry.resize(shown, size, size)
 
 

@@ -73,6 +73,10 @@ class TrainConfig:
     pool: int = _POOL
     """Images of which --hard-negatives scores all pairs in turn."""
 
+    category_images: str | None = None
+    """Learn from pairs of pictures that show the same kind of thing, instead of PAIRS: a folder
+    with a folder for each kind, or COCO's ANNOTATIONS.json:IMAGES. Masks and keypoints are learned
+    from where there are some; docs/categories.md says how they are laid out."""
     mixture: tuple[float, ...] = ()
     """Shares of the datasets in training, one each; by default as many as they have pairs."""
     skip_bad: bool = False
@@ -125,8 +129,9 @@ class TrainConfig:
         given = [name for group, default in made.items()
                  for name in _differing(getattr(self, group), default)]  # fmt: skip
         if self.live:
-            if self.data:
-                raise ValueError(f"--live makes its pairs; leave out {' '.join(self.data)}")
+            if self.data or self.category_images:
+                given = [*self.data, *filter(None, [self.category_images])]
+                raise ValueError(f"--live makes its pairs; leave out {' '.join(given)}")
             if self.mixture or self.skip_bad:
                 raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
             if not self.workers:
@@ -134,8 +139,14 @@ class TrainConfig:
             return
         if given:
             raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")
+        if self.category_images:
+            if self.data or self.mixture:
+                raise ValueError("--category-images is learned from alone; leave out PAIRS")
+            return
         if not self.data:
-            raise ValueError("there is nothing to train on: give PAIRS, or --live")
+            raise ValueError(
+                "there is nothing to train on: give PAIRS, --category-images, or --live"
+            )
         if self.mixture and len(self.mixture) != len(self.data):
             raise ValueError(
                 f"--mixture has {len(self.mixture)} shares for {len(self.data)} datasets; expected "
@@ -160,6 +171,8 @@ class TrainConfig:
             if not any(self.weights[term] for term in learning):
                 said = " and ".join(f"--loss-{term}" for term in learning)
                 raise ValueError(f"--hard-negatives acts through {said}, which is 0")
+            if self.category_images:
+                raise ValueError("--hard-negatives are sought in PAIRS, not in --category-images")
             if self.num_gpus > 1:
                 raise ValueError("--hard-negatives works on one device; leave out --num-gpus")
         elif self.pool != _POOL:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -15,7 +15,9 @@ from pipelines.train.config import TrainConfig, command_line
 from pipelines.train.curves import draw_curves
 from pipelines.train.report import RunReport, best_of
 from pipelines.train.run_folder import check_folder, describe, identity_of
-from segswap.batches.stream import PairStream, Stream
+from segswap.batches.categories import CategoryStream
+from segswap.batches.pictures import read_pictures
+from segswap.batches.stream import PairSource, PairStream, Stream
 from segswap.data.pair import Pair
 from segswap.data.shards import DatasetError, datasets_with
 from segswap.matchers.base import Matcher
@@ -74,14 +76,15 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
     _check_sizes(size, model.settings["size"], matcher)
     execution = Execution(_precision(config, device), config.compile, rank, ranks)
     with (
-        _data(config, size, matcher.stride, rank, ranks) as (stream, val),
+        _data(config, size, matcher, rank, ranks) as (stream, val),
         # Not before Ray is up, which sets handlers of its own.
         _stopping(ranks) as asked,
     ):
+        _check_truth(config, matcher, stream)
         mining = None
         if config.hard_negatives:
             mining = Mining(
-                stream, size=size, pool=config.pool, batch=config.batch,
+                cast(PairSource, stream), size=size, pool=config.pool, batch=config.batch,
                 accumulate=config.accumulate, seed=config.seed,
             )  # fmt: skip
         trainer = Trainer(
@@ -236,23 +239,48 @@ def _precision(config: TrainConfig, device: torch.device) -> Literal["fp32", "bf
 
 @contextmanager
 def _data(
-    config: TrainConfig, size: int, stride: int, rank: int, ranks: int
+    config: TrainConfig, size: int, matcher: Matcher, rank: int, ranks: int
 ) -> Iterator[tuple[Stream, list[Pair]]]:
     """The training data, and for rank 0 pairs to score on."""
+    grids: dict[str, Any] = {
+        "size": size, "stride": matcher.stride, "mask_stride": matcher.mask_stride,
+    }  # fmt: skip
+    if config.category_images:
+        yield CategoryStream(
+            read_pictures(config.category_images), **grids, seed=config.seed,
+            workers=config.workers, skip_bad=config.skip_bad,
+        ), []  # fmt: skip
+        return
     if config.live:
         from pipelines.train.live import live_stream
 
         with live_stream(
-            config.inputs, config.composition, config.styling, size=size, stride=stride,
-            seed=config.seed, workers=max(1, config.workers // ranks), address=config.address,
+            config.inputs, config.composition, config.styling, **grids, seed=config.seed,
+             workers=max(1, config.workers // ranks), address=config.address,
         ) as live:  # fmt: skip
             yield live, live.val_pairs(_VAL_PAIRS) if rank == 0 else []
         return
     stream = PairStream(
-        config.data, "train", size=size, stride=stride, seed=config.seed, workers=config.workers,
+        config.data, "train", **grids, seed=config.seed, workers=config.workers,
         weights=config.mixture or None, skip_bad=config.skip_bad,
     )  # fmt: skip
-    yield stream, _val_pairs(config, size, stride) if rank == 0 else []
+    yield stream, _val_pairs(config, size, matcher.stride) if rank == 0 else []
+
+
+def _check_truth(config: TrainConfig, matcher: Matcher, stream: Stream) -> None:
+    """Refuse data that tell nothing that a loss needs; say which losses they leave out.
+
+    Raises:
+        ValueError: there is no loss left, or one is left out to which a weight was given.
+    """
+    needed = [term for term in matcher.terms if config.weights[term.name]]
+    absent = [term for term in needed if not term.needs <= stream.truth]
+    for term in absent:
+        if len(absent) == len(needed) or config.weights[term.name] != term.weight:
+            raise ValueError(
+                f"--loss-{term.name} needs {' and '.join(sorted(term.needs - stream.truth))}, "
+                f"which these data do not have; they have {', '.join(sorted(stream.truth))}"
+            )
 
 
 def _val_pairs(config: TrainConfig, size: int, stride: int) -> list[Pair]:

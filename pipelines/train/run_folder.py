@@ -11,6 +11,7 @@ import yaml
 
 from pipelines.command import outputs
 from pipelines.train.config import TrainConfig
+from segswap.batches.pictures import pictures_hash
 from segswap.data.shards import MANIFEST, datasets_with
 from segswap.files import storage
 from segswap.files.hashes import file_hash
@@ -29,7 +30,9 @@ def identity_of(config: TrainConfig) -> dict[str, Any]:
         DatasetError: a dataset is unfinished, or none has pairs to train on.
     """
     datasets = {}
-    if not config.live:
+    if config.category_images:
+        datasets = {config.category_images: pictures_hash(config.category_images)}
+    elif not config.live:
         datasets_with(config.data, "train")
         datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
     return {"config": _settings(config), "datasets": datasets}

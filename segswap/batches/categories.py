@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segswap import geometry
 from segswap.batches.loading import load_batches
 from segswap.batches.pictures import Picture, Pictures
 from segswap.batches.samples import check_size, photograph_numbers
@@ -63,10 +64,8 @@ class CategoryStream:
         """The run's n-th sample, without the batch dimension."""
         rng = np.random.default_rng([self.seed, 3, number])
         kind, numbers = self._draw(rng)
-        sides = []
-        for place in numbers:
-            sides.append(self._side(place, kind, rng))
-        return Batch(*sides)
+        source, target = (self._side(place, kind, rng) for place in numbers)
+        return Batch(source, target)
 
     def batches(
         self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
@@ -136,7 +135,7 @@ class CategoryStream:
         if warp.mirrored:
             points = points[self.pictures.mirrored_keypoints]
         found = warp.from_original(points.astype(np.float64)).astype(np.float32)
-        seen = np.isfinite(found).all(-1) & (found >= 0).all(-1) & (found <= 1).all(-1)
+        seen = np.asarray(geometry.inside(found))  # False for NaN
         return torch.from_numpy(np.where(seen[:, None], found, 0)), torch.from_numpy(seen)
 
     def _say(self, skipped: dict[int, str]) -> None:

@@ -12,6 +12,7 @@ keypoints.json: {"keypoints": [names], "images": {"KIND/NAME.jpg": {"width": W, 
 "points": [[x, y] or null, ...]}}}, in pixels; the k-th points of any two pictures correspond.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -125,6 +126,21 @@ def read_pictures(source: str) -> Pictures:
     return found
 
 
+def pictures_hash(source: str) -> str:
+    """SHA-256 of what a source tells: its pictures by content, their kinds, and whose masks and
+    keypoints are known.
+
+    Raises:
+        ValueError: see `read_pictures`.
+    """
+    found = read_pictures(source)
+    told = [
+        (p.key, p.labels.tolist(), sorted(p.masks), {k: v.tolist() for k, v in p.points.items()})
+        for p in found.pictures
+    ]
+    return hashlib.sha256(json.dumps([found.kinds, found.keypoints, told]).encode()).hexdigest()
+
+
 def _pairs(found: Pictures) -> bool:
     if not found.pictures:
         return False
@@ -187,9 +203,7 @@ def _normalised(entry: Mapping[str, Any], count: int, path: Path) -> Points:
 
 def _within(points: NDArray[np.float64]) -> Points:
     """Normalised points, those outside of the picture as not seen."""
-    points = points.astype(np.float32)
-    points[~geometry.inside(points)] = np.nan
-    return points
+    return np.where(geometry.inside(points)[:, None], points, np.nan).astype(np.float32)
 
 
 # --- COCO ------------------------------------------------------------------------------------

@@ -153,18 +153,17 @@ class Warp:
     def matrix(self) -> Array:
         """3x3 affine part: original from warped coordinates, where there is no spline."""
         left, top, right, bottom = self.window or (0.0, 0.0, 1.0, 1.0)
-        if self.mirrored:
-            left, right = right, left
-        return geometry.translation(left, top) @ geometry.scaling(right - left, bottom - top)
+        matrix = geometry.translation(left, top) @ geometry.scaling(right - left, bottom - top)
+        return matrix @ geometry.mirroring() if self.mirrored else matrix
 
     def to_original(self, points: Array) -> Array:
         """Where warped points (..., 2) lie in the original image; exact."""
         bent = points if self.spline is None else self.spline(points)
-        return geometry.transform(self.matrix, bent)
+        return geometry.transform_points(self.matrix, bent)
 
     def from_original(self, points: Array) -> Array:
         """Where original points (..., 2) lie in the warped image: the numerical inverse."""
-        plain = geometry.transform(np.linalg.inv(self.matrix), points)
+        plain = geometry.transform_points(np.linalg.inv(self.matrix), points)
         return plain if self.spline is None else self.spline.inverse(plain)
 
     def image(self, image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -196,7 +195,7 @@ class Warp:
         """
         points = _lattice() if self.spline is None else self.spline.at_lattice()
         to_pixels = geometry.pixels_from_normalised(shape[1], shape[0]) @ self.matrix
-        x, y = np.moveaxis(geometry.transform(to_pixels, points), -1, 0).astype(np.float32)
+        x, y = np.moveaxis(geometry.transform_points(to_pixels, points), -1, 0).astype(np.float32)
         down, across = _interpolation(rows), _interpolation(columns)
         return down @ (across @ x.T).T, down @ (across @ y.T).T
 
@@ -208,7 +207,7 @@ def _interpolation(size: int) -> csr_matrix:
     By cubic polynomials through the four nearest points. Sparse, it is quick on one core; dense
     products start threads, which wait for each other where loaders share the cores.
     """
-    centres = (np.arange(size) + 0.5) / size * (_LATTICE - 1)
+    centres = geometry.axis_centres(size) * (_LATTICE - 1)
     first = np.floor(centres).astype(np.int64).clip(1, _LATTICE - 3) - 1
     a, b, c, d = (centres - first - node for node in range(4))
     weights = np.stack([-b * c * d / 6, a * c * d / 2, -a * b * d / 2, a * b * c / 6], axis=-1)

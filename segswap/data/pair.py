@@ -102,11 +102,11 @@ class Pair:
 
     def to_target(self, points: NDArray, label: int) -> NDArray[np.float64]:
         """Where normalised source points (..., 2) of one object lie in the target."""
-        return geometry.transform(self._matrix(label), points)
+        return geometry.transform_points(self._matrix(label), points)
 
     def to_source(self, points: NDArray, label: int) -> NDArray[np.float64]:
         """Where normalised target points (..., 2) of one object lie in the source."""
-        return geometry.transform(np.linalg.inv(self._matrix(label)), points)
+        return geometry.transform_points(np.linalg.inv(self._matrix(label)), points)
 
     def _matrix(self, label: int) -> NDArray[np.float64]:
         for item in self.objects:

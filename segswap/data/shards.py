@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from segswap.data.grids import stride_grids
 from segswap.data.pair import FORMAT, Pair, PairObject
+from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
 from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels

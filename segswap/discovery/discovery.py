@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segswap import geometry
 from segswap.discovery.clusters import LEAST_IMAGES, groups_of, image_maps, leading_eigenvector
 from segswap.discovery.graph import CONFIDENCE, SIGMA, Nodes, graph_of
 from segswap.discovery.links import Links, best_partners, sharing
@@ -216,19 +217,9 @@ def _repeat(
         own = np.flatnonzero(link & (worth > _AGREED * worth[link].max()) & (worth > 0))
         source, target = nodes.images[link][0].tolist()
         if len(own) and source in maps and target in maps:
-            chosen = own[_spread(nodes.places[own, 0], POINTS)]
+            chosen = own[geometry.farthest_points(nodes.places[own, 0], POINTS)]
             shared.append(SharedPoints((source, target), nodes.places[chosen] / cells))
     return Repeat(maps, value, shared)
-
-
-def _spread(places: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Numbers of at most `count` of the places (N, 2), each the farthest from those before."""
-    chosen = [int(np.linalg.norm(places - places.mean(axis=0), axis=1).argmin())]
-    nearest = np.linalg.norm(places - places[chosen[0]], axis=1)
-    while len(chosen) < count and nearest.max() > 0:
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(places - places[chosen[-1]], axis=1))
-    return np.array(chosen)
 
 
 def _refined(

@@ -17,7 +17,7 @@ Array = NDArray[np.float32]
 
 # Columns of the table of blocks. P and Q are numbers of two links among those with nodes, or twice
 # the same; SIDE_P and SIDE_Q are 0 where the image in common is the link's source, 1 its target.
-# THIRD is the row in `maps` of the link between the two other images, and FROM 0 where P's is its
+# THIRD is the row in `moves` of the link between the two other images, and FROM 0 where P's is its
 # source. At OF_P and OF_Q begin the counters of the nodes of P and Q.
 P, Q, SIDE_P, SIDE_Q, THIRD, FROM, OF_P, OF_Q = range(8)
 
@@ -37,7 +37,7 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 @compiled
 def visit(
     blocks: NDArray[np.int64], starts: NDArray[np.int64], places: Array, confidence: Array,
-    maps: Array, sigma: np.float32, least: np.float32, counters: NDArray[np.int64],
+    moves: Array, sigma: np.float32, least: np.float32, counters: NDArray[np.int64],
     indices: NDArray[np.int32], weights: Array,
 ) -> None:  # fmt: skip
     """Count the edges of blocks, or write them.
@@ -45,10 +45,11 @@ def visit(
     Args:
         blocks: int64 (B, 8), see above.
         starts: int64 (K + 1,), where the nodes of each link begin.
-        places: float32 (2, 2, N), of the nodes in source and target: x and y in cells.
+        places: float32 (2, 2, N), of the nodes in source and target: x and y in cells, counted from
+            the centre of the first cell.
         confidence: float32 (N,).
-        maps: float32 (2, L, h, w, 2), of the links that THIRD names, in normalised coordinates:
-            source to target, target to source.
+        moves: float32 (2, L, h, w, 2), of the links that THIRD names, how far each cell's match is
+            from the cell's own centre, in cells: source to target, target to source.
         sigma, least: see `segswap.discovery.graph.correspondence_graph`.
         counters: of the nodes of each block's links; one more for each edge. To write, they hold
             where in `indices` and `weights` the next edge belongs.
@@ -68,8 +69,8 @@ def visit(
             _within(p, places, confidence, sigma, least, of_p, indices, weights)
             continue
         of_q = counters[block[OF_Q] : block[OF_Q] + q[1] - q[0]]
-        _carry(maps[block[FROM], block[THIRD]], p, places[1 - block[SIDE_P]], carried[0])
-        _carry(maps[1 - block[FROM], block[THIRD]], q, places[1 - block[SIDE_Q]], carried[1])
+        _carry(moves[block[FROM], block[THIRD]], p, places[1 - block[SIDE_P]], carried[0])
+        _carry(moves[1 - block[FROM], block[THIRD]], q, places[1 - block[SIDE_Q]], carried[1])
         _across(
             p, q, block[SIDE_P], block[SIDE_Q], places, carried, confidence, sigma, least, of_p,
             of_q, indices, weights,
@@ -78,24 +79,24 @@ def visit(
 
 @compiled
 def _carry(grid: Array, nodes: tuple[int, int], places: Array, out: Array) -> None:
-    """Places (2, N) of some nodes, from and to, in cells, carried by a map (h, w, 2) to the
-    beginning of `out`; infinitely far away where the map has no answer.
+    """Places (2, N) of some nodes, from and to, carried by the moves of cells (h, w, 2) to the
+    beginning of `out`; infinitely far away where there is no answer.
 
-    Bilinear between the centres of cells, continued linearly to the frame.
+    As `segswap.models.prediction.warp_points`: bilinear, and beyond the outermost centres the
+    nearest cell moves a place.
     """
     rows, columns = grid.shape[0], grid.shape[1]
-    size = (np.float32(columns), np.float32(rows))
     for n in range(nodes[0], nodes[1]):
-        x, y = places[0, n] - _HALF, places[1, n] - _HALF
-        left = min(max(math.floor(x), 0), max(columns - 2, 0))
-        top = min(max(math.floor(y), 0), max(rows - 2, 0))
+        x = min(max(places[0, n], np.float32(0)), np.float32(columns - 1))
+        y = min(max(places[1, n], np.float32(0)), np.float32(rows - 1))
+        left, top = min(max(int(x), 0), columns - 1), min(max(int(y), 0), rows - 1)
         right, below = min(left + 1, columns - 1), min(top + 1, rows - 1)
         u, v = x - np.float32(left), y - np.float32(top)
         for axis in range(2):
             corner, beside = grid[top, left, axis], grid[top, right, axis]
             under, across = grid[below, left, axis], grid[below, right, axis]
             upper, lower = corner + u * (beside - corner), under + u * (across - under)
-            value = (upper + v * (lower - upper)) * size[axis]
+            value = places[axis, n] + upper + v * (lower - upper)
             out[axis, n - nodes[0]] = value if math.isfinite(value) else np.float32(math.inf)
 
 
@@ -108,7 +109,7 @@ def _within(
     start, stop = nodes
     scale = _HALF / sigma
     reach = -math.log(least) / scale
-    near, worth = np.empty(stop - start, np.int32), np.empty(stop - start, np.float32)
+    near, weight = np.empty(stop - start, np.int32), np.empty(stop - start, np.float32)
     for i in range(start, stop):
         found = 0
         for j in range(i + 1, stop):
@@ -119,9 +120,9 @@ def _within(
                 apart += math.sqrt(x * x + y * y)
             if apart <= reach:
                 near[found] = j - start
-                worth[found] = confidence[i] * confidence[j] * math.exp(-apart * scale)
-                found += worth[found] >= least
-        _add(i, i - start, counters, start, near[:found], counters, worth, indices, weights)
+                weight[found] = confidence[i] * confidence[j] * math.exp(-apart * scale)
+                found += weight[found] >= least
+        _add(i, i - start, counters, start, near[:found], counters, weight, indices, weights)
 
 
 @compiled
@@ -145,7 +146,7 @@ def _across(
     u_q, v_q = places[1 - side_q, 0, q[0] : q[1]], places[1 - side_q, 1, q[0] : q[1]]
     back_u, back_v = carried[1, 0, :count], carried[1, 1, :count]
     one, two = np.empty(count, np.float32), np.empty(count, np.float32)
-    near, worth = np.empty(count, np.int32), np.empty(count, np.float32)
+    near, weight = np.empty(count, np.int32), np.empty(count, np.float32)
     low_x, high_x, low_y, high_y = x_q.min(), x_q.max(), y_q.min(), y_q.max()
     scale = np.float32(1) / sigma
     for i in range(p[0], p[1]):
@@ -172,15 +173,15 @@ def _across(
         for j in near[:found]:
             closed = math.exp(-one[j] * scale) + math.exp(-two[j] * scale)
             near[edges] = j
-            worth[edges] = _HALF * confidence[i] * confidence[q[0] + j] * closed
-            edges += worth[edges] >= least
-        _add(i, i - p[0], of_p, q[0], near[:edges], of_q, worth, indices, weights)
+            weight[edges] = _HALF * confidence[i] * confidence[q[0] + j] * closed
+            edges += weight[edges] >= least
+        _add(i, i - p[0], of_p, q[0], near[:edges], of_q, weight, indices, weights)
 
 
 @compiled
 def _add(
     node: int, at: int, of_node: NDArray[np.int64], start: int, near: NDArray[np.int32],
-    of_near: NDArray[np.int64], worth: Array, indices: NDArray[np.int32], weights: Array,
+    of_near: NDArray[np.int64], weight: Array, indices: NDArray[np.int32], weights: Array,
 ) -> None:  # fmt: skip
     """Count the edges from one node to some others, counted from `start`, at all of their ends; and
     write them where there is memory for it.
@@ -188,9 +189,9 @@ def _add(
     if len(indices):
         first = of_node[at]
         for n in range(len(near)):
-            indices[first + n], weights[first + n] = start + near[n], worth[n]
+            indices[first + n], weights[first + n] = start + near[n], weight[n]
             back = of_near[near[n]]
-            indices[back], weights[back] = node, worth[n]
+            indices[back], weights[back] = node, weight[n]
             of_near[near[n]] = back + 1
     else:
         for other in near:

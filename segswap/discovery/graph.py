@@ -76,21 +76,21 @@ def nodes_of(
         sides = []
         for mask, lands in ((links.source_mask, links.to_target),
                             (links.target_mask, links.to_source)):  # fmt: skip
-            worth = mask[number].ravel().astype(np.float32)
-            cells = np.flatnonzero(worth > confidence)
-            sides.append((cells, worth[cells], lands[number].reshape(-1, 2)[cells]))
+            values = mask[number].ravel().astype(np.float32)
+            cells = np.flatnonzero(values > confidence)
+            sides.append((cells, values[cells], lands[number].reshape(-1, 2)[cells]))
         side = int(len(sides[1][0]) > len(sides[0][0]))
-        cells, worth, lands_at = sides[side]
+        cells, values, lands_at = sides[side]
         if len(cells) > most:
-            best = np.sort(np.argsort(-worth, kind="stable")[:most])
-            cells, worth, lands_at = cells[best], worth[best], lands_at[best]
+            best = np.sort(np.argsort(-values, kind="stable")[:most])
+            cells, values, lands_at = cells[best], values[best], lands_at[best]
         places = np.empty((len(cells), 2, 2), np.float32)
         places[:, side], places[:, 1 - side] = centres[cells], lands_at
-        parts.append((np.full(len(cells), number, np.int32), places * grid, worth))
+        parts.append((np.full(len(cells), number, np.int32), places * grid, values))
     if not parts:
         parts = [(np.zeros(0, np.int32), np.zeros((0, 2, 2), np.float32), np.zeros(0, np.float32))]
-    numbers, places, worth = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Nodes(links.pairs[numbers].reshape(-1, 2), numbers, places, worth)
+    numbers, places, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Nodes(links.pairs[numbers].reshape(-1, 2), numbers, places, values)
 
 
 def correspondence_graph(
@@ -103,7 +103,7 @@ def correspondence_graph(
     Of two that have one image a in common, b the other image of i, c that of j:
         m_i m_j exp(-|x_i^a - x_j^a| / sigma)
         (exp(-|x_i^b - C^cb(x_j^c)| / sigma) + exp(-|x_j^c - C^bc(x_i^b)| / sigma)) / 2,
-    C^bc the matches of b in c, bilinear between cells; nothing where b and c were not matched.
+    C^bc the matches of b in c, see `warp_points`; nothing where b and c were not matched.
     Distances are in cells. No node has an edge to itself.
 
     Args:
@@ -156,10 +156,14 @@ class _Graph:
         third = self._blocks[:, edges.THIRD]
         used, at = np.unique(third[third >= 0], return_inverse=True)
         third[third >= 0] = at
-        maps = np.stack([links.to_target[used], links.to_source[used]]).astype(np.float32)
-        places = np.ascontiguousarray(nodes.places.transpose(1, 2, 0))
+        rows, columns = links.source_mask.shape[1:]
+        moves = np.stack([links.to_target[used], links.to_source[used]]).astype(np.float32)
+        moves -= geometry.cell_centres(rows, columns).astype(np.float32)
+        moves *= np.array([columns, rows], np.float32)
+        pixels = geometry.to_pixels(nodes.places / (columns, rows), columns, rows)
+        places = np.ascontiguousarray(pixels.transpose(1, 2, 0), np.float32)
         self._given = (
-            self._starts, places, nodes.confidence, maps, np.float32(sigma), np.float32(least)
+            self._starts, places, nodes.confidence, moves, np.float32(sigma), np.float32(least)
         )  # fmt: skip
 
     @cached_property

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segswap import geometry
 from segswap.files.storage import PathLike, read_bytes, write_atomically
-from segswap.models.prediction import Prediction, interpolate
+from segswap.models.prediction import Prediction, cycle_offsets
 
 RETURN_CELLS = 1.0  # how far from its start, in cells, a cell's way there and back may end
 LEAST_SHARE = 0.01  # of the cells of each image; pairs that share less are no partners
@@ -129,11 +129,10 @@ def unmirrored(prediction: Prediction) -> Prediction:
 
     Positions in the target are mirrored, x to 1 - x, and the target's own maps flipped along x.
     """
-    to_target = prediction.to_target.copy()
-    to_target[..., 0] = 1 - to_target[..., 0]
+    to_target = geometry.transform_points(geometry.mirroring(), prediction.to_target)
     return Prediction(
-        to_target, prediction.to_source[:, ::-1], prediction.source_mask,
-        prediction.target_mask[:, ::-1],
+        to_target.astype(prediction.to_target.dtype), geometry.mirror(prediction.to_source),
+        prediction.source_mask, geometry.mirror(prediction.target_mask),
     )  # fmt: skip
 
 
@@ -153,20 +152,10 @@ def _returning(
     there: NDArray, mask: NDArray, back: NDArray, other_mask: NDArray, tolerance: float
 ) -> NDArray[np.float32]:
     """The consistent mask (h, w) of the side from which `there` leads to the other side."""
-    rows, columns = mask.shape
-    lands = there.reshape(-1, 2)
-    answered = np.isfinite(lands).all(axis=1) & geometry.inside(lands)
-    kept = np.zeros(rows * columns, np.float32)
-    if not answered.any():
-        return kept.reshape(mask.shape)
-    ends = interpolate(back, lands[answered])
-    starts = geometry.cell_centres(rows, columns).reshape(-1, 2)[answered]
-    off = np.linalg.norm((ends - starts) * (columns, rows), axis=1)
-    carried = interpolate(other_mask[..., None], lands[answered])[:, 0].clip(0, 1)
-    # Not `off > tolerance`: where the way back has no answer it is NaN.
-    carried[~(off <= tolerance)] = 0
-    kept[answered] = carried
-    return (kept * mask.ravel()).reshape(mask.shape)
+    off = np.linalg.norm(cycle_offsets(there, back), axis=-1)
+    # A comparison with NaN, where either way has no answer, is False.
+    carried = np.where(off <= tolerance, geometry.sample(other_mask, there), 0)
+    return (carried * mask).astype(np.float32)
 
 
 def sharing(links: Links, least: float = LEAST_SHARE) -> NDArray[np.bool_]:
@@ -193,10 +182,10 @@ def best_partners(
     Returns:
         Rising numbers of links.
     """
-    worth = sum(mask.sum(axis=(1, 2), dtype=np.float32) for mask in _masks(links))
+    shared = sum(mask.sum(axis=(1, 2), dtype=np.float32) for mask in _masks(links))
     enough = sharing(links, least)
     # Best first; of equal ones the first.
-    order = np.argsort(-worth, kind="stable")
+    order = np.argsort(-shared, kind="stable")
     taken: dict[int, int] = {}
     kept = []
     for number in order[enough[order]].tolist():

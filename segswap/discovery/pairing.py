@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segswap import geometry
 from segswap.discovery.links import Links, link
 from segswap.files.images import ImageError, read_image
 from segswap.matchers.encoding import Encoding
@@ -144,7 +145,7 @@ def match_images(
         except ImageError as error:
             skipped.append((name, error.reason))
             continue
-        for kept, shown in ((plain, image), (mirrored, np.ascontiguousarray(image[:, ::-1]))):
+        for kept, shown in ((plain, image), (mirrored, geometry.mirror(image))):
             kept.add(number, model, shown)
     check_enough(len(plain.rows), skipped)
     numbers = list(plain.rows)

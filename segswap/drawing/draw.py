@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segswap import geometry
+
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 _OUTLINES = ((255, 70, 60), (60, 200, 255), (90, 230, 90), (255, 200, 40))
@@ -61,18 +63,10 @@ def draw_match(
 def spread_points(mask: NDArray[np.bool_], count: int) -> NDArray[np.float64]:
     """At most `count` normalised points (N, 2) spread evenly over a mask (H, W)."""
     rows, columns = np.nonzero(mask)
-    if not len(rows):
-        return np.zeros((0, 2))
-    places = np.stack([(columns + 0.5) / mask.shape[1], (rows + 0.5) / mask.shape[0]], axis=1)
-    # Farthest-point sampling on a subset, from the mask's middle outwards.
-    places = places[:: max(1, len(places) // 4000)]
-    distance = np.linalg.norm(places - places.mean(0), axis=1)
-    chosen = [int(distance.argmin())]
-    nearest = np.linalg.norm(places - places[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(places)):
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(places - places[chosen[-1]], axis=1))
-    return places[chosen]
+    every = max(1, len(rows) // 4000)
+    pixels = np.stack([columns, rows], axis=1)[::every]
+    points = geometry.to_normalised(pixels, mask.shape[1], mask.shape[0])
+    return points[geometry.farthest_points(points, count)]
 
 
 def join(

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from segswap import geometry
 from segswap.fitting.ransac import affine_by_ransac
-from segswap.models.prediction import Prediction
+from segswap.models.prediction import Prediction, cycle_offsets
 
 _GRID = 60
 
@@ -31,8 +31,8 @@ def sift(
     matrix, source_inliers, target_inliers = from_source
     centres = geometry.cell_centres(_GRID, _GRID)
     return Prediction(
-        geometry.transform(matrix, centres).astype(np.float32),
-        geometry.transform(np.linalg.inv(matrix), centres).astype(np.float32),
+        geometry.transform_points(matrix, centres).astype(np.float32),
+        geometry.transform_points(np.linalg.inv(matrix), centres).astype(np.float32),
         _hull(source_inliers),
         _hull(target_inliers),
     )
@@ -57,11 +57,15 @@ def _affine(
     to_source = np.linalg.inv(geometry.pixels_from_normalised(source.shape[1], source.shape[0]))
     to_target = np.linalg.inv(geometry.pixels_from_normalised(target.shape[1], target.shape[0]))
     matrix = to_target @ affine @ np.linalg.inv(to_source)
-    return matrix, geometry.transform(to_source, start), geometry.transform(to_target, end)
+    return (
+        matrix,
+        geometry.transform_points(to_source, start),
+        geometry.transform_points(to_target, end),
+    )
 
 
 def _hull(points: NDArray) -> NDArray[np.float32]:
-    hull = cv2.convexHull(np.rint(points * _GRID - 0.5).astype(np.int32))
+    hull = cv2.convexHull(np.rint(geometry.to_pixels(points, _GRID, _GRID)).astype(np.int32))
     return cv2.fillConvexPoly(np.zeros((_GRID, _GRID), np.float32), hull, 1.0)
 
 
@@ -78,20 +82,14 @@ def nearest_features(source: NDArray[np.float32], target: NDArray[np.float32]) -
     there, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
     shapes = source.shape[1:], target.shape[1:]
     centres = [geometry.cell_centres(*shape).reshape(-1, 2).astype(np.float32) for shape in shapes]
+    to_target = centres[1][there].reshape(*shapes[0], 2)
+    to_source = centres[0][back].reshape(*shapes[1], 2)
     return Prediction(
-        centres[1][there].reshape(*shapes[0], 2),
-        centres[0][back].reshape(*shapes[1], 2),
-        _returns(back[there], shapes[0]),
-        _returns(there[back], shapes[1]),
+        to_target, to_source, _returns(to_target, to_source), _returns(to_source, to_target)
     )
 
 
-def _returns(ends: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """1 for the cells of a grid of a shape whose way there and back ends at most one cell away.
-
-    Args:
-        ends: (h w), the index of the cell at each way's end.
-    """
-    starts = np.arange(len(ends))
-    off = np.abs(np.stack(np.divmod(ends, shape[1])) - np.stack(np.divmod(starts, shape[1])))
-    return (off.max(axis=0) <= 1).reshape(shape).astype(np.float32)
+def _returns(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 for the cells whose way there and back ends in the same cell or one of its neighbours."""
+    # Ways end at centres of cells: between 1 and 2 cells away there is none.
+    return (np.abs(cycle_offsets(there, back)).max(axis=-1) < 1.5).astype(np.float32)

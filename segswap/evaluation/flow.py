@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from segswap import geometry
+from segswap.evaluation.metrics import pck, point_errors
 
 _UNKNOWN = 1e9  # and more: no flow here, in the format of Middlebury
 ALLOWED = 0.05  # of the longer side of the image that the flow leads to
@@ -36,10 +37,7 @@ def flow_accuracy(
             f"flows are {found.shape} and {true.shape}, the mask {mask.shape}; expected one size"
         )
     judged = (mask > 0) & (np.abs(true) < _UNKNOWN).all(axis=-1)  # False for NaN
-    if not judged.any():
-        return float("nan")
-    off = np.linalg.norm(found[judged].astype(np.float64) - true[judged], axis=1)
-    return float(np.mean(off <= ALLOWED * max(size)))
+    return pck(point_errors(found[judged], true[judged], max(size)), (ALLOWED,))[0]
 
 
 def flow_of(
@@ -68,6 +66,6 @@ def mirrored_flow(flow: NDArray[np.floating], width: int) -> NDArray[np.floating
         flow: (H, W, 2) in pixels.
         width: of the other image in pixels.
     """
-    seen = flow[:, ::-1].copy()
+    seen = geometry.mirror(flow)
     seen[..., 0] = width - flow.shape[1] - seen[..., 0]
     return seen

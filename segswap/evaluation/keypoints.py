@@ -1,9 +1,8 @@
-"""PCK, the percentage of correct keypoints, with either of its reference lengths.
+"""Published lists of keypoints, and the two lengths that their PCK refers to.
 
-Yang, Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts" (PAMI 2013). A point is
-right when it is off by at most alpha times the longer side of a reference: the object's box, or the
-image after both have been brought to a square (Han et al., "SCNet", ICCV 2017). The two are not to
-be compared: the second is the easier one by far.
+A point is right when it is off by at most alpha times the longer side of a reference: the object's
+box, or the image after both have been brought to a square (Han et al., "SCNet", ICCV 2017). The two
+are not to be compared: the second is the easier one by far.
 """
 
 import numpy as np
@@ -40,17 +39,3 @@ def box_side(points: ArrayLike) -> float:
 def on_square(points: ArrayLike, width: int, height: int) -> Array:
     """Points (N, 2) in an image's pixels, in those of the square that the image is brought to."""
     return np.asarray(points, np.float64) * (SQUARE / width, SQUARE / height)
-
-
-def pck_at(found: ArrayLike, true: ArrayLike, length: float, alpha: float) -> float:
-    """Share of the points of one pair that are off by at most alpha times a length; NaN of none.
-
-    PCK of a data set is the mean over its pairs.
-
-    Args:
-        found, true: (N, 2) in pixels, without padding; NaN where nothing was found, which is wrong.
-        length: of the reference, in the same pixels.
-    """
-    off = np.linalg.norm(np.asarray(found, np.float64) - np.asarray(true, np.float64), axis=-1)
-    # A comparison with NaN is False.
-    return float(np.mean(off <= alpha * length)) if len(off) else float("nan")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from segswap.evaluation.metrics import Scores, make_scores, mask_scores, pck
+from segswap.evaluation.metrics import Scores, make_scores, mask_scores, pck, point_errors
 from segswap.models.prediction import Prediction
 
 Array = NDArray[np.float64]
@@ -53,9 +53,8 @@ class KnownPair:
 def score_known(prediction: Prediction, pair: KnownPair) -> Scores:
     """Scores of a prediction for a real pair.
 
-    Distances are shares of the longer side of the image that the positions lie in. PCK and the mask
-    scores are means over the two directions that are known; without a mask, and of false_area,
-    there is no score.
+    PCK and the mask scores are means over the two directions that are known; without a mask, and of
+    false_area, there is no score.
     """
     directions = [
         (prediction.points, pair.to_target, pair.target),
@@ -65,9 +64,9 @@ def score_known(prediction: Prediction, pair: KnownPair) -> Scores:
     for find, known, image in directions:
         if len(known.start):
             height, width = image.shape[:2]
-            off = (find(known.start) - known.end) * (width, height) / max(width, height)
-            errors = np.linalg.norm(off, axis=1)
-            within.append(pck(np.where(np.isnan(errors), np.inf, errors)))
+            size = width, height
+            errors = point_errors(find(known.start) * size, known.end * size, max(size))
+            within.append(pck(errors))
     masks = [
         mask_scores(found, true)
         for found, true in (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from segswap import geometry
 from segswap.data.pair import Pair
@@ -25,7 +25,7 @@ class Scores:
             images; 0 of an image in which nothing was found.
         mask_recall: share of the true mask's pixels that were found, mean of both images.
         pck_1, pck_3, pck_5: share of points of the true mask, in both images, whose predicted
-            position is off by at most 1, 3, 5% of the image's side.
+            position is off by at most 1, 3, 5% of the longer side of the image that it lies in.
         false_area: on images that share nothing, the predicted masks' share of both images.
     """
 
@@ -89,26 +89,43 @@ def mask_scores(
 
 
 def position_errors(prediction: Prediction, pair: Pair) -> NDArray[np.float64]:
-    """Distances (N,) between predicted and true positions, as shares of the image's side, at the
-    points of a 60 x 60 lattice that lie in the true masks of both images; inf without an answer.
+    """`point_errors` (N,) of predicted positions, as shares of the longer side of the image that
+    they lie in, at the points of a 60 x 60 lattice that lie in the true masks of both images.
     """
     lattice = geometry.cell_centres(_LATTICE, _LATTICE).reshape(-1, 2)
+    size = pair.width, pair.height
     errors = []
     for labels, find, true in (
         (pair.source_mask, prediction.points, pair.to_target),
         (pair.target_mask, prediction.points_back, pair.to_source),
     ):
-        column = (lattice[:, 0] * labels.shape[1]).astype(int)
-        row = (lattice[:, 1] * labels.shape[0]).astype(int)
+        column, row = geometry.pixel_at(lattice, *size).T
         shown = labels[row, column]
         for item in pair.objects:
             points = lattice[shown == item.label]
-            if len(points):
-                errors.append(np.linalg.norm(find(points) - true(points, item.label), axis=1))
-    found = np.concatenate(errors) if errors else np.zeros(0)
-    return np.where(np.isnan(found), np.inf, found)
+            end = true(points, item.label)
+            errors.append(point_errors(find(points) * size, end * size, max(size)))
+    return np.concatenate(errors) if errors else np.zeros(0)
 
 
-def pck(errors: NDArray[np.float64]) -> list[float]:
-    """Share of errors within each of the thresholds; NaN of none."""
-    return [float(np.mean(errors <= t)) if len(errors) else float("nan") for t in THRESHOLDS]
+def point_errors(found: ArrayLike, true: ArrayLike, length: float) -> NDArray[np.float64]:
+    """How far found points are off, as shares of a length: (N,), inf where nothing was found.
+
+    The length is one of the image in which the points are sought: its longer side, or that of an
+    object's box. A pixel counts the same across and down, also in an image that is not square.
+
+    Args:
+        found, true: (N, 2) in pixels of one image; NaN where nothing was found.
+        length: in the same pixels.
+    """
+    off = np.linalg.norm(np.asarray(found, np.float64) - np.asarray(true, np.float64), axis=-1)
+    return np.where(np.isnan(off), np.inf, off / length)
+
+
+def pck(errors: NDArray[np.float64], alphas: Sequence[float] = THRESHOLDS) -> list[float]:
+    """PCK, the percentage of correct keypoints: the share of `point_errors` that are at most alpha,
+    for each alpha; NaN of no points. That of a data set is the mean over its pairs.
+
+    Yang, Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts" (PAMI 2013).
+    """
+    return [float(np.mean(errors <= alpha)) if len(errors) else float("nan") for alpha in alphas]

@@ -92,7 +92,7 @@ def _landing(matrix: NDArray[np.float64]) -> Known:
     # Beyond the horizon the map turns the plane over: its Jacobian is det / depth^3.
     depth = start @ matrix[2, :2] + matrix[2, 2]
     start = start[depth * np.linalg.det(matrix) > 0]
-    end = geometry.transform(matrix, start)
+    end = geometry.transform_points(matrix, start)
     shown = geometry.inside(end)
     return Known(start[shown], end[shown])
 

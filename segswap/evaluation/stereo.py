@@ -7,6 +7,7 @@ Scharstein et al., "High-resolution stereo datasets with subpixel-accurate groun
 import numpy as np
 from skimage.data import stereo_motorcycle
 
+from segswap import geometry
 from segswap.evaluation.known import Known, KnownPair
 
 _EVERY = 10  # pixels between the points that are judged
@@ -21,6 +22,6 @@ def stereo_pair() -> KnownPair:
     rows, columns = np.mgrid[_EVERY // 2 : height : _EVERY, _EVERY // 2 : width : _EVERY]
     shift = disparity[rows, columns]
     known = np.isfinite(shift) & (shift > 0) & (columns - shift >= 0)
-    start = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=-1)[known]
+    start = geometry.to_normalised(np.stack([columns, rows], axis=-1)[known], width, height)
     end = start - np.stack([shift[known] / width, np.zeros(known.sum())], axis=-1)
     return KnownPair("motorcycle", left, right, Known(start, end))

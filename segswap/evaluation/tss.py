@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segswap import geometry
 from segswap.evaluation.known import Known, KnownPair
 from segswap.files.images import read_image
 
@@ -68,8 +69,10 @@ def tss_pairs(folders: list[Path]) -> Iterator[KnownPair]:
         if is_flipped(folder):
             # Flow 2 goes from image 2 to image 1 mirrored: seen in a mirror, from the target,
             # which is image 2 mirrored, to image 1.
-            images[1], masks[1] = np.fliplr(images[1]).copy(), np.fliplr(masks[1]).copy()
-            back = Known(_mirrored(back.start), _mirrored(back.end))
+            images[1], masks[1] = geometry.mirror(images[1]), geometry.mirror(masks[1])
+            mirrored = [geometry.transform_points(geometry.mirroring(), points)
+                        for points in (back.start, back.end)]  # fmt: skip
+            back = Known(*mirrored)
         yield KnownPair(folder.name, images[0], images[1], there, back, masks[0], masks[1])
 
 
@@ -121,9 +124,8 @@ def _known(flow: Flow, mask: NDArray[np.uint8], other: tuple[int, ...]) -> Known
     step = flow[rows, columns].astype(np.float64)
     # A comparison with NaN is False: that is unknown too.
     known = (mask[rows, columns] > 0) & (np.abs(step) < _UNKNOWN).all(axis=-1)
-    centre = np.stack([columns + 0.5, rows + 0.5], axis=-1)[known]
-    return Known(centre / (width, height), (centre + step[known]) / (other[1], other[0]))
-
-
-def _mirrored(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([1 - points[:, 0], points[:, 1]], axis=1)
+    start = np.stack([columns, rows], axis=-1)[known]
+    return Known(
+        geometry.to_normalised(start, width, height),
+        geometry.to_normalised(start + step[known], other[1], other[0]),
+    )

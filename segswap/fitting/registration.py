@@ -9,7 +9,8 @@ A region without texture cannot be registered by anyone. The residual's noise an
 the standard error of the found motion; regions where it is above 0.1 px say nothing. It does not
 depend on how large the found motion is.
 
-Nothing here uses the rest of the package: what measures pairs shares no code with what makes them.
+Nothing here uses the rest of the package: what measures pairs shares no code with what makes them,
+and has its own half pixel.
 """
 
 from collections.abc import Mapping
@@ -178,11 +179,11 @@ def gauss_newton(
     jacobian = np.concatenate([jacobian, -here[..., None]], axis=-1).reshape(-1, 7)
     residual = (here - there).ravel()
     scale = 1.48 * np.median(np.abs(residual)) + 1e-6
-    trust = 1 / np.maximum(np.abs(residual) / (2 * scale), 1)
-    normal = jacobian.T @ (jacobian * trust[:, None]) + 1e-9 * np.eye(7)
-    step = np.linalg.solve(normal, jacobian.T @ (residual * trust))
+    weight = 1 / np.maximum(np.abs(residual) / (2 * scale), 1)
+    normal = jacobian.T @ (jacobian * weight[:, None]) + 1e-9 * np.eye(7)
+    step = np.linalg.solve(normal, jacobian.T @ (residual * weight))
     remaining = residual - jacobian @ step
-    noise = float((trust * remaining**2).sum() / trust.sum())
+    noise = float((weight * remaining**2).sum() / weight.sum())
     return step[:6].reshape(3, 2), np.linalg.inv(normal)[:6, :6], noise
 
 

@@ -251,20 +251,3 @@ class Matcher(nn.Module):
     def forward(self, source: Tensor, target: Tensor) -> Matches:
         """Match images (B, 3, H, W) in [0, 1]."""
         return self.match(self.encode(source), self.encode(target))
-
-
-def cell_centres(rows: int, columns: int, like: Tensor) -> Tensor:
-    """Normalised centres of a grid's cells: (rows, columns, 2), x then y, on `like`'s device."""
-    y = (torch.arange(rows, device=like.device, dtype=torch.float32) + 0.5) / rows
-    x = (torch.arange(columns, device=like.device, dtype=torch.float32) + 0.5) / columns
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-
-
-def sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of maps (B, C, h, w) at normalised points (B, rows, columns, 2).
-
-    Beyond the outermost cell centres the nearest cell counts. Returns (B, C, rows, columns).
-    """
-    return nn.functional.grid_sample(
-        maps, (2 * points - 1).to(maps.dtype), padding_mode="border", align_corners=False
-    )

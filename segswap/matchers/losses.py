@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Batch, BatchSide, Matches, Side, cell_centres, on_grid, sample
+from segswap.matchers.base import Batch, BatchSide, Matches, Side, on_grid
+from segswap.matchers.sampling import cell_centres, cells_around, sample
 
 ETA = 8.0  # weight of the positions' L1 distance, as published
 _LEAST = 1e-6  # probabilities are kept from 0 and 1 by so much, where their logarithm is taken
@@ -174,15 +175,8 @@ def _classes(logits: Tensor, other: Side, truth: BatchSide) -> Tensor:
     assert truth.positions is not None
     assert truth.valid is not None
     rows, columns = other.positions.shape[1:3]
-    x = (truth.positions[..., 0] * columns - 0.5).clamp(0, columns - 1).flatten(1)
-    y = (truth.positions[..., 1] * rows - 0.5).clamp(0, rows - 1).flatten(1)
-    left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
-    expected = torch.zeros_like(x)
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = (1 - (x - left - right).abs()) * (1 - (y - top - down).abs())
-            cell = ((top + down) * columns + left + right).long()
-            expected = expected + weight * logits.gather(-1, cell[..., None])[..., 0]
+    cells, weights = cells_around(truth.positions.flatten(1, 2), rows, columns)
+    expected = (weights * logits.gather(-1, cells)).sum(-1)
     return _mean(logits.logsumexp(dim=-1) - expected, truth.valid.flatten(1))
 
 

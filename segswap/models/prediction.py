@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import RegularGridInterpolator
 
 from segswap import geometry
 from segswap.drawing.draw import draw_match, spread_points
@@ -32,11 +32,11 @@ class Prediction:
 
     def points(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised target positions (N, 2) of normalised source points (N, 2)."""
-        return interpolate(self.to_target, xy)
+        return warp_points(self.to_target, _checked(xy))
 
     def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised source positions (N, 2) of normalised target points (N, 2)."""
-        return interpolate(self.to_source, xy)
+        return warp_points(self.to_source, _checked(xy))
 
     def draw(
         self, source: NDArray[np.uint8], target: NDArray[np.uint8], *, points: int = 14,
@@ -83,22 +83,52 @@ class Prediction:
         return read
 
 
-def interpolate(grid: Array, xy: ArrayLike) -> NDArray[np.float64]:
-    """Bilinear values of a grid of cells (h, w, C) at normalised points (N, 2): float64 (N, C).
-
-    Between the outermost cell centres and the frame the grid is continued linearly.
-    """
+def _checked(xy: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(xy, np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"expected points of shape (N, 2), got {points.shape}")
-    rows, columns = grid.shape[:2]
-    axes = [(np.arange(count) + 0.5) / count for count in (rows, columns)]
-    look_up = RegularGridInterpolator(
-        axes, grid.astype(np.float64), bounds_error=False, fill_value=None
-    )
-    return look_up(points[:, ::-1])
+    return points
+
+
+def warp_points(positions: NDArray[np.floating], points: ArrayLike) -> NDArray[np.float64]:
+    """Where a grid of positions (h, w, 2) takes points (..., 2): float64 of the points' shape.
+
+    A point moves by the bilinear value of the cells' displacements, position minus own centre, with
+    the border of `geometry.sample`: identity and translations are exact up to the frame and beyond.
+
+    Args:
+        positions: normalised, of each cell's centre in the other image.
+        points: normalised, x then y.
+
+    Returns:
+        Normalised points of the other image; NaN where one of the four cells around a point has no
+        answer.
+    """
+    displacements = positions - geometry.cell_centres(*positions.shape[:2])
+    return np.asarray(points, np.float64) + geometry.sample(displacements, points)
+
+
+def cycle_offsets(
+    there: NDArray[np.floating], back: NDArray[np.floating]
+) -> NDArray[np.float64]:  # fmt: skip
+    """How far from its centre the way there and back brings each cell: float64 (h, w, 2).
+
+    Args:
+        there: (h, w, 2), normalised, of each cell's centre in the other image.
+        back: (h', w', 2), the other image's, in this one.
+
+    Returns:
+        End minus start, in cells of `there`, x then y; NaN where the way there or the way back has
+        no answer, or the way there leaves the other image.
+    """
+    rows, columns = there.shape[:2]
+    landed = np.where(geometry.inside(there)[..., None], there, np.nan)
+    return (warp_points(back, landed) - geometry.cell_centres(rows, columns)) * (columns, rows)
 
 
 def enlarge(mask: Array, width: int, height: int) -> Array:
-    """A mask on a grid (h, w) at an image's size: float32 (height, width) in [0, 1]."""
-    return geometry.sample(mask, geometry.cell_centres(height, width))
+    """A mask on a grid (h, w) at an image's size: float32 (height, width) in [0, 1].
+
+    Bilinear values at the pixels' centres, as of `geometry.sample`, also where a side shrinks.
+    """
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)

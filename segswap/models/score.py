@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Matcher, Matches, sample
+from segswap.matchers.base import Matcher, Matches
 from segswap.matchers.encoding import Encoding
+from segswap.matchers.sampling import cell_at, sample
 
 _CHANNELS = 32  # multiplied at a time: what lies between stays in memory that was used before
 
@@ -28,9 +29,8 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     rows, columns = target.positions.shape[1:3]
     positions = source.positions
     carried = sample(target.mask_logits.sigmoid()[:, None], positions)[:, 0]
-    column = (positions[..., 0] * columns).floor().long().clamp(0, columns - 1)
-    row = (positions[..., 1] * rows).floor().long().clamp(0, rows - 1)
-    landing = (row * columns + column).flatten(1)
+    size = torch.tensor([columns, rows], device=positions.device)
+    landing = cell_at(positions * size, rows, columns).flatten(1)
     cosine = _products(source.features, target.features, landing)
     mask = source.cell_mask() * ((positions >= 0) & (positions <= 1)).all(-1)
     scores = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)

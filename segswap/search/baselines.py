@@ -58,11 +58,12 @@ class SiftRetriever:
         left, top, right, bottom = query.outline
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
         width, height = there.size
-        placed = geometry.transform(matrix, corners) / (width, height) * _GRID
+        placed = geometry.transform_points(matrix, corners) / (width, height)
         mask = np.zeros((_GRID, _GRID), np.float32)
-        cv2.fillConvexPoly(mask, np.rint(placed - 0.5).clip(-1e4, 1e4).astype(np.int32), 1.0)
-        low = (placed.min(0) / _GRID).clip(0, 1) * (width, height)
-        high = (placed.max(0) / _GRID).clip(0, 1) * (width, height)
+        cells = np.rint(geometry.to_pixels(placed, _GRID, _GRID)).clip(-1e4, 1e4)
+        cv2.fillConvexPoly(mask, cells.astype(np.int32), 1.0)
+        low = placed.min(0).clip(0, 1) * (width, height)
+        high = placed.max(0).clip(0, 1) * (width, height)
         box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
         kept = box if (high > low).all() else None
         return Hit(number, self.images[number], float(len(starts)), kept, mask, starts, ends)
@@ -80,9 +81,8 @@ class _Features:
         small = geometry.resize(image, *shape)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         points, descriptors = cv2.SIFT.create().detectAndCompute(grey, None)
-        steps = np.array(self.size) / shape
         found = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
-        self.points = ((found + 0.5) * steps).astype(np.float32)
+        self.points = (geometry.to_normalised(found, *shape) * self.size).astype(np.float32)
         self.descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
 
 

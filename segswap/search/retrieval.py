@@ -14,8 +14,9 @@ from torch import Tensor
 from segswap import geometry
 from segswap.files.images import pixel_hash
 from segswap.geometry import Box
-from segswap.matchers.base import Matches, sample
+from segswap.matchers.base import Matches
 from segswap.matchers.encoding import Encoding
+from segswap.matchers.sampling import sample
 from segswap.models.model import ImageLike, Model, as_array, load
 from segswap.models.score import cell_scores, pooled, self_consistent
 from segswap.search.index import Index
@@ -201,7 +202,9 @@ class ModelRetriever:
         encoded = self.model.encode([geometry.warp(query.image, shown, size, size)])
         compared = self.model.matcher.compared(encoded)
         rows, columns = compared.shape[2:]
-        centres = geometry.transform(np.linalg.inv(shown), geometry.cell_centres(rows, columns))
+        centres = geometry.transform_points(
+            np.linalg.inv(shown), geometry.cell_centres(rows, columns)
+        )
         centres = centres * query.image.shape[1::-1]
         left, top, right, bottom = query.outline
         inside = ((centres >= (left, top)) & (centres <= (right, bottom))).all(-1)
@@ -305,7 +308,7 @@ def _regions(matches: Matches, inside: Tensor) -> Tensor:
 
 def _shown(query: Query, flip: bool) -> NDArray[np.float64]:
     """The affine map from the query's normalised coordinates to those of what the matcher sees."""
-    flipped = geometry.translation(1, 0) @ geometry.scaling(-1, 1) if flip else np.eye(3)
+    flipped = geometry.mirroring() if flip else np.eye(3)
     if query.box is None:
         return flipped
     height, width = query.image.shape[:2]

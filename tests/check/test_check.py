@@ -28,8 +28,8 @@ from pipelines.check.samples import (
     read_record,
 )
 from segswap import geometry
-from segswap.data.grids import stride_grids
 from segswap.data.shards import DatasetError, encode_pair
+from segswap.data.truth import stride_grids
 from segswap.files.hashes import file_hash
 
 Members = dict[str, bytes]  # of a shard: name to content

@@ -123,7 +123,9 @@ def test_masks_with_thin_tips_agree(seed: int) -> None:
     assert source.any() == target.any()
     for here, there, carry in ((source, target, matrix), (target, source, np.linalg.inv(matrix))):
         rows, columns = np.nonzero(here)
-        places = geometry.transform(carry, np.stack([columns + 0.5, rows + 0.5], axis=1) / size)
+        places = geometry.transform_points(
+            carry, np.stack([columns + 0.5, rows + 0.5], axis=1) / size
+        )
         assert geometry.inside(places).all()
         # OpenCV's fixed point takes a place on a pixel's edge for the next pixel's.
         shown = np.zeros(len(places), bool)

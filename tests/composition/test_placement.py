@@ -81,7 +81,7 @@ def test_the_object_fits_whole_into_its_box(
     points: np.ndarray, layout: int, second: bool, seed: int
 ) -> None:
     for box in (layouts(1, GAP)[0][0], layouts(2, GAP)[layout][second]):
-        placed = geometry.transform(draw(points, box, seed), points)
+        placed = geometry.transform_points(draw(points, box, seed), points)
         assert (placed >= np.array(box[:2]) - 1e-9).all()
         assert (placed <= np.array(box[2:]) + 1e-9).all()
 
@@ -100,7 +100,7 @@ def test_scale_rotation_and_ratio_keep_their_limits(
     assert np.linalg.det(matrix[:2, :2]) > 0
     stretch = np.linalg.norm(right) / np.linalg.norm(down)
     assert SCALE[0] / SCALE[1] - 1e-9 <= stretch <= SCALE[1] / SCALE[0] + 1e-9
-    placed = geometry.transform(matrix, points)
+    placed = geometry.transform_points(matrix, points)
     filled = (placed.max(axis=0) - placed.min(axis=0)) / (np.array(box[2:]) - box[:2])
     ratios = np.linspace(*RATIO, STEPS)
     assert np.abs(ratios - filled.max()).min() < 1e-9
@@ -112,7 +112,7 @@ def test_small_ratios_are_favoured() -> None:
     count = Counter()
     draws = 3000
     for seed in range(draws):
-        placed = geometry.transform(draw(points, (0, 0, 1, 1), seed), points)
+        placed = geometry.transform_points(draw(points, (0, 0, 1, 1), seed), points)
         filled = (placed.max(axis=0) - placed.min(axis=0)).max()
         count[round((filled - RATIO[0]) / (RATIO[1] - RATIO[0]) * (STEPS - 1))] += 1
     weights = np.exp(-np.arange(STEPS) / STEPS)
@@ -125,7 +125,7 @@ def test_the_place_is_uniform_where_the_object_fits() -> None:
     points = np.array([[0.2, 0.2], [0.7, 0.2], [0.7, 0.7], [0.2, 0.7]])
     shares = []
     for seed in range(2000):
-        placed = geometry.transform(draw(points, (0.0, 0.0, 0.5, 1.0), seed), points)
+        placed = geometry.transform_points(draw(points, (0.0, 0.0, 0.5, 1.0), seed), points)
         low, high = placed.min(axis=0), placed.max(axis=0)
         room = np.array([0.5, 1.0]) - (high - low)
         shares.append(low[room > 0.05] / room[room > 0.05])
@@ -146,7 +146,7 @@ def test_the_outline_spans_every_pixel(seed: int, degrees: float, stretch: float
         [np.stack([columns + dx, rows + dy], axis=1) for dx in (0, 1) for dy in (0, 1)]
     ) / (40, 30)
     matrix = geometry.rotation(degrees) @ geometry.scaling(stretch, 1)
-    spanned = geometry.transform(matrix, outline(mask))
-    whole = geometry.transform(matrix, corners)
+    spanned = geometry.transform_points(matrix, outline(mask))
+    whole = geometry.transform_points(matrix, corners)
     np.testing.assert_allclose(spanned.min(axis=0), whole.min(axis=0), atol=1e-12)
     np.testing.assert_allclose(spanned.max(axis=0), whole.max(axis=0), atol=1e-12)

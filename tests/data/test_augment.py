@@ -38,8 +38,8 @@ def test_spline_through_an_affine_map_is_that_map() -> None:
     controls = np.random.default_rng(0).uniform(0, 1, (9, 2))
     matrix = geometry.rotation(20) @ geometry.scaling(0.5, 2)
     points = geometry.cell_centres(5, 7)
-    spline = Spline.through(controls, geometry.transform(matrix, controls))
-    assert np.allclose(spline(points), geometry.transform(matrix, points), atol=1e-9)
+    spline = Spline.through(controls, geometry.transform_points(matrix, controls))
+    assert np.allclose(spline(points), geometry.transform_points(matrix, points), atol=1e-9)
 
 
 def test_jacobian_is_the_derivative() -> None:

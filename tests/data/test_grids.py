@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_pairs import pasted_pair
 
-from segswap.data.grids import stride_grids
 from segswap.data.pair import Pair
+from segswap.data.truth import stride_grids
 
 PAIR = pasted_pair(size=96)
 

@@ -62,7 +62,9 @@ def test_positions_are_the_pairs_own_map() -> None:
     truth = source_truth(pair, CELLS, CELLS, Warp(), Warp())
     centres = geometry.cell_centres(CELLS, CELLS)
     assert np.allclose(
-        truth.positions[truth.valid], geometry.transform(PLACEMENT, centres[truth.valid]), atol=1e-6
+        truth.positions[truth.valid],
+        geometry.transform_points(PLACEMENT, centres[truth.valid]),
+        atol=1e-6,
     )
     assert np.allclose(truth.positions[~truth.valid], centres[~truth.valid], atol=1e-6)
 

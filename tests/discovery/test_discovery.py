@@ -221,7 +221,7 @@ def test_points_of_members_are_the_same_points() -> None:
     for pair in group.shared:
         a, b = (planted.motifs[image]["a"] for image in pair.images)
         assert 1 < len(pair.points) <= 6
-        expected = geometry.transform(b @ np.linalg.inv(a), pair.points[:, 0])
+        expected = geometry.transform_points(b @ np.linalg.inv(a), pair.points[:, 0])
         np.testing.assert_allclose(pair.points[:, 1], expected, atol=2 / GRID)
 
 

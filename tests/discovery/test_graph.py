@@ -11,7 +11,7 @@ from made_links import random_links
 
 from segswap.discovery.graph import Nodes, correspondence_graph, graph_of, nodes_of
 from segswap.discovery.links import Links, best_partners, sharing
-from segswap.models.prediction import interpolate
+from segswap.models.prediction import warp_points
 
 
 def carried(links: Links, image: int, other: int, place: np.ndarray) -> np.ndarray | None:
@@ -20,7 +20,7 @@ def carried(links: Links, image: int, other: int, place: np.ndarray) -> np.ndarr
     for pair, there, back in zip(links.pairs, links.to_target, links.to_source, strict=True):
         if tuple(pair) in ((image, other), (other, image)):
             grid = there if pair[0] == image else back
-            found = interpolate(grid, [place / (columns, rows)])[0] * (columns, rows)
+            found = warp_points(grid, [place / (columns, rows)])[0] * (columns, rows)
             return found if np.isfinite(found).all() else None
     return None
 

@@ -19,14 +19,14 @@ def test_sift_finds_a_known_affine_map_of_a_photograph() -> None:
     centres = geometry.cell_centres(*found.source_mask.shape)
     inside = found.source_mask > 0.5
     assert inside.mean() > 0.3
-    error = np.linalg.norm(found.to_target - geometry.transform(matrix, centres), axis=-1)
+    error = np.linalg.norm(found.to_target - geometry.transform_points(matrix, centres), axis=-1)
     assert error.max() < 0.01
     back = np.linalg.norm(
-        found.to_source - geometry.transform(np.linalg.inv(matrix), centres), axis=-1
+        found.to_source - geometry.transform_points(np.linalg.inv(matrix), centres), axis=-1
     )
     assert back[found.target_mask > 0.5].max() < 0.01
     # The hull of the target's inliers lies where the photograph was put.
-    shown = geometry.inside(geometry.transform(np.linalg.inv(matrix), centres))
+    shown = geometry.inside(geometry.transform_points(np.linalg.inv(matrix), centres))
     assert (shown | (found.target_mask < 0.5)).mean() > 0.99
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segswap.evaluation.flow import flow_accuracy, flow_of, mirrored_flow
-from segswap.evaluation.keypoints import box_side, on_square, pck_at, without_padding
+from segswap.evaluation.keypoints import box_side, on_square, without_padding
+from segswap.evaluation.metrics import pck, point_errors
 
 # --- PCK -------------------------------------------------------------------------------------
 
@@ -15,14 +16,14 @@ def test_a_point_at_exactly_alpha_times_the_length_is_right() -> None:
     true = np.array([(0.0, 0.0), (10.0, 0.0), (0.0, 20.0), (5.0, 5.0)])
     off = np.array([(0.0, 0.0), (2.0, 0.0), (0.0, -2.0), (0.0, 2.01)])
     # Allowed: 0.1 x 20 = 2 pixels; the distances are 0, 2, 2 and 2.01.
-    assert pck_at(true + off, true, 20, 0.1) == 0.75
+    assert pck(point_errors(true + off, true, 20), [0.1]) == [0.75]
 
 
 def test_a_point_that_was_not_found_is_wrong_and_of_none_there_is_no_score() -> None:
     true = np.array([(0.0, 0.0), (1.0, 1.0)])
     found = np.array([(0.0, 0.0), (np.nan, np.nan)])
-    assert pck_at(found, true, 100, 0.1) == 0.5
-    assert np.isnan(pck_at(np.zeros((0, 2)), np.zeros((0, 2)), 100, 0.1))
+    assert pck(point_errors(found, true, 100), [0.1, 0.2]) == [0.5, 0.5]
+    assert np.isnan(pck(point_errors(np.zeros((0, 2)), np.zeros((0, 2)), 100))).all()
 
 
 def test_padding_is_dropped_before_the_box_is_measured() -> None:
@@ -52,17 +53,17 @@ def test_on_the_square_an_error_counts_by_its_share_of_each_side() -> None:
     true, alpha = np.array([(100.0, 50.0)]), 0.1
     for off, right in (((20.0, 0.0), 1.0), ((0.0, 20.0), 0.0)):
         a, b = on_square(true + off, 448, 112), on_square(true, 448, 112)
-        assert pck_at(a, b, 224, alpha) == right
+        assert pck(point_errors(a, b, 224), [alpha]) == [right]
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10))
 def test_pck_grows_with_alpha_and_does_not_depend_on_the_unit(seed: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     true, found = random.uniform(0, 100, (2, 8, 2))
-    scores = [pck_at(found, true, 70, alpha) for alpha in (0.05, 0.1, 0.5, 3)]
+    scores = pck(point_errors(found, true, 70), (0.05, 0.1, 0.5, 3))
     assert scores == sorted(scores)
     assert scores[-1] == 1
-    assert pck_at(found * scale, true * scale, 70 * scale, 0.5) == scores[2]
+    assert pck(point_errors(found * scale, true * scale, 70 * scale), [0.5]) == scores[2:3]
 
 
 # --- flow accuracy ---------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import textured
 from hypothesis import assume, given
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from hypothesis.strategies import integers
 from made_pairs import pasted_pair
 from torch import Tensor
 
@@ -24,8 +24,9 @@ from segswap.evaluation.metrics import (
     score_negative,
     score_pair,
 )
-from segswap.matchers.base import Matches, cell_centres
-from segswap.models.prediction import Prediction, enlarge, interpolate
+from segswap.matchers.base import Matches
+from segswap.matchers.sampling import cell_centres
+from segswap.models.prediction import Prediction, cycle_offsets, enlarge, warp_points
 from segswap.models.score import pair_score
 
 CELLS = 12
@@ -38,17 +39,18 @@ def prediction_of(
     centres = geometry.cell_centres(CELLS, CELLS)
     full = np.ones((CELLS, CELLS), np.float32)
     return Prediction(
-        geometry.transform(matrix, centres).astype(np.float32),
-        geometry.transform(np.linalg.inv(matrix), centres).astype(np.float32),
+        geometry.transform_points(matrix, centres).astype(np.float32),
+        geometry.transform_points(np.linalg.inv(matrix), centres).astype(np.float32),
         full if source_mask is None else source_mask,
         full if target_mask is None else target_mask,
     )
 
 
-def whole_pair(matrix: np.ndarray | None = None) -> Pair:
-    """A pair all of whose pixels are shared."""
-    image, mask = textured(64, 64, 0), np.ones((64, 64), np.uint8)
-    item = PairObject(1, np.eye(3) if matrix is None else matrix, None, {}, "paste")
+def whole_pair(size: tuple[int, int] = (64, 64)) -> Pair:
+    """A pair all of whose pixels are shared, width and height."""
+    width, height = size
+    image, mask = textured(height, width, 0), np.ones((height, width), np.uint8)
+    item = PairObject(1, np.eye(3), None, {}, "paste")
     return Pair(0, image, image, mask, mask, (item,))
 
 
@@ -72,7 +74,7 @@ def test_mask_scores_by_hand() -> None:
 
 
 @given(
-    arrays(np.bool_, (12, 12)), arrays(np.uint8, (12, 12), elements=integers(0, 2))
+    arrays(np.bool_, (12, 12)), arrays(np.uint8, (12, 12), elements=st.integers(0, 2))
 )  # fmt: skip
 def test_mask_scores_fit_each_other(found: np.ndarray, labels: np.ndarray) -> None:
     assume(labels.any())
@@ -102,6 +104,17 @@ def test_pck_by_hand() -> None:
 def test_pck_counts_the_distance_as_a_share_of_the_side(off: float, expected: int) -> None:
     scores = score_pair(prediction_of(geometry.translation(off, 0)), whole_pair())
     assert (scores.pck_1, scores.pck_3, scores.pck_5) == (expected, 1, 1)
+
+
+def test_pck_counts_pixels_of_an_oblong_pair_alike_across_and_down() -> None:
+    """8 px are 2% of the longer side of 400 x 100, to whichever side they are."""
+    for x, y in ((8, 0), (0, 8), (-8, 0)):
+        off = prediction_of(geometry.translation(x / 400, y / 100))
+        errors = position_errors(off, whole_pair(size=(400, 100)))
+        assert len(errors) == 2 * 60 * 60
+        assert np.allclose(errors, 0.02, atol=1e-6)
+        scores = score_pair(off, whole_pair(size=(400, 100)))
+        assert (scores.pck_1, scores.pck_3, scores.pck_5) == (0, 1, 1)
 
 
 def test_position_errors_are_measured_in_both_directions() -> None:
@@ -161,20 +174,51 @@ def test_means_are_taken_over_the_pairs_that_have_a_score() -> None:
 # --- prediction ------------------------------------------------------------------------------
 
 
-def test_interpolation_is_exact_on_an_affine_field_and_beyond_the_outermost_centres() -> None:
+def test_points_between_cells_follow_an_affine_map() -> None:
     matrix = geometry.rotation(20) @ geometry.scaling(0.8, 1.3)
     prediction = prediction_of(matrix)
-    points = np.array([(0, 0), (1, 1), (0.01, 0.5), (1, 0), (0.33, 0.77)])
-    assert np.allclose(prediction.points(points), geometry.transform(matrix, points), atol=1e-6)
-    back = geometry.transform(np.linalg.inv(matrix), points)
+    points = np.array([(0.05, 0.95), (0.1, 0.5), (0.9, 0.06), (0.33, 0.77)])
+    expected = geometry.transform_points(matrix, points)
+    assert np.allclose(prediction.points(points), expected, atol=1e-6)
+    back = geometry.transform_points(np.linalg.inv(matrix), points)
     assert np.allclose(prediction.points_back(points), back, atol=1e-6)
 
 
-def test_interpolation_of_a_grid_that_is_not_square() -> None:
-    grid = geometry.cell_centres(4, 9).astype(np.float32)
-    points = np.random.default_rng(0).uniform(0, 1, (20, 2))
-    assert np.allclose(interpolate(grid, points), points, atol=1e-6)
-    assert interpolate(grid, np.zeros((0, 2))).shape == (0, 2)
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(-0.5, 0.5), st.floats(-0.5, 0.5))
+def test_identity_and_translations_are_exact_up_to_the_frame_and_beyond(
+    rows: int, columns: int, x: float, y: float
+) -> None:
+    shift = np.array([x, y])
+    positions = (geometry.cell_centres(rows, columns) + shift).astype(np.float32)
+    points = np.random.default_rng(0).uniform(-0.2, 1.2, (20, 2))
+    points[:2] = (0, 0), (1, 1)
+    assert np.allclose(warp_points(positions, points), points + shift, atol=1e-6)
+    assert warp_points(positions, np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_beyond_the_outermost_centres_the_nearest_cell_moves_a_point() -> None:
+    positions = prediction_of(geometry.scaling(2, 1)).to_target
+    # The outermost centre, at 0.5 / 12, moves to the right by as much.
+    assert np.allclose(warp_points(positions, (0.0, 0.5)), (0.5 / 12, 0.5), atol=1e-6)
+
+
+def test_points_beside_a_cell_without_an_answer_have_none() -> None:
+    positions = geometry.cell_centres(4, 4)
+    positions[1, 2] = np.nan
+    points = np.array([(2.5, 1.5), (2.0, 1.9), (1.4, 1.5), (3.6, 3.6)]) / 4
+    unknown = np.isnan(warp_points(positions, points)).all(axis=1)
+    assert unknown.tolist() == [True, True, False, False]
+    assert np.isnan(warp_points(geometry.cell_centres(4, 4), (np.nan, 0.5))).any()
+
+
+def test_the_way_there_and_back_is_measured_in_cells() -> None:
+    there = geometry.cell_centres(4, 8) + np.array([0.5, 0])
+    back = geometry.cell_centres(6, 6) - (0.25, 0.25)
+    offsets = cycle_offsets(there, back)
+    assert np.allclose(offsets[:, :4], (0.25 * 8, -0.25 * 4))
+    assert np.isnan(offsets[:, 4:]).all()  # these leave the other image
+    back[:] = np.nan
+    assert np.isnan(cycle_offsets(there, back)).all()
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 3), (2, 5, 2), (2, 1)])
@@ -195,6 +239,17 @@ def test_enlarged_mask_keeps_values_and_place() -> None:
     assert np.average(rows + 0.5, weights=large) / 60 == pytest.approx(1.5 / 6, abs=1e-3)
     assert np.average(columns + 0.5, weights=large) / 90 == pytest.approx(4.5 / 6, abs=1e-3)
     assert np.allclose(enlarge(np.ones((3, 3), np.float32), 40, 50), 1)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (40, 40), (31, 53)])
+@pytest.mark.parametrize("size", [(90, 60), (17, 23), (101, 7), (3, 3), (1, 1)])
+def test_enlarged_masks_are_bilinear_at_the_pixels_centres(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Where an image has fewer pixels than the mask has cells, too."""
+    mask = np.random.default_rng(0).random(shape, np.float32)
+    expected = geometry.sample(mask, geometry.cell_centres(size[1], size[0]))
+    np.testing.assert_allclose(enlarge(mask, *size), expected, atol=1e-5)
 
 
 def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:

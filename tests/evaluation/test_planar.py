@@ -52,7 +52,7 @@ def test_points_beyond_the_horizon_are_left_out(tmp_path: Path) -> None:
     # The plane's horizon is the column x = 100: what is right of it is behind the camera, though
     # the division alone would put (150, 20) at (30, 24).
     matrix = np.array([[-0.5, 0, 60], [0, 0.4, -20], [-0.01, 0, 1]])
-    assert np.allclose(geometry.transform(matrix, (150, 20)), (30, 24))
+    assert np.allclose(geometry.transform_points(matrix, (150, 20)), (30, 24))
     np.savetxt(folder / "H1to2p", matrix)
     start = next(planar_pairs(folder)).to_target.start
     assert len(start) > 100
@@ -67,8 +67,8 @@ def test_truth_scores_one_and_its_inverse_does_not(tmp_path: Path) -> None:
         @ HOMOGRAPHY
         @ geometry.pixels_from_normalised(200, 150)
     )
-    there = geometry.transform(matrix, grid).astype(np.float32)
-    back = geometry.transform(np.linalg.inv(matrix), grid).astype(np.float32)
+    there = geometry.transform_points(matrix, grid).astype(np.float32)
+    back = geometry.transform_points(np.linalg.inv(matrix), grid).astype(np.float32)
     mask = np.ones((100, 100), np.float32)
     right = score_known(Prediction(there, back, mask, mask), pair)
     assert (right.pck_1, right.pck_3, right.pck_5) == (1, 1, 1)

@@ -11,7 +11,7 @@ from skimage.data import astronaut
 from torch import Tensor
 
 from segswap import geometry
-from segswap.matchers.base import Matches, Side, cell_centres
+from segswap.matchers.base import Matches, Side
 from segswap.matchers.correlation import consensus
 from segswap.matchers.correlation.correlation import SHIFTS, WINDOWS, CorrelationMatcher
 from segswap.matchers.correlation.descriptors import CHANNELS, describe, normalise
@@ -24,6 +24,7 @@ from segswap.matchers.losses import (
     transfer_loss,
 )
 from segswap.matchers.registry import build
+from segswap.matchers.sampling import cell_centres
 
 SIZE, STRIDE = 128, 8
 
@@ -262,7 +263,7 @@ def test_a_moved_picture_is_found_untrained(
     for positions, true in (
         (matches.source.positions, matrix), (matches.target.positions, np.linalg.inv(matrix))
     ):  # fmt: skip
-        expected = geometry.transform(true, geometry.cell_centres(20, 20))
+        expected = geometry.transform_points(true, geometry.cell_centres(20, 20))
         margin = 0.03
         shared = ((expected > margin) & (expected < 1 - margin)).all(axis=-1)
         error = np.linalg.norm(positions[0].numpy() - expected, axis=-1)[shared]

@@ -8,8 +8,9 @@ import torch
 from made_matches import answers, batch_of, matches_of
 from torch import Tensor
 
-from segswap.matchers.base import Batch, Matches, Side, cell_centres
+from segswap.matchers.base import Batch, Matches, Side
 from segswap.matchers.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
+from segswap.matchers.sampling import cell_centres
 
 SOURCE, TARGET = (4, 5), (6, 3)
 

@@ -8,7 +8,8 @@ from segswap.matchers.correlation.correlation import WINDOWS
 from segswap.matchers.correlation.descriptors import CHANNELS
 from segswap.matchers.correlation.directions import EVIDENCE, Direction
 from segswap.matchers.correlation.stem import Stem
-from segswap.matchers.correlation.voting import NearAttention, PairHead, as_maps, cell_places
+from segswap.matchers.correlation.voting import NearAttention, PairHead, as_maps
+from segswap.matchers.sampling import cell_places
 
 ROWS, COLUMNS = 5, 7
 
@@ -17,7 +18,7 @@ def direction(matrix: Tensor, shift: Tensor, seed: int = 0) -> Direction:
     """A direction all of whose cells follow one affine map, with evidence drawn at random."""
     generator = torch.Generator().manual_seed(seed)
     shape = torch.Size((ROWS, COLUMNS))
-    places = cell_places(shape, matrix)
+    places = cell_places(*shape, matrix).flatten(0, 1)
     positions = as_maps((places @ matrix + shift)[None], shape)
     linear = matrix.reshape(1, 4, 1, 1).expand(1, 4, ROWS, COLUMNS)
     weight = torch.rand(1, 1, ROWS, COLUMNS, generator=generator)
@@ -70,7 +71,7 @@ def test_attention_is_a_softmax_over_likeness_distance_and_trust(values: int) ->
         attention.trust.copy_(torch.tensor([0.7, 1.3]))
         gathered = attention(tokens, torch.Size((ROWS, COLUMNS)), carried, weight)
         query, key = attention.query_key(tokens).unflatten(-1, (2, 2, 12)).unbind(2)
-        at = cell_places(torch.Size((ROWS, COLUMNS)), tokens) / 4
+        at = cell_places(ROWS, COLUMNS, tokens).flatten(0, 1) / 4
         apart = torch.cdist(at, at).square()
         for head, gamma in enumerate((2.0, 0.1)):
             logits = query[:, :, head] @ key[:, :, head].transpose(1, 2) / 12**0.5

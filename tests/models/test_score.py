@@ -7,9 +7,10 @@ import torch
 from made_matches import matches_of
 from torch import Tensor
 
-from segswap.matchers.base import Matches, Side, cell_centres, sample
+from segswap.matchers.base import Matches, Side
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.registry import build
+from segswap.matchers.sampling import cell_centres, sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score, pooled, self_consistent
 

@@ -187,7 +187,7 @@ def test_what_is_shown_keeps_the_shape_and_holds_the_box(
     box = (left, top, left + w * (width - left), top + h * (height - top))
     shown = _shown(Query(np.zeros((height, width, 3), np.uint8), box), flip)
     corners = np.array([(box[0], box[1]), (box[2], box[3])]) / (width, height)
-    (a, b), (c, d) = geometry.transform(shown, corners)
+    (a, b), (c, d) = geometry.transform_points(shown, corners)
     assert min(a, b, c, d) > -1e-9
     assert max(a, b, c, d) < 1 + 1e-9
     assert (c < a) == flip

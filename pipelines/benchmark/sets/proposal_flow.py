@@ -15,14 +15,15 @@ from scipy.io import loadmat
 
 from pipelines.benchmark.base import Benchmark, Scores, existing, fingerprint
 from pipelines.benchmark.sets.pairs import Pairs, PairTask
+from segswap import geometry
 from segswap.evaluation.keypoints import (
     ALPHAS,
     SQUARE,
     box_side,
     on_square,
-    pck_at,
     without_padding,
 )
+from segswap.evaluation.metrics import pck, point_errors
 from segswap.files.hashes import file_hash
 from segswap.files.images import read_image, read_size
 from segswap.models.prediction import Prediction
@@ -105,10 +106,17 @@ def score_keypoints(
         side: longer side of the object's box in the source.
     """
     size, other = read_size(paths[0]), read_size(paths[1])
-    found = prediction.points_back((target - 0.5) / other) * size + 0.5
+    start = geometry.to_normalised(target - 1, *other)
+    found = geometry.to_pixels(prediction.points_back(start), *size) + 1
     square = on_square(found, *size), on_square(source, *size)
-    scores = {f"PCK@{alpha:.2f} box": pck_at(found, source, side, alpha) for alpha in ALPHAS}
-    return scores | {f"PCK@{alpha:.2f} image": pck_at(*square, SQUARE, alpha) for alpha in ALPHAS}
+    references = {
+        "box": point_errors(found, source, side), "image": point_errors(*square, SQUARE)
+    }  # fmt: skip
+    return {
+        f"PCK@{alpha:.2f} {name}": score
+        for name, errors in references.items()
+        for alpha, score in zip(ALPHAS, pck(errors, ALPHAS), strict=True)
+    }
 
 
 def _pairs(

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from pipelines.benchmark.base import Benchmark, Scores, existing, fingerprint
 from pipelines.benchmark.sets.pairs import Pairs, PairTask
-from segswap.evaluation.keypoints import ALPHAS, pck_at, without_padding
+from segswap import geometry
+from segswap.evaluation.keypoints import ALPHAS, without_padding
+from segswap.evaluation.metrics import pck, point_errors
 from segswap.files.images import read_image, read_size
 from segswap.models.prediction import Prediction
 
@@ -57,8 +59,10 @@ def _score(
 ) -> Scores:
     """PCK; the keypoints are whole pixels counted from 0."""
     size, other = read_size(paths[0]), read_size(paths[1])
-    found = prediction.points((source + 0.5) / size) * other - 0.5
-    return {f"PCK@{alpha:.2f} box": pck_at(found, target, side, alpha) for alpha in ALPHAS}
+    start = geometry.to_normalised(source, *size)
+    found = geometry.to_pixels(prediction.points(start), *other)
+    scores = pck(point_errors(found, target, side), ALPHAS)
+    return {f"PCK@{alpha:.2f} box": score for alpha, score in zip(ALPHAS, scores, strict=True)}
 
 
 SPAIR = Benchmark(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipelines.benchmark.base import Benchmark, Scores, existing, fingerprint, mean, means
 from pipelines.benchmark.sets.pairs import Pairs, PairTask
+from segswap import geometry
 from segswap.evaluation.flow import flow_accuracy, flow_of, mirrored_flow
 from segswap.evaluation.segmentation import (
     jaccard,
@@ -62,7 +63,7 @@ def _files(folder: Path) -> list[Path]:
 def _images(folder: Path, flipped: bool) -> tuple[Image, Image]:
     """The images of a pair, the second one mirrored where they are to be flipped."""
     first, second = (read_image(folder / f"image{number}.png") for number in (1, 2))
-    return first, np.ascontiguousarray(second[:, ::-1]) if flipped else second
+    return first, geometry.mirror(second) if flipped else second
 
 
 def _score(prediction: Prediction, folder: Path, flipped: bool) -> Scores:
@@ -71,7 +72,7 @@ def _score(prediction: Prediction, folder: Path, flipped: bool) -> Scores:
     if flipped:
         # The second flow goes from image 2 to image 1 mirrored, and image 2 is matched mirrored.
         flows[1] = mirrored_flow(flows[1], masks[0].shape[1])
-        masks[1] = masks[1][:, ::-1]
+        masks[1] = geometry.mirror(masks[1])
     sizes = [(mask.shape[1], mask.shape[0]) for mask in masks]
     ways: list[Callable] = [prediction.points, prediction.points_back]
     try:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segswap.matchers.sampling import axis_places
+
 ORIENTATIONS = 8
 LAYOUT = 4  # bins along each side of a window
 CHANNELS = ORIENTATIONS * LAYOUT * LAYOUT
@@ -78,9 +80,9 @@ def _bins(cells: int, pixels: int, window: float) -> Tensor:
     Args:
         window: the window's side as a share of the image's.
     """
-    centres = (torch.arange(cells) + 0.5) / cells
+    centres = axis_places(cells) / cells
     offsets = (torch.arange(LAYOUT) - (LAYOUT - 1) / 2) * window / LAYOUT
     places = (centres[:, None] + offsets).reshape(-1, 1) * pixels
     sigma = _BIN_SIGMA * _BIN_PIXELS
-    weights = torch.exp(-0.5 * ((torch.arange(pixels) + 0.5 - places) / sigma) ** 2)
+    weights = torch.exp(-0.5 * ((axis_places(pixels) - places) / sigma) ** 2)
     return weights / (sigma * math.sqrt(2 * math.pi))

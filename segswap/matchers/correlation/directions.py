@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segswap.matchers.base import cell_centres, sample
 from segswap.matchers.correlation import consensus
+from segswap.matchers.sampling import cell_at, cell_centres, cell_places, sample
 
 EVIDENCE = 3 + 7 + 7 + 1 + 2 + 2  # channels of Direction.evidence
 
@@ -108,20 +108,19 @@ def normalise_cells(positions: Tensor, shape: torch.Size) -> Tensor:
 
 def _cell(positions: Tensor, shape: torch.Size) -> Tensor:
     """Index (B, N) of the cell that each position (B, 2, h, w) lies in; the nearest one outside."""
-    column = positions[:, 0].floor().long().clamp(0, shape[1] - 1)
-    row = positions[:, 1].floor().long().clamp(0, shape[0] - 1)
-    return (row * shape[1] + column).flatten(1)
+    return cell_at(positions.movedim(1, -1), *shape).flatten(1)
 
 
 def _window(values: Tensor, cell: Tensor, shape: torch.Size, radius: int) -> tuple[Tensor, Tensor]:
     """Values (B, N, K) in a square around a cell, very low outside the grid; its cells' centres."""
     step = torch.arange(-radius, radius + 1, device=cell.device)
-    rows = (cell // shape[1])[..., None] + step.repeat_interleave(len(step))
-    columns = (cell % shape[1])[..., None] + step.repeat(len(step))
+    down, right = step.repeat_interleave(len(step)), step.repeat(len(step))
+    rows, columns = (cell // shape[1])[..., None] + down, (cell % shape[1])[..., None] + right
     framed = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     index = rows.clamp(0, shape[0] - 1) * shape[1] + columns.clamp(0, shape[1] - 1)
     taken = values.gather(2, index).masked_fill(~framed, -1e4)
-    return taken, torch.stack([columns, rows], dim=-1) + 0.5
+    centres = cell_places(shape[0], shape[1], values).flatten(0, 1)[cell]
+    return taken, centres[:, :, None] + torch.stack([right, down], dim=-1)
 
 
 def _soft_position(logits: Tensor, cell: Tensor, shape: torch.Size, radius: int) -> Tensor:

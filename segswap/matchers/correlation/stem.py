@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segswap.matchers.base import cell_centres, sample
 from segswap.matchers.correlation.descriptors import CHANNELS, WINDOW_PIXELS
+from segswap.matchers.sampling import cell_centres, sample
 
 
 class Stem(nn.Module):

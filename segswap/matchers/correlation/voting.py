@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segswap.matchers.base import sample
 from segswap.matchers.correlation.descriptors import CHANNELS
 from segswap.matchers.correlation.directions import EVIDENCE, Direction, normalise_cells
+from segswap.matchers.sampling import cell_places, sample
 
 _UNIT = 4.0  # cells: the unit of distance in attention
 _NO_WEIGHT = 0.05  # a cell with no agreeing match votes with so much weight
@@ -56,7 +56,7 @@ class NearAttention(nn.Module):
             projected = self.query_key(tokens.float()).unflatten(-1, (2, self.heads, self.key))
             query, key = projected.permute(2, 0, 3, 1, 4)
             gamma = F.softplus(self.reach)[:, None, None]
-            at = cell_places(shape, tokens) / _UNIT
+            at = cell_places(shape[0], shape[1], tokens).flatten(0, 1) / _UNIT
             known = (weight.flatten(1).float() + _NO_WEIGHT).log()[:, None, :, None]
             queries = [query / math.sqrt(self.key), 2 * gamma * at, torch.ones_like(at[:, :1])]
             keys = [key, at, -gamma * at.square().sum(-1, keepdim=True)]
@@ -168,7 +168,7 @@ class PairHead(nn.Module):
     def _voted(self, direction: Direction, maps: Tensor) -> Tensor:
         """Positions (B, 2, h, w) in cells, under the mean of the maps that each cell attends to."""
         tokens = self.norm(as_tokens(maps))
-        at = cell_places(maps.shape[2:], maps)
+        at = cell_places(maps.shape[2], maps.shape[3], maps).flatten(0, 1)
         linear = as_tokens(direction.linear).unflatten(-1, (2, 2))
         constant = as_tokens(direction.positions) - _times(at, linear)
         values = torch.cat([constant, linear.flatten(2)], dim=-1)[:, None].expand(-1, HEADS, -1, -1)
@@ -182,13 +182,6 @@ class PairHead(nn.Module):
         there = sample(other, to_other).to(maps.dtype)
         distance = moved.detach().norm(dim=1, keepdim=True).clamp(max=8) / 4
         return self.mask(torch.cat([maps, there, distance.to(maps.dtype)], dim=1))[:, 0]
-
-
-def cell_places(shape: torch.Size, like: Tensor) -> Tensor:
-    """Centres (N, 2) of a grid's cells, in cells, x then y: float32 on `like`'s device."""
-    y = torch.arange(shape[0], device=like.device, dtype=torch.float32) + 0.5
-    x = torch.arange(shape[1], device=like.device, dtype=torch.float32) + 0.5
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
 def as_tokens(maps: Tensor) -> Tensor:
