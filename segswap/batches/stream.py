@@ -17,6 +17,7 @@ from segswap.data.order import Mixture, Order
 from segswap.data.pair import Pair
 from segswap.data.shards import DatasetError, Members, datasets_with, listed_shard, split_shards
 from segswap.files import storage
+from segswap.files.stores import StorageError
 from segswap.matchers.base import Batch
 
 _GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what copies.py keeps
@@ -219,7 +220,7 @@ class _Batches(Dataset):
         loaded: Batch | Exception
         try:
             loaded = default_collate([self.stream[start + k] for k in range(self.batch)])
-        except (DatasetError, storage.StorageError) as error:
+        except (DatasetError, StorageError) as error:
             loaded = error
         return loaded, self.stream._skipped
 

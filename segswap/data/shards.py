@@ -24,6 +24,7 @@ from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
+from segswap.files.stores import StorageError
 
 MANIFEST = "segswap.json"
 JPEG_QUALITY = 95
@@ -225,7 +226,7 @@ class Shard:
                     raise DatasetError(f"{path} is damaged or cut short at byte {tar.offset}")
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing; generate the dataset again") from error
-        except storage.StorageError:
+        except StorageError:
             raise
         except (tarfile.TarError, OSError) as error:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segswap.files import storage
+from segswap.files import storage, stores
 
 CACHE_BYTES = 4 << 30
 
@@ -28,7 +28,7 @@ def local_copy(path: storage.PathLike) -> str:
     if not storage.is_url(path):
         return storage.local_path(path)
     url = os.fspath(path)
-    length, version = storage.ask(
+    length, version = stores.ask(
         url, "looked up", lambda fs, key: (fs.info(key)["size"], fs.ukey(key))
     )
     copy = _copies_of(url.rpartition("/")[0]) / version[:32] / storage.base_name(url)
@@ -38,11 +38,12 @@ def local_copy(path: storage.PathLike) -> str:
             return str(copy)
         _make_room(length or 0)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        temporary = copy.with_name(f".{copy.name}.tmp")
-        storage.ask(url, "read", lambda fs, key: fs.get_file(key, str(temporary)))
-        if length is not None and temporary.stat().st_size != length:
-            raise storage.StorageError(f"{url}: got {temporary.stat().st_size} of {length} bytes")
-        os.replace(temporary, copy)
+        with storage.replacing(copy) as file:
+            # By name: few file systems of fsspec write into an open file.
+            stores.ask(url, "read", lambda fs, key: fs.get_file(key, file.name))
+            found = os.stat(file.name).st_size
+            if length is not None and found != length:
+                raise stores.StorageError(f"{url}: got {found} of {length} bytes")
     return str(copy)
 
 
@@ -62,7 +63,7 @@ def _cache() -> Path:
     cache = Path(tempfile.gettempdir()) / f"segswap-{user}"
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.is_symlink() or cache.stat().st_uid != user:
-        raise storage.StorageError(
+        raise stores.StorageError(
             f"{cache} belongs to another user; set TMPDIR to a folder of your own"
         )
     return cache
