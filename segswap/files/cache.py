@@ -1,8 +1,8 @@
-"""Copies on this machine of what URLs name: to be mapped into memory, or read here and there.
+"""Kept on this machine: what one job leaves to the next, and copies of what URLs name.
 
-A copy is made once on each machine, for all its processes, in a folder of this user's below TMPDIR.
-It is looked up by URL and version. The longest unused are removed when all of them together exceed
-CACHE_BYTES.
+Copies are there to be mapped into memory, or read here and there. One is made once on each machine,
+for all its processes, in a folder of this user's below TMPDIR. It is looked up by URL and version.
+The longest unused are removed when all of them together exceed CACHE_BYTES.
 """
 
 import hashlib
@@ -13,9 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from segswap.files import storage, stores
 
 CACHE_BYTES = 4 << 30
+
+
+def cache_folder() -> Path:
+    """Where things are kept between jobs: SEGSWAP_CACHE, or segswap in the user's cache folder."""
+    if folder := os.environ.get("SEGSWAP_CACHE"):
+        return Path(folder)
+    return user_cache_path("segswap", appauthor=False, opinion=False)
 
 
 def local_copy(path: storage.PathLike) -> str:
