@@ -16,8 +16,8 @@ from pipelines.train.curves import draw_curves
 from pipelines.train.report import RunReport, best_of
 from pipelines.train.run_folder import check_folder, describe, identity_of
 from segswap.batches.stream import PairStream, Stream
+from segswap.data.manifest import DatasetError, datasets_with
 from segswap.data.pair import Pair
-from segswap.data.shards import DatasetError, datasets_with
 from segswap.matchers import Matcher, build
 from segswap.models.model import Model, load
 from segswap.training.mining import Mining

@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.command import cli, outputs
 from pipelines.train.config import TrainConfig
-from segswap.data.shards import MANIFEST, datasets_with
+from segswap.data.manifest import MANIFEST, datasets_with
 from segswap.files import storage
 from segswap.files.hashes import file_hash
 from segswap.training.checkpoints import STATE

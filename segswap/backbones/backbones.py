@@ -124,12 +124,12 @@ def _create_from_file(name: str, settings: Mapping[str, Any], path: str) -> Any:
         ValueError: the file cannot be read, or some weights are missing or of another shape.
     """
     state = read_weights(path)
-    unknown = {
+    blank = {
         key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
         for key, value in state.items()
     }
     try:
-        traced = _create_filled(name, settings, unknown).state_dict()
+        traced = _create_filled(name, settings, blank).state_dict()
         # Integers only count batches: files from before PyTorch 0.4.1 lack them, and so they may.
         missing = [k for k, v in traced.items() if v.is_floating_point() and not v.isnan().any()]
         if not missing:

@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from segswap.batches.samples import choose_styled, make_sample
+from segswap.data.manifest import DatasetError, datasets_with, split_shards
 from segswap.data.order import Mixture, Order
 from segswap.data.pair import Pair
-from segswap.data.shards import DatasetError, Members, datasets_with, listed_shard, split_shards
+from segswap.data.shards import Members, listed_shard
 from segswap.files import storage
 from segswap.files.stores import StorageError
 from segswap.matchers.base import Batch

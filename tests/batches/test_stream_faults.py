@@ -8,7 +8,8 @@ import fsspec
 import pytest
 from streams import indices, made, same, stream_of, uploaded
 
-from segswap.data.shards import MANIFEST, DatasetError, Shard
+from segswap.data.manifest import MANIFEST, DatasetError
+from segswap.data.shards import Shard
 from segswap.files.hashes import file_hash
 from segswap.files.stores import StorageError
 

@@ -29,7 +29,8 @@ from pipelines.check.samples import (
 )
 from segswap import geometry
 from segswap.data.grids import stride_grids
-from segswap.data.shards import DatasetError, encode_pair
+from segswap.data.manifest import DatasetError
+from segswap.data.shards import encode_pair
 from segswap.files.hashes import file_hash
 
 Members = dict[str, bytes]  # of a shard: name to content

@@ -25,7 +25,8 @@ from runs import assert_same, hashes
 from generators.sources.index import Index
 from pipelines.command import cli
 from pipelines.generate import job
-from segswap.data.shards import Shard, read_manifest, read_pairs
+from segswap.data.manifest import read_manifest
+from segswap.data.shards import Shard, read_pairs
 from segswap.files import cache, storage, stores
 from segswap.files.cache import forget_copies, local_copy
 from segswap.files.images import ImageError, image_files, read_image, read_size, read_sizes
