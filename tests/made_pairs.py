@@ -9,8 +9,9 @@ import numpy as np
 from conftest import textured
 
 from segswap import geometry
+from segswap.data.manifest import MANIFEST
 from segswap.data.pair import FORMAT, Pair, PairObject
-from segswap.data.shards import MANIFEST, shard_name, write_shard
+from segswap.data.shards import shard_name, write_shard
 
 # Turned by 10 degrees, smaller, and moved: nothing maps to its own place.
 PLACEMENT = (

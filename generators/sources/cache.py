@@ -3,24 +3,15 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from generators.sources.index import Index
 from segswap.files import storage
+from segswap.files.cache import cache_folder
 
 _VERSION = 2  # of what stands in an index, and of which segments are kept; to be raised with them
 Indexed = tuple[Index, list[dict[str, Any]]]
-
-
-def cache_folder() -> Path:
-    """Where things are kept between jobs: SEGSWAP_CACHE, or segswap in the user's cache folder."""
-    if folder := os.environ.get("SEGSWAP_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segswap"
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
@@ -58,20 +49,14 @@ def cached_index(identity: dict[str, Any], build: Callable[[], Indexed]) -> Inde
     """
     text = json.dumps({"version": _VERSION, **identity}, sort_keys=True)
     kept = cache_folder() / "indexes" / hashlib.sha256(text.encode()).hexdigest()[:32]
-    if kept.is_dir():
-        return Index.load(kept / "index"), json.loads((kept / "skipped.json").read_text())
+    listed = kept / "skipped.json"  # written last: where it is, the index is whole
+    if listed.is_file():
+        return Index.load(kept / "index"), json.loads(listed.read_text())
     index, skipped = build()
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
-    except OSError:
+        # Another job that does the same writes the same files.
+        index.save(kept / "index")
+        storage.write_atomically(listed, json.dumps(skipped).encode())
+    except OSError:  # no room for it, or no such folder to be made
         return index, skipped
-    try:
-        index.save(made / "index")
-        (made / "skipped.json").write_text(json.dumps(skipped))
-        os.replace(made, kept)
-    except OSError:  # no room for it, or another job was first
-        return index, skipped
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return Index.load(kept / "index"), skipped

@@ -132,7 +132,7 @@ class Index:
     def load(cls, folder: PathLike) -> "Index":
         """Map a saved index into memory; processes that load it share its pages.
 
-        One below a URL is copied to each machine once; `copies.forget_copies` removes the copy.
+        One below a URL is copied to each machine once; `cache.forget_copies` removes the copy.
         """
         arrays = {}
         for name in storage.entries(folder):

@@ -4,15 +4,16 @@ import os
 import shutil
 import sys
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from generators.styles.adain import FIRST, Widths, build_decoder, build_encoder
-from segswap.files.hashes import file_hash
+from segswap.backbones.weights import read_weights
+from segswap.files.cache import cache_folder
+from segswap.files.hashes import content_hash
+from segswap.files.storage import replacing
 
 OWN = "adain.safetensors"
 ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
@@ -43,7 +44,7 @@ def load_weights(folder: str | os.PathLike[str] | None) -> tuple[nn.Sequential, 
     place = download() if folder is None else Path(folder)
     own, encoder, decoder = (place / name for name in (OWN, ENCODER, DECODER))
     if own.is_file():
-        state = read_state(own)
+        state = read_weights(own)
         widths = _widths(state, own, "encoder.")
         return (
             _filled(build_encoder(widths), state, own, "encoder."),
@@ -55,11 +56,11 @@ def load_weights(folder: str | os.PathLike[str] | None) -> tuple[nn.Sequential, 
             f"{place} holds no {' and no '.join(missing)}; expected the published {ENCODER} and "
             f"{DECODER} (from {PUBLISHED_AT}/), or {OWN}, which segswap-train-style writes"
         )
-    state = read_state(encoder)
+    state = read_weights(encoder)
     widths = _widths(state, encoder)
     return (
         _filled(build_encoder(widths), state, encoder),
-        _filled(build_decoder(widths), read_state(decoder), decoder),
+        _filled(build_decoder(widths), read_weights(decoder), decoder),
     )
 
 
@@ -69,44 +70,20 @@ def load_vgg(path: str | os.PathLike[str]) -> nn.Sequential:
     Raises:
         ValueError: the file cannot be read or does not fit.
     """
-    state = read_state(Path(path))
+    state = read_weights(path)
     if _TORCHVISION in state:
         state = _from_torchvision(state)
     return _filled(build_encoder(_widths(state, Path(path))), state, Path(path))
 
 
-def read_state(path: Path) -> State:
-    """Named tensors of a safetensors or PyTorch file, without running any code that it may hold.
-
-    Raises:
-        ValueError: the file is missing, cannot be read, or holds something else.
-    """
-    if not path.is_file():
-        raise ValueError(f"weights file {path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken or hostile file makes the readers fail in any way
-        raise ValueError(f"{path} is not a readable weights file: {error}") from error
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds something else than a state dict: named tensors")
-    return dict(content)
-
-
-def cache_folder() -> Path:
-    """Where downloaded weights are kept: adain/ in SEGSWAP_CACHE, by default ~/.cache/segswap."""
-    general = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SEGSWAP_CACHE") or Path(general) / "segswap") / "adain"
-
-
 def download() -> Path:
-    """The folder of the published weights, which are downloaded where they are not there yet.
+    """The folder of the published weights, adain/ in `cache_folder`, downloaded where they are not
+    there yet.
 
     Raises:
         RuntimeError: they cannot be had; the text says what to do without network.
     """
-    folder = cache_folder()
+    folder = cache_folder() / "adain"
     for name, expected in PUBLISHED.items():
         if (folder / name).is_file():
             continue
@@ -127,16 +104,12 @@ def download() -> Path:
 
 def _fetch(url: str, path: Path, expected: str) -> None:
     """Download a file whole or not at all; other processes may do the same at the same time."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as reply, open(temporary, "wb") as file:
-            shutil.copyfileobj(reply, file)
-        found = file_hash(temporary)
+    with urllib.request.urlopen(url, timeout=_SECONDS) as reply, replacing(path) as file:
+        shutil.copyfileobj(reply, file)
+        file.seek(0)
+        found = content_hash(file)
         if found != expected:
             raise ValueError(f"its SHA-256 is {found}; expected {expected}")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _from_torchvision(state: State) -> State:

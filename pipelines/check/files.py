@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 from pipelines.check import schema
 from pipelines.check.findings import Findings
 from pipelines.check.samples import Say
-from segswap.data.shards import MANIFEST, Members, shard_name
+from segswap.data.manifest import MANIFEST
+from segswap.data.shards import Members, shard_name
 from segswap.files import cache, storage
 
 CARD, METADATA = "README.md", "croissant.json"

@@ -16,7 +16,8 @@ from pipelines.check.samples import Sample, Say, check_sample
 from pipelines.command import cli
 from pipelines.command.progress import Progress
 from pipelines.command.tasks import settle
-from segswap.data.shards import Members, read_manifest
+from segswap.data.manifest import read_manifest
+from segswap.data.shards import Members
 from segswap.files import storage
 from segswap.files.storage import write_atomically
 

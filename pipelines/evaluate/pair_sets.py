@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segswap.data.manifest import MANIFEST, split_shards
 from segswap.data.pair import Pair, share_nothing
-from segswap.data.shards import MANIFEST, read_pairs, split_shards
+from segswap.data.shards import read_pairs
 from segswap.evaluation.known import KnownPair, score_known
 from segswap.evaluation.metrics import Scores, score_negative, score_pair
 from segswap.evaluation.planar import planar_pairs, planar_sequences

@@ -11,8 +11,8 @@ from generators.sources.coco import Skipped
 from generators.sources.index import Index
 from pipelines.generate import attribution, card
 from pipelines.generate.config import SPLITS, GenerateConfig
+from segswap.data.manifest import MANIFEST, DatasetError, read_manifest
 from segswap.data.pair import FORMAT
-from segswap.data.shards import MANIFEST, DatasetError, read_manifest
 from segswap.files import storage
 from segswap.files.cache import forget_copies
 from segswap.files.storage import PathLike

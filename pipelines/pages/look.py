@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pipelines.command import cli
 from pipelines.command.progress import Progress
 from pipelines.pages import gallery
+from segswap.data.manifest import split_shards
 from segswap.data.pair import Pair
-from segswap.data.shards import Members, Shard, split_shards
+from segswap.data.shards import Members, Shard
 from segswap.drawing.draw import beside, join, outlined, spread_points
 from segswap.files import storage
 from segswap.files.images import encode_png

@@ -18,8 +18,8 @@ from pipelines.train.run_folder import check_folder, describe, identity_of
 from segswap.batches.categories import CategoryStream
 from segswap.batches.pictures import read_pictures
 from segswap.batches.stream import PairSource, PairStream, Stream
+from segswap.data.manifest import DatasetError, datasets_with
 from segswap.data.pair import Pair
-from segswap.data.shards import DatasetError, datasets_with
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, matcher_class, options_of
 from segswap.models.model import Model, load

@@ -12,7 +12,7 @@ import yaml
 from pipelines.command import outputs
 from pipelines.train.config import TrainConfig
 from segswap.batches.pictures import pictures_hash
-from segswap.data.shards import MANIFEST, datasets_with
+from segswap.data.manifest import MANIFEST, datasets_with
 from segswap.files import storage
 from segswap.files.hashes import file_hash
 from segswap.training.checkpoints import STATE

@@ -10,7 +10,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from segswap.files.storage import StorageError
+from segswap.files.stores import StorageError
 from segswap.matchers.base import Batch
 
 

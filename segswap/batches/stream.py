@@ -9,9 +9,10 @@ import numpy as np
 
 from segswap.batches.loading import load_batches
 from segswap.batches.samples import check_size, choose_styled, make_sample
+from segswap.data.manifest import DatasetError, datasets_with, split_shards
 from segswap.data.order import Mixture, Order
 from segswap.data.pair import Pair
-from segswap.data.shards import DatasetError, Members, datasets_with, listed_shard, split_shards
+from segswap.data.shards import Members, listed_shard
 from segswap.files import storage
 from segswap.matchers.base import Batch
 

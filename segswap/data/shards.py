@@ -1,8 +1,8 @@
-"""Pairs on disk: tar shards in WebDataset naming, and the manifest that lists them.
+"""Pairs on disk: tar shards in WebDataset naming.
 
 Format 1: a shard `SPLIT-NNNNNN.tar` holds samples whose members are `KEY.source.jpg`,
 `KEY.target.jpg`, their styled versions where there are any, `KEY.source_mask.png`,
-`KEY.target_mask.png` and `KEY.json`; `segswap.json` lists the shards and is written last.
+`KEY.target_mask.png` and `KEY.json`. The manifest lists the shards, see `manifest`.
 """
 
 import io
@@ -10,13 +10,14 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segswap.data.manifest import DatasetError, check_format, split_shards
 from segswap.data.pair import FORMAT, Pair, PairObject
 from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
@@ -24,20 +25,15 @@ from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
+from segswap.files.stores import StorageError
 
-MANIFEST = "segswap.json"
 JPEG_QUALITY = 95
 _MEMBER = re.compile(
     r"(?P<key>[0-9]{9})\.(?P<part>(source|target)(_styled)?\.jpg|(source|target)_mask\.png|json"
     r"|(source|target)_grid\.npy)"
 )
 _MEMBER_LIMIT = 1 << 30
-_SHARD_NAME = re.compile(r"\w[\w.-]*\.tar")
 Members = dict[str, bytes]  # of one sample: part ("source.jpg", "json", ...) to content
-
-
-class DatasetError(ValueError):
-    """A dataset that is missing, unfinished, of another format, or damaged."""
 
 
 def shard_name(split: str, number: int) -> str:
@@ -176,16 +172,6 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     )
 
 
-def check_format(record: Any, what: str) -> None:
-    """Raise DatasetError unless a record's `format` is the one that this version reads."""
-    if not isinstance(record, dict):
-        raise DatasetError(f"{what} is {type(record).__name__}, not a JSON object")
-    if record.get("format") != FORMAT:
-        raise DatasetError(
-            f"{what} has format {record.get('format')!r}; this version of segswap reads {FORMAT}"
-        )
-
-
 @dataclass(frozen=True)
 class Shard:
     """One shard of a dataset, its members found by their place in the file.
@@ -203,7 +189,7 @@ class Shard:
     @classmethod
     def open(cls, path: PathLike) -> "Shard":
         """Read a shard's headers. What a URL names is copied to this machine whole, see
-        `copies.local_copy`: its headers are strewn over the file, and its samples asked for next.
+        `cache.local_copy`: its headers are strewn over the file, and its samples asked for next.
 
         Raises:
             DatasetError: missing, not a tar file, cut short, or holding members of other names.
@@ -225,7 +211,7 @@ class Shard:
                     raise DatasetError(f"{path} is damaged or cut short at byte {tar.offset}")
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing; generate the dataset again") from error
-        except storage.StorageError:
+        except StorageError:
             raise
         except (tarfile.TarError, OSError) as error:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
@@ -295,77 +281,6 @@ def listed_shard(path: str, pairs: int, length: int, sha256: str) -> Shard:
             "generate the dataset again"
         )
     return shard
-
-
-def read_manifest(dataset: PathLike) -> dict[str, Any]:
-    """A dataset's manifest.
-
-    Args:
-        dataset: its folder, or its URL.
-
-    Raises:
-        DatasetError: there is none, it cannot be read, or its format is another one.
-        StorageError: its store cannot be read.
-    """
-    path = storage.join(dataset, MANIFEST)
-    try:
-        manifest = json.loads(storage.read_bytes(path))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetError(
-            f"{dataset} is no finished dataset: it has no {MANIFEST}; "
-            "run segswap-generate with the same flags to finish it"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not JSON: {error}") from error
-    check_format(manifest, path)
-    if not isinstance(manifest.get("splits"), dict):
-        raise DatasetError(f"{path} lists no splits")
-    return manifest
-
-
-def split_shards(dataset: PathLike, split: str) -> list[dict[str, Any]]:
-    """Manifest entries of a split's shards, in order.
-
-    Raises:
-        DatasetError: the dataset has no such split or no pair in it, or its manifest is damaged.
-    """
-    splits = _shards(dataset)
-    if split not in splits:
-        raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {list(splits)}")
-    return splits[split]
-
-
-def _shards(dataset: PathLike) -> dict[str, list[dict[str, Any]]]:
-    """Manifest entries of the shards of every split that has pairs."""
-    splits = read_manifest(dataset)["splits"]
-    try:
-        listed = {split: list(content["shards"]) for split, content in splits.items()}
-        entries = [entry for shards in listed.values() for entry in shards]
-        for entry in entries:
-            if not _SHARD_NAME.fullmatch(entry["name"]):
-                raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
-        kinds = {"pairs": int, "bytes": int, "sha256": str}
-        whole = all(isinstance(entry[k], kind) for entry in entries for k, kind in kinds.items())
-    except (LookupError, TypeError):
-        whole = False
-    if not whole:
-        raise DatasetError(
-            f"{storage.join(dataset, MANIFEST)} is damaged: a shard is listed without its name, "
-            "pairs, bytes or sha256; generate the dataset again"
-        )
-    return {split: shards for split, shards in listed.items() if sum(e["pairs"] for e in shards)}
-
-
-def datasets_with(datasets: Sequence[str], split: str) -> list[str]:
-    """Those of the datasets that have pairs in a split.
-
-    Raises:
-        DatasetError: one is no finished dataset, or none of them has such pairs.
-    """
-    chosen = [dataset for dataset in datasets if split in _shards(dataset)]
-    if not chosen:
-        raise DatasetError(f"none of {', '.join(datasets)} has pairs in split {split!r}")
-    return chosen
 
 
 def read_pairs(dataset: PathLike, split: str) -> Iterator[Pair]:

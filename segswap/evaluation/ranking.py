@@ -9,7 +9,9 @@ with Spatially-Consistent Feature Learning" (CVPR 2019), places after Arandjelov
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torchvision.ops import box_iou
 
 from segswap.geometry import Box
 
@@ -55,13 +57,21 @@ def detection_ap(
     for number, box in ranking:
         if number == own or box is None:
             continue
-        left = boxes.get(number, [])
-        overlaps = [box_iou(box, true) for true in left]
-        found = max(overlaps, default=0.0) > DETECTED
-        if found:
-            left.pop(int(np.argmax(overlaps)))
-        right.append(found)
+        right.append(_taken(box, boxes.get(number, [])))
     return _average_precision(right, total)
+
+
+def _taken(box: Box, left: list[Box]) -> bool:
+    """Whether a box meets one of those that are left, which is then taken out of them."""
+    if not left:
+        return False
+    one, others = torch.tensor([box], dtype=torch.float64), torch.tensor(left, dtype=torch.float64)
+    overlaps = box_iou(one, others)[0].nan_to_num()  # of two empty boxes it is no number
+    best = int(overlaps.argmax())
+    if overlaps[best] <= DETECTED:
+        return False
+    del left[best]
+    return True
 
 
 def _average_precision(right: Sequence[bool], total: int) -> float:
@@ -82,14 +92,6 @@ def mean_by_category(values: Sequence[float], categories: Sequence[str]) -> floa
             members.setdefault(category, []).append(value)
     means = [np.mean(own) for own in members.values()]
     return float(np.mean(means)) if means else float("nan")
-
-
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes' areas; 0 where both are empty."""
-    sides = [min(a[2 + axis], b[2 + axis]) - max(a[axis], b[axis]) for axis in (0, 1)]
-    common = max(sides[0], 0.0) * max(sides[1], 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - common
-    return common / union if union > 0 else 0.0
 
 
 def one_per_place(ranking: Sequence[int], places: Sequence[int] | NDArray[np.integer]) -> list[int]:

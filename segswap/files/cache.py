@@ -1,8 +1,8 @@
-"""Copies on this machine of what URLs name: to be mapped into memory, or read here and there.
+"""Kept on this machine: what one job leaves to the next, and copies of what URLs name.
 
-A copy is made once on each machine, for all its processes, in a folder of this user's below TMPDIR.
-It is looked up by URL and version. The longest unused are removed when all of them together exceed
-CACHE_BYTES.
+Copies are there to be mapped into memory, or read here and there. One is made once on each machine,
+for all its processes, in a folder of this user's below TMPDIR. It is looked up by URL and version.
+The longest unused are removed when all of them together exceed CACHE_BYTES.
 """
 
 import hashlib
@@ -13,9 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segswap.files import storage
+from platformdirs import user_cache_path
+
+from segswap.files import storage, stores
 
 CACHE_BYTES = 4 << 30
+
+
+def cache_folder() -> Path:
+    """Where things are kept between jobs: SEGSWAP_CACHE, or segswap in the user's cache folder."""
+    if folder := os.environ.get("SEGSWAP_CACHE"):
+        return Path(folder)
+    return user_cache_path("segswap", appauthor=False, opinion=False)
 
 
 def local_copy(path: storage.PathLike) -> str:
@@ -28,7 +37,7 @@ def local_copy(path: storage.PathLike) -> str:
     if not storage.is_url(path):
         return storage.local_path(path)
     url = os.fspath(path)
-    length, version = storage.ask(
+    length, version = stores.ask(
         url, "looked up", lambda fs, key: (fs.info(key)["size"], fs.ukey(key))
     )
     copy = _copies_of(url.rpartition("/")[0]) / version[:32] / storage.base_name(url)
@@ -38,11 +47,12 @@ def local_copy(path: storage.PathLike) -> str:
             return str(copy)
         _make_room(length or 0)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        temporary = copy.with_name(f".{copy.name}.tmp")
-        storage.ask(url, "read", lambda fs, key: fs.get_file(key, str(temporary)))
-        if length is not None and temporary.stat().st_size != length:
-            raise storage.StorageError(f"{url}: got {temporary.stat().st_size} of {length} bytes")
-        os.replace(temporary, copy)
+        with storage.replacing(copy) as file:
+            # By name: few file systems of fsspec write into an open file.
+            stores.ask(url, "read", lambda fs, key: fs.get_file(key, file.name))
+            found = os.stat(file.name).st_size
+            if length is not None and found != length:
+                raise stores.StorageError(f"{url}: got {found} of {length} bytes")
     return str(copy)
 
 
@@ -62,7 +72,7 @@ def _cache() -> Path:
     cache = Path(tempfile.gettempdir()) / f"segswap-{user}"
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.is_symlink() or cache.stat().st_uid != user:
-        raise storage.StorageError(
+        raise stores.StorageError(
             f"{cache} belongs to another user; set TMPDIR to a folder of your own"
         )
     return cache

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from segswap.files import storage
 from segswap.files.storage import PathLike
+from segswap.files.stores import StorageError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 # No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
@@ -122,7 +123,7 @@ def read_image(
                 if pixels is not None:
                     return pixels
             return to_rgb(ImageOps.exif_transpose(image) if turned else image)
-    except (ImageError, storage.StorageError):
+    except (ImageError, StorageError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
         raise ImageError(name, f"cannot be decoded ({error})") from error
@@ -216,7 +217,7 @@ def read_label_map(path: PathLike) -> NDArray[np.int32]:
             if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
                 raise ImageError(name, f"not one label a pixel but {image.mode}")
             return np.array(image).astype(np.int32)
-    except (ImageError, storage.StorageError):
+    except (ImageError, StorageError):
         raise
     except Exception as error:  # as above
         raise ImageError(name, f"cannot be decoded ({error})") from error

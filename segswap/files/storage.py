@@ -1,47 +1,29 @@
 """Files by local path or by URL of an object store: read, listed, and written whole.
 
-Paths and `file://` URLs are files, opened as such. Other URLs go through fsspec, which takes
-endpoint and credentials from the usual environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ..., or
-FSSPEC_S3_ENDPOINT_URL, FSSPEC_GS_TOKEN, ...). An object appears at its URL in one piece, when its
-upload has ended: nothing there needs a temporary name.
-
-What a store reports as passing (no answer, a server error, too many requests) is tried again for
-a while; missing files and refused permissions are not.
+Paths and `file://` URLs are files, opened as such. Other URLs are asked of their store, see
+`stores`. An object appears at its URL in one piece, when its upload has ended: nothing there needs
+a temporary name.
 """
 
 import errno
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
+
+from segswap.files.stores import StorageError, ask, open_store
 
 PathLike = str | os.PathLike[str]
-Result = TypeVar("Result")
 
-SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "memory")
 _URL = re.compile(r"(?!file://)(\w[\w+.-]*(::\w[\w+.-]*)*://|pipe:)")
-_ATTEMPTS = 5
-_PATIENCE = 20.0  # seconds after which no further attempt begins
 _READ_LIMIT = 2 << 30  # bytes of one file that is read into memory
-# No use in asking again: the caller's mistake, or this machine's disk.
-_PERMANENT = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, ValueError,
-              TypeError, LookupError, AttributeError, NotImplementedError)  # fmt: skip
-_PERMANENT_NUMBERS = frozenset(
-    {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-)
-
-
-class StorageError(OSError):
-    """A store that cannot be reached, refuses, or fails again and again."""
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -288,68 +270,9 @@ def check_writable(path: PathLike) -> None:
     if not is_url(path):
         return
     url = os.fspath(path)
-    _store(url)
+    open_store(url)
     if url.startswith(("http://", "https://")):
         raise ValueError(f"{url} cannot be written to; expected a folder or an object store's URL")
     # fsspec would take it for a pattern, which may mean other folders too.
     if set(url) & set("*?["):
         raise ValueError(f"{url} holds one of * ? [; choose a name without")
-
-
-# --- stores ----------------------------------------------------------------------------------
-
-
-def ask(url: str, what: str, question: Callable[[Any, str], Result]) -> Result:
-    """Put a question to the store of a URL, again where its failure may pass.
-
-    Args:
-        what: what is being done to the URL, for errors: read, listed, ...
-        question: given the file system and the path in it.
-    """
-    fs, key = _store(url)
-    begun = time.monotonic()
-    for attempt in range(_ATTEMPTS):
-        try:
-            return question(fs, key)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "missing", url) from error
-        except Exception as error:  # every store has kinds of its own
-            last = attempt == _ATTEMPTS - 1 or time.monotonic() - begun > _PATIENCE
-            if _permanent(error) or last:
-                raise StorageError(
-                    f"{url} cannot be {what}: {str(error) or type(error).__name__}"
-                ) from error
-        # Not from any generator: when the store is asked again must not touch what is drawn.
-        time.sleep(0.5 * 2**attempt * random.SystemRandom().uniform(0.5, 1.5))
-    raise AssertionError
-
-
-def _permanent(error: Exception) -> bool:
-    return (
-        isinstance(error, _PERMANENT)
-        or getattr(error, "errno", None) in _PERMANENT_NUMBERS
-        or "Credentials" in type(error).__name__
-    )
-
-
-def _store(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the path in it.
-
-    Raises:
-        ValueError: a URL of another kind, above all of commands and chains of file systems, or a
-            package is not installed.
-    """
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise ValueError(
-            f"{url} is no URL that can be used; expected a folder or one of "
-            + ", ".join(f"{known}://" for known in SCHEMES)
-        )
-    from fsspec.core import url_to_fs  # with what it brings, only for those who need it
-
-    try:
-        # Lists are not kept: other processes write to the same place.
-        return url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        hint = "pip install 'segswap[s3]'" if scheme in ("s3", "s3a") else "install what it names"
-        raise ValueError(f"{url} cannot be used: {error}; {hint}") from error

@@ -242,9 +242,11 @@ class TransformerMatcher(Matcher):
         if model_size not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise ValueError(f"unknown model_size {model_size!r}; expected one of {known}")
-        self.backbone = build_backbone(backbone, self.stride, backbone_weights, freeze_backbone)
+        self.backbone = build_backbone(
+            backbone, [self.stride], weights=backbone_weights, frozen=freeze_backbone
+        )
         self.transformer = PairTransformer(
-            self.backbone.channels, ARCHITECTURES[model_size], dropout
+            self.backbone.channels[0], ARCHITECTURES[model_size], dropout
         )
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
@@ -268,7 +270,7 @@ class TransformerMatcher(Matcher):
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"images are {width} x {height} px, not multiples of {self.stride}")
-        features = self.backbone((images - self.mean) / self.std)
+        (features,) = self.backbone((images - self.mean) / self.std)
         return Encoding({"features": F.normalize(features, dim=1)})
 
     def compared(self, images: Encoding) -> Tensor:

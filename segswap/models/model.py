@@ -15,12 +15,11 @@ import torch
 from huggingface_hub import HfApi
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as encode
 from torch import Tensor
 
 from segswap import geometry
+from segswap.backbones.weights import read_weights
 from segswap.files.images import read_image, to_rgb
 from segswap.files.storage import write_atomically
 from segswap.matchers.base import Matcher, Matches
@@ -249,12 +248,10 @@ def load(
             )
         # Whatever was pretrained is in the weights file too.
         matcher = build(settings["matcher"], **settings["options"])
-        _load_weights(matcher, settings["matcher"], load_file(folder / WEIGHTS))
+        _load_weights(matcher, settings["matcher"], read_weights(folder / WEIGHTS))
         if settings["size"] < matcher.stride or settings["size"] % matcher.stride:
             raise ValueError(f"size {settings['size']} is no multiple of {matcher.stride}")
-    except (
-        OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError
-    ) as error:  # fmt: skip
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder} holds a model that cannot be loaded: {error}") from error
     try:
         return Model(matcher.to(device), settings, folder)

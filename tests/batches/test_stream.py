@@ -17,7 +17,8 @@ from streams import CELLS, SIZE, STRIDE, indices, made, pixels, stream_of, uploa
 
 from segswap.batches import stream
 from segswap.batches.stream import PairStream
-from segswap.data.shards import DatasetError, Shard
+from segswap.data.manifest import DatasetError
+from segswap.data.shards import Shard
 from segswap.files import cache, storage
 from segswap.matchers.base import Batch, BatchSide
 

@@ -9,9 +9,10 @@ import pytest
 from made_matches import same_batch
 from streams import indices, made, stream_of, uploaded
 
-from segswap.data.shards import MANIFEST, DatasetError, Shard
-from segswap.files import storage
+from segswap.data.manifest import MANIFEST, DatasetError
+from segswap.data.shards import Shard
 from segswap.files.hashes import file_hash
+from segswap.files.stores import StorageError
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_a_store_that_fails_is_no_bad_shard(
     monkeypatch.setattr(type(memory), "get_file", refused)
     for workers in (0, 1):
         items.workers = workers
-        with pytest.raises(storage.StorageError, match="not yours"):
+        with pytest.raises(StorageError, match="not yours"):
             list(items.batches(1, 0, 3))
     memory.rm("/failing", recursive=True)
 

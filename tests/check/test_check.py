@@ -28,7 +28,8 @@ from pipelines.check.samples import (
     read_record,
 )
 from segswap import geometry
-from segswap.data.shards import DatasetError, encode_pair
+from segswap.data.manifest import DatasetError
+from segswap.data.shards import encode_pair
 from segswap.data.truth import stride_grids
 from segswap.files.hashes import file_hash
 

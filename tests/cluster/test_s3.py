@@ -22,7 +22,8 @@ from runs import SETTINGS, assert_same, hashes, wait_for
 from s3_server import flaky_server, s3_server
 
 from generators.sources.photos import photos
-from segswap.data.shards import DatasetError, read_manifest, read_pairs
+from segswap.data.manifest import DatasetError, read_manifest
+from segswap.data.shards import read_pairs
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 pytest.importorskip("s3fs", reason="s3fs is not installed")

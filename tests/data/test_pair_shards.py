@@ -14,19 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segswap.data.manifest import MANIFEST, DatasetError, datasets_with, read_manifest, split_shards
 from segswap.data.pair import Pair, PairObject
-from segswap.data.shards import (
-    MANIFEST,
-    DatasetError,
-    Shard,
-    datasets_with,
-    decode_pair,
-    encode_pair,
-    read_manifest,
-    read_pairs,
-    split_shards,
-    write_shard,
-)
+from segswap.data.shards import Shard, decode_pair, encode_pair, read_pairs, write_shard
 from segswap.files.hashes import file_hash
 
 texts = st.text(max_size=20)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from segswap.evaluation.ranking import (
     average_precision,
-    box_iou,
     detection_ap,
     mean_by_category,
     one_per_place,
@@ -68,12 +67,11 @@ def test_mean_is_over_queries_of_a_category_and_then_over_categories() -> None:
 # --- detections ------------------------------------------------------------------------------
 
 
-def test_box_iou_is_common_area_over_joined_area() -> None:
-    assert box_iou((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
-    assert box_iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
-    assert box_iou((0, 0, 2, 2), (2, 0, 4, 2)) == 0
-    assert box_iou((0, 0, 1, 1), (5, 5, 6, 6)) == 0
-    assert box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0
+def test_an_empty_box_is_no_detection_and_hides_none() -> None:
+    empty, whole = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 2.0, 2.0)
+    assert detection_ap([(1, empty)], {1: [empty]}) == 0
+    # The box that is right comes second: 1 / 2 found at a precision of 1 / 2.
+    assert detection_ap([(1, empty), (1, whole)], {1: [empty, whole]}) == 0.25
 
 
 def test_a_detection_counts_above_an_overlap_of_three_tenths() -> None:

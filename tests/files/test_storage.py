@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -24,11 +25,12 @@ from runs import assert_same, hashes
 from generators.sources.index import Index
 from pipelines.command import cli
 from pipelines.generate import job
-from segswap.data.shards import Shard, read_manifest, read_pairs
-from segswap.files import cache, storage
+from segswap.data.manifest import read_manifest
+from segswap.data.shards import Shard, read_pairs
+from segswap.files import cache, storage, stores
 from segswap.files.cache import forget_copies, local_copy
 from segswap.files.images import ImageError, image_files, read_image, read_size, read_sizes
-from segswap.files.storage import StorageError
+from segswap.files.stores import StorageError
 
 PLACES = ("path", "file", "memory")
 
@@ -191,11 +193,17 @@ class Failing:
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Failing]:
+def waited() -> list[float]:
+    """The seconds that were waited between attempts."""
+    return []
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, waited: list[float]) -> Callable[..., Failing]:
     def install(*errors: Exception) -> Failing:
         store = Failing(*errors)
-        monkeypatch.setattr(storage, "_store", lambda url: (store, url))
-        monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+        monkeypatch.setattr(stores, "open_store", lambda url: (store, url))
+        monkeypatch.setattr("time.sleep", waited.append)
         return store
 
     return install
@@ -233,9 +241,32 @@ def test_what_will_not_pass_is_not(
 
 
 def test_a_store_that_keeps_failing(failing: Callable[..., Failing]) -> None:
-    failing(*[OSError(errno.EBUSY, "slow down")] * 99)
+    store = failing(*[OSError(errno.EBUSY, "slow down")] * 99)
     with pytest.raises(StorageError, match=r"s3://bucket/a cannot be read: .*slow down"):
         storage.read_bytes("s3://bucket/a")
+    assert store.calls == 5
+
+
+def test_a_store_that_fails_slowly_is_asked_for_20_seconds(
+    failing: Callable[..., Failing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = failing(*[TimeoutError("no answer")] * 99)
+    monkeypatch.setattr("time.monotonic", lambda: 9.0 * store.calls)
+    with pytest.raises(StorageError, match="no answer"):
+        storage.read_bytes("s3://bucket/a")
+    assert store.calls == 3
+
+
+def test_the_waits_double_and_draw_nothing_from_the_global_generator(
+    failing: Callable[..., Failing], waited: list[float]
+) -> None:
+    failing(*[TimeoutError("no answer")] * 4)
+    before = random.getstate()
+    assert storage.read_bytes("s3://bucket/a") == b"data"
+    assert random.getstate() == before
+    shares = [seconds / middle for seconds, middle in zip(waited, (0.5, 1, 2, 4), strict=True)]
+    assert all(0.5 <= share <= 1.5 for share in shares)
+    assert len(set(shares)) == 4
 
 
 def test_a_failing_store_is_no_broken_image(failing: Callable[..., Failing]) -> None:
@@ -268,6 +299,17 @@ def test_a_copy_is_made_once_and_again_when_the_object_changed(tmp_path: Path) -
     assert Path(local_copy(url)).read_bytes() == b"two"
     assert len(copied(tmp_path)) == 2
     forget_copies("memory://bucket/folder")
+    assert copied(tmp_path) == []
+
+
+def test_a_copy_that_was_cut_is_seen_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(memory, "get_file", lambda s, path, place: Path(place).write_bytes(b"dat"))
+    storage.write_atomically("memory://bucket/a", b"data")
+    with pytest.raises(StorageError, match="got 3 of 4 bytes"):
+        local_copy("memory://bucket/a")
     assert copied(tmp_path) == []
 
 

@@ -211,7 +211,7 @@ def test_channels_mean_x_y_and_membership(matcher: TransformerMatcher) -> None:
 def test_images_are_normalised_as_on_imagenet(matcher: TransformerMatcher) -> None:
     images = torch.rand(1, 3, 32, 32)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    raw = matcher.backbone((images - mean) / std)
+    (raw,) = matcher.backbone((images - mean) / std)
     features = matcher.encode(images)["features"]
     assert torch.allclose(features, raw / raw.norm(dim=1, keepdim=True), atol=1e-5)
     assert (IMAGENET_MEAN, IMAGENET_STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -283,7 +283,7 @@ def test_sizes(size: str, width: int, heads: int, hidden: int, layers: str) -> N
 
 def test_defaults_are_the_papers() -> None:
     model = TransformerMatcher()
-    assert model.backbone.channels == 1024
+    assert model.backbone.channels == (1024,)
     assert model.backbone.frozen
     assert model.transformer.width == ARCHITECTURES["small"].width
 

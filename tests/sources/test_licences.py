@@ -1,17 +1,19 @@
 """Which images may be used, by licence and category; and indexes kept between jobs."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run
 
-from generators.sources import cache
 from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import coco_index
 from generators.sources.index import Index
 from generators.sources.licences import NOT_STATED, Licence, allows
+from segswap.files.cache import cache_folder
 
 # COCO's own, with what each allows: sharing pairs made of the image, and selling them.
 COCO = {
@@ -110,8 +112,27 @@ def test_an_index_is_built_once(shapes_index: Index) -> None:
         assert index.header == shapes_index.header
         for name, array in shapes_index.arrays.items():
             np.testing.assert_array_equal(index.arrays[name], array)
-    kept = cache.cache_folder() / "indexes"
+    kept = cache_folder() / "indexes"
     assert len(list(kept.iterdir())) == 2
+
+
+def test_an_index_that_was_half_written_is_built_again(
+    shapes_index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: object, place: object) -> None:
+        if Path(str(place)).name == "header.json":
+            raise OSError(errno.ENOSPC, "no space left")
+        rename(source, place)
+
+    rename = os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert cached_index({}, lambda: (shapes_index, []))[0] is shapes_index
+    for _ in range(2):
+        index, _ = cached_index({}, lambda: (shapes_index, []))
+        assert index is not shapes_index
+        assert index.header == shapes_index.header
+        assert set(index.arrays) == set(shapes_index.arrays)
 
 
 def test_without_a_cache_folder_it_still_works(

@@ -232,7 +232,7 @@ def test_unusable_weights_are_named(published: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"vgg_normalised\.pth: 5\.bias holds numbers that are no"):
         load_weights(tmp_path)
     torch.save([1, 2], tmp_path / "vgg_normalised.pth")
-    with pytest.raises(ValueError, match="something else than a state dict"):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
         load_weights(tmp_path)
 
 

@@ -1,0 +1,60 @@
+"""Weights files, a user's own or downloaded, read without running what they may hold."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+_QUERY = "encoder_q."  # the part of MoCo's two encoders that is kept
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Named tensors of a weights file, without running any code that the file may hold.
+
+    Understood are safetensors files (by their suffix) and PyTorch files: a plain state dict, or one
+    under "state_dict" or "model". The prefix `module.` of data-parallel training is taken off. Of a
+    file in the layout of MoCo v2 (He et al., arXiv 1911.05722; keys `module.encoder_q.*`) only the
+    query encoder is returned.
+
+    Returns:
+        Tensors on the CPU, in the dtypes of the file.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, or holds no named tensors.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"weights file {path} does not exist")
+    try:
+        if Path(path).suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile file makes the readers fail in any way
+        raise ValueError(f"{path} is not a readable weights file: {error}") from error
+    state = _named_tensors(content)
+    if not state:
+        raise ValueError(
+            f"{path} is not a checkpoint: it holds no named tensors; expected a state dict, or one "
+            "under 'state_dict' or 'model'"
+        )
+    return state
+
+
+def _named_tensors(content: Any) -> dict[str, Tensor]:
+    """The tensors in a checkpoint's content, wrappers and prefixes taken off."""
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        return {}
+    state = {
+        key.removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    query = {k.removeprefix(_QUERY): v for k, v in state.items() if k.startswith(_QUERY)}
+    return query or state
