@@ -30,7 +30,11 @@ class ImageError(ValueError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
-        self.reason = reason
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        """How it comes out of a loader process."""
+        return ImageError, (self.name, self.reason)
 
 
 def image_files(folder: PathLike) -> list[str]:
