@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_benchmarks import write_davis
+from PIL import Image
 
 from generators.sources.photos import photos
 
@@ -49,6 +50,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for copy in ("photos", "my_photos"):
             shutil.copy(images / image["file_name"], place / copy)
     shutil.copy(images / "ihc.png", place / "paintings")
+    for part in ("images", "masks"):
+        (place / "kinds" / part / "cups").mkdir(parents=True)
+    for name in ("coffee.png", "ihc.png"):
+        shutil.copy(images / name, place / "kinds" / "images" / "cups")
+        with Image.open(images / name) as picture:
+            mask = Image.new("L", picture.size)
+        mask.paste(255, (100, 100, 300, 300))
+        mask.save(place / "kinds" / "masks" / "cups" / name)
     (place / "graf").mkdir()
     for name, image in (("img1.png", "camera.png"), ("img2.png", "camera.png")):
         shutil.copy(images / image, place / "graf" / name)
