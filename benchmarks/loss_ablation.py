@@ -76,7 +76,7 @@ def minutes(run: Path, batch: int) -> float:
         rows = list(csv.DictReader(file))
     seconds, before = 0.0, 0
     for row in rows:
-        seconds += (int(row["step"]) - before) * batch / float(row["pairs_per_second"])
+        seconds += (int(row["step"]) - before) * batch / float(row["samples_per_second"])
         before = int(row["step"])
     return seconds / 60
 

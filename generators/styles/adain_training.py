@@ -4,76 +4,79 @@ Huang, Belongie, ICCV 2017 (arXiv 1703.06868), section 6.
 """
 
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from generators.styles.adain import SIDE, adapt, fast_bfloat16, mean_std, stages
+from generators.styles.adain import SIDE, adapt, mean_std, stages
+from generators.styles.adain_weights import OWN
 from segswap import geometry
 from segswap.files.images import ImageError, read_image
+from segswap.files.storage import write_atomically
+from segswap.training.task import Row, Task
 
 _TRIES = 20
 # Photographs whose features the encoder's channels are scaled by.
 _SCALED_BY = 16
 _LEAST_SHARE = 0.1
-# Steps of rising learning rate: large ones at the start tear the colours' way through apart.
-_WARM_UP = 100
-Row = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Course:
-    """How the weights are learned.
-
-    Attributes:
-        encoder_steps: in which both learn to reproduce images; 0 for a given encoder.
-        steps: in which the decoder learns styles.
-        batch: photographs a step, and style pictures.
-        lr: Adam's highest rate; it rises at the start of both parts and falls to 0 in the second.
-        style_weight: of the style loss, lambda in equation 11.
-        every: steps between checkpoints.
-        log_every: steps that one row of the history averages.
-    """
-
-    encoder_steps: int
-    steps: int
-    batch: int
-    lr: float
-    style_weight: float
-    every: int
-    log_every: int = 10
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
     """Sample n: a photograph's and a style picture's crop, uint8 (3, crop, crop); from (seed, n).
 
     Both are cut at random from the images as they are when they are restyled: SIDE pixels, here the
-    shorter side.
+    shorter side. They are `Samples` of a training.
     """
 
-    def __init__(self, images: list[Path], styles: list[Path], crop: int, seed: int) -> None:
+    def __init__(
+        self, images: list[Path], styles: list[Path], crop: int, seed: int, workers: int
+    ) -> None:
+        """
+        Args:
+            images, styles: photographs and style pictures.
+            crop: side of the crops, pixels.
+            seed: seeds what is drawn.
+            workers: processes that load images; 0 loads in this one. They change no sample.
+        """
         self._images, self._styles, self._crop, self._seed = images, styles, crop, seed
+        self._workers = workers
 
     def __getitem__(self, n: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self._seed, n])
-        return self._draw(self._images, rng), self._draw(self._styles, rng)
+        return self._draw(self._images, rng)[1], self._draw(self._styles, rng)[1]
 
-    def _draw(self, paths: list[Path], rng: np.random.Generator) -> Tensor:
+    def name(self, number: int) -> str:
+        """See Samples.name."""
+        rng = np.random.default_rng([self._seed, number])
+        return f"{self._draw(self._images, rng)[0]} and {self._draw(self._styles, rng)[0]}"
+
+    def batches(
+        self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
+    ) -> Iterator[list[Tensor]]:
+        """See Samples.batches: photographs and style pictures, uint8 (batch, 3, crop, crop)."""
+        starts = range((first * ranks + rank) * batch, (last * ranks + rank) * batch, ranks * batch)
+        loader = DataLoader(
+            self, batch_sampler=[list(range(start, start + batch)) for start in starts],
+            num_workers=self._workers, worker_init_fn=_start_worker, generator=torch.Generator(),
+        )  # fmt: skip
+        return iter(loader)
+
+    def _draw(self, paths: list[Path], rng: np.random.Generator) -> tuple[Path, Tensor]:
         for _ in range(_TRIES):
+            path = paths[rng.integers(len(paths))]
             try:
-                image = read_image(paths[rng.integers(len(paths))])
+                image = read_image(path)
             except ImageError as error:
                 failed = error
                 continue
-            return self._cut(image, rng)
+            return path, self._cut(image, rng)
         raise RuntimeError(f"{_TRIES} images after another could not be read, the last: {failed}")
 
     def _cut(self, image: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -88,157 +91,109 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(crop).permute(2, 0, 1)
 
 
-class StyleTrainer:
-    """Trains encoder and decoder along a course; its state is all that resuming needs.
+class Networks(nn.Module):
+    """An encoder and a decoder; their weights have the names that OWN gives them."""
 
-    Attributes:
-        step: steps done, of both parts.
-        history: means of the losses, a row each `course.log_every` steps.
-        stop: set from outside, ends `run` after the current step.
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+
+class CopyTask(Task):
+    """Encoder and decoder learn together to reproduce photographs; see Task."""
+
+    terms: tuple[str, ...] = ("copy",)
+
+    def __init__(self, networks: Networks, crops: Crops) -> None:
+        self.network, self.samples = networks, crops
+        self.objective: nn.Module = CopyLoss(networks)
+        self._device = next(networks.parameters()).device
+
+    def inputs(self, batch: list[Tensor], number: int) -> tuple[Tensor, ...]:
+        """Photographs and style pictures in [0, 1]."""
+        return tuple(as_input(images, self._device) for images in batch)
+
+    def save(self, averaged: nn.Module, folder: Path, row: Row) -> None:
+        """Nothing: no styles are known yet."""
+
+
+class StyleTask(CopyTask):
+    """The decoder learns to make images of features in any style; see Task.
+
+    The encoder is finished: its channels are brought to one scale over the first photographs.
     """
 
-    def __init__(
-        self, encoder: nn.Sequential, decoder: nn.Sequential, course: Course, crops: Crops,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self.encoder, self.decoder = encoder.to(device), decoder.to(device)
-        self.course = course
-        self.step = 0
-        self.history: list[Row] = []
-        self.stop = False
-        self._crops = crops
-        self._device = device
-        self._rows: list[Row] = []
-        self._optimizer: torch.optim.Optimizer
-        if self.styling:
-            self._normalise()
-        self._choose_optimizer()
+    terms = ("content", "style")
 
-    @property
-    def total(self) -> int:
-        """Steps of the whole course."""
-        return self.course.encoder_steps + self.course.steps
-
-    @property
-    def styling(self) -> bool:
-        """Whether the encoder is finished, and the decoder learns styles."""
-        return self.step >= self.course.encoder_steps
-
-    def run(
-        self, workers: int, report: Callable[[Row], None], checkpoint: Callable[[], None]
-    ) -> bool:
-        """Train to the end, or until `stop`.
-
-        Args:
-            workers: processes that load images; 0 loads in this one. They change no result.
-            report: called with every new row of the history.
-            checkpoint: called each `course.every` steps, and at the end.
-
-        Returns:
-            Whether the course is finished.
-
-        Raises:
-            RuntimeError: a loss is not finite, or images cannot be read.
+    def __init__(self, networks: Networks, crops: Crops, style_weight: float, copied: int) -> None:
         """
-        loader = DataLoader(
-            self._crops, batch_size=self.course.batch, num_workers=workers,
-            sampler=range(self.step * self.course.batch, self.total * self.course.batch),
-            worker_init_fn=_start_worker, generator=torch.Generator(),
-        )  # fmt: skip
-        for photographs, styles in loader:
-            self._rows.append(self._learn(self._tensor(photographs), self._tensor(styles)))
-            self.step += 1
-            if self.step == self.course.encoder_steps:
-                self._begin_styles()
-            if len(self._rows) == self.course.log_every or self.step == self.total:
-                self._log()
-                report(self.history[-1])
-            if self.stop:
-                break
-            if self.step % self.course.every == 0 and self.step < self.total:
-                checkpoint()
-        checkpoint()
-        return self.step == self.total
+        Args:
+            networks: changed in place.
+            crops: the training data.
+            style_weight: of the style loss, lambda in equation 11.
+            copied: how many batches encoder and decoder have learned to copy, which are not used
+                again; 0 for a given encoder and a new decoder.
+        """
+        super().__init__(networks, crops)
+        self.objective = StyleLoss(networks, style_weight)
+        self._copied = copied
+        networks.encoder.requires_grad_(False)
+        photographs = torch.stack([crops[n][0] for n in range(_SCALED_BY)])
+        scales = normalise(networks.encoder, as_input(photographs, self._device))
+        if copied:
+            with torch.no_grad():  # what the decoder knows is divided by them from now on
+                next(networks.decoder.parameters()).mul_(scales[:, None, None])
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run follows from."""
-        return {
-            "step": self.step, "history": self.history, "rows": self._rows,
-            "encoder": self.encoder.state_dict(), "decoder": self.decoder.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }  # fmt: skip
+    def first_batch(self, step: int, accumulate: int) -> int:
+        """See Task.first_batch."""
+        return self._copied + step * accumulate
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self.step, self.history, self._rows = state["step"], state["history"], state["rows"]
-        self._choose_optimizer()
-        self.encoder.load_state_dict(state["encoder"])
-        self.decoder.load_state_dict(state["decoder"])
-        self._optimizer.load_state_dict(state["optimizer"])
+    def save(self, averaged: nn.Module, folder: Path, row: Row) -> None:
+        """Write both networks, as `generators.styles.adain_weights` reads them."""
+        weights = {key: value.cpu().contiguous() for key, value in averaged.state_dict().items()}
+        write_atomically(folder / OWN, save(weights))
 
-    def _begin_styles(self) -> None:
-        scales = self._normalise()
+
+class CopyLoss(nn.Module):
+    """Mean squared error of photographs put through encoder and decoder."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, photographs: Tensor, styles: Tensor) -> dict[str, Tensor]:
+        """The term, copy, which is the loss, of images (B, 3, H, W) in [0, 1]."""
+        made = self.networks.decoder(self.networks.encoder(photographs))
+        error = F.mse_loss(made, photographs)
+        return {"copy": error, "loss": error}
+
+
+class StyleLoss(nn.Module):
+    """Content and style loss: equations 11 to 13."""
+
+    def __init__(self, networks: Networks, style_weight: float) -> None:
+        super().__init__()
+        self.networks, self.style_weight = networks, style_weight
+
+    def forward(self, photographs: Tensor, styles: Tensor) -> dict[str, Tensor]:
+        """The terms content and style, and the loss, of images (B, 3, H, W) in [0, 1]."""
+        encoder, decoder = self.networks.encoder, self.networks.decoder
         with torch.no_grad():
-            # The decoder's input is divided by them from now on.
-            next(self.decoder.parameters()).mul_(scales[:, None, None])
-        self._choose_optimizer()
-
-    def _normalise(self) -> Tensor:
-        images = torch.stack([self._crops[n][0] for n in range(_SCALED_BY)])
-        return normalise(self.encoder, self._tensor(images))
-
-    def _choose_optimizer(self) -> None:
-        trained = [self.decoder] if self.styling else [self.encoder, self.decoder]
-        self.encoder.requires_grad_(not self.styling)
-        parameters = [p for net in trained for p in net.parameters()]
-        self._optimizer = torch.optim.Adam(parameters, lr=self.course.lr)
-
-    def _learn(self, photographs: Tensor, styles: Tensor) -> Row:
-        """One step."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=fast_bfloat16(self._device)):
-            losses = self._style(photographs, styles) if self.styling else self._copy(photographs)
-        weights = {"style": self.course.style_weight}
-        loss = torch.stack([weights.get(n, 1.0) * value for n, value in losses.items()]).sum()
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"the loss is {loss.item()} at step {self.step}; lower --lr and start anew"
-            )
-        self._optimizer.param_groups[0]["lr"] = self.course.lr * self._rate()
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-        return {name: value.item() for name, value in losses.items()}
-
-    def _rate(self) -> float:
-        """The learning rate as a share of its highest: each part warms up, the last one fades."""
-        done = self.step - (self.course.encoder_steps if self.styling else 0)
-        left = (self.total - self.step) / self.course.steps
-        return min((done + 1) / _WARM_UP, left, 1.0)
-
-    def _copy(self, images: Tensor) -> dict[str, Tensor]:
-        return {"copy": F.mse_loss(self.decoder(self.encoder(images)), images)}
-
-    def _style(self, photographs: Tensor, styles: Tensor) -> dict[str, Tensor]:
-        """Content and style loss: equations 12 and 13."""
-        with torch.no_grad():
-            style = [mean_std(features) for features in stages(self.encoder, styles)]
-            everything = torch.ones(len(photographs), device=self._device)
-            wanted = adapt(self.encoder(photographs), style[-1], everything)
-        made = stages(self.encoder, self.decoder(wanted))
+            style = [mean_std(features) for features in stages(encoder, styles)]
+            everything = torch.ones(len(photographs), device=photographs.device)
+            wanted = adapt(encoder(photographs), style[-1], everything)
+        made = stages(encoder, decoder(wanted))
         parts = [F.mse_loss(mean_std(a), b) for a, b in zip(made, style, strict=True)]
         # The mean is over means and deviations together: half of their sum.
         style_loss = 2 * torch.stack(parts).sum()
-        return {"content": F.mse_loss(made[-1].float(), wanted.float()), "style": style_loss}
+        content_loss = F.mse_loss(made[-1].float(), wanted.float())
+        loss = content_loss + self.style_weight * style_loss
+        return {"content": content_loss, "style": style_loss, "loss": loss}
 
-    def _log(self) -> None:
-        names = self._rows[-1].keys()
-        means = {n: float(np.mean([row[n] for row in self._rows if n in row])) for n in names}
-        self.history.append({"step": self.step, **means})
-        self._rows = []
 
-    def _tensor(self, images: Tensor) -> Tensor:
-        images = images.to(self._device, torch.float32, memory_format=torch.channels_last)
-        return images / 255
+def as_input(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 images (B, 3, H, W) as the networks take them, on a device."""
+    return images.to(device, torch.float32, memory_format=torch.channels_last) / 255
 
 
 @torch.no_grad()

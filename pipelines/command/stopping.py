@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -55,3 +56,19 @@ class Stopping:
         self.asked = True
         # Not print: the signal may have come in the middle of one.
         os.write(2, b"\nfinishing the shards under way; once more to stop at once\n")
+
+
+@contextmanager
+def noted_signals() -> Iterator[Callable[[], bool]]:
+    """While it is entered, its value says whether SIGINT or SIGTERM has come; neither does more."""
+    came: list[int] = []
+    before = {}
+    # Python lets the main thread alone set handlers; a notebook's thread keeps its own.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

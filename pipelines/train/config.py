@@ -63,10 +63,18 @@ class TrainConfig:
     """Pairs that share nothing, for every pair; at most --batch less one."""
     lr: float | None = None
     """Highest learning rate; by default the matcher's own, with --hard-negatives 1e-5."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """How the learning rate falls to 5%: along a cosine, or in one step at half of --steps."""
+    schedule: Literal["constant", "step", "poly", "cosine"] = "cosine"
+    """How the learning rate falls: to 5% along a cosine, to 5% in one step at half of --steps, to 0
+    as a polynomial of power 0.9 (poly), or not at all."""
     warmup: int | None = None
     """Steps of linear warm-up; by default a tenth of --steps, at most 1000."""
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    """sgd has a momentum of 0.9. The default of --lr is made for adam."""
+    weight_decay: float = 0.0
+    """Of the optimiser; with adamw decoupled from the gradient."""
+    ema: float = 0.999
+    """Highest decay of the moving average of the weights, which is what is scored and kept; 0 keeps
+    the weights themselves."""
     hard_negatives: bool = False
     """Second stage, after --init: between steps, find images that the model wrongly matches, and
     train on them as further negatives. Training ends early when none are found any more."""
@@ -121,8 +129,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{_flag(name)} is {value}; expected at least {least}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"--weight-decay is {self.weight_decay}; expected 0 or more")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr is {self.lr}; expected a positive number")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"--ema is {self.ema}; expected at least 0, and below 1")
 
     def _check_data(self) -> None:
         made = {"inputs": Inputs(), "composition": Composition(), "styling": Styling()}

@@ -1,33 +1,37 @@
 """Curves of a training run as a picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
+from segswap.training.task import Row
 
-def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Draw losses, val scores and speed of a run's history into a PNG."""
-    panels = {
-        "loss": ("mask", "transfer", "corr", "correlation"),
-        "val scores": ("val_mask_iou", "val_pck_1", "val_pck_3", "val_pck_5", "val_false_area"),
-    }
+
+def draw_curves(history: list[Row], panels: dict[str, Sequence[str]], path: Path) -> None:
+    """Draw columns of a run's history into a PNG.
+
+    Args:
+        history: the rows.
+        panels: titles, and which columns each shows: losses on a logarithmic axis, or val scores,
+            whose names begin with val_, on one from 0 to 1.
+    """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name in names:
             rows = [row for row in history if row.get(name) is not None]
             if rows:
                 label = name.removeprefix("val_").replace("_", " ")
-                mark = "o-" if title == "val scores" else "-"
+                mark = "o-" if name.startswith("val_") else "-"
                 axes.plot([r["step"] for r in rows], [r[name] for r in rows], mark, label=label,
                           markersize=3)  # fmt: skip
         axes.set_xlabel("step")
         axes.set_title(title)
         axes.grid(alpha=0.3)
-        if title == "loss":
-            axes.set_yscale("log")
-        else:
+        if names[0].startswith("val_"):
             axes.set_ylim(0, 1)
+        else:
+            axes.set_yscale("log")
         if axes.lines:
             axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

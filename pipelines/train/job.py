@@ -1,7 +1,5 @@
 """segswap-train: train a matcher on datasets of pairs, or on pairs made meanwhile."""
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 
 from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
+from pipelines.command.stopping import noted_signals
 from pipelines.train.config import TrainConfig, command_line
 from pipelines.train.curves import draw_curves
 from pipelines.train.report import RunReport, best_of
@@ -23,12 +22,15 @@ from segswap.data.pair import Pair
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, matcher_class, options_of
 from segswap.models.model import Model, load
+from segswap.training.matching import MatcherTask
 from segswap.training.mining import Mining
 from segswap.training.schedule import Execution, Schedule
-from segswap.training.trainer import Observer, Trainer
+from segswap.training.task import Observer
+from segswap.training.trainer import Trainer
 
 _VAL_PAIRS = 32
 _HARD_LR = 1e-5  # of the second stage, as published
+_DRAWN = tuple(f"val_{name}" for name in ("mask_iou", "pck_1", "pck_3", "pck_5", "false_area"))
 _LARGEST = 8192  # pixels of a side
 _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
 
@@ -48,7 +50,7 @@ def train(config: TrainConfig) -> int:
         ValueError: a dataset, the run's folder or the configuration cannot be used.
         RuntimeError: the loss or its gradient is not finite, or the device's memory too small.
     """
-    check_folder(config, identity_of(config))
+    check_folder(config.out, config.resume, identity_of(config))
     if config.num_gpus == 1:
         return train_rank(config, 0, 1)
     from pipelines.train.distributed import train_on_devices
@@ -87,34 +89,34 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
                 cast(PairSource, stream), size=size, pool=config.pool, batch=config.batch,
                 accumulate=config.accumulate, seed=config.seed,
             )  # fmt: skip
-        trainer = Trainer(
-            model, _schedule(config, matcher), stream, val, Path(config.out), execution, mining,
-            asked,
+        task = MatcherTask(
+            model, stream, val, weights=config.weights, negatives=config.negatives, mining=mining
         )  # fmt: skip
+        trainer = Trainer(task, _schedule(config, matcher), Path(config.out), execution, asked)
         torch.manual_seed(config.seed + rank)
         if config.resume:
             trainer.resume()
         if rank == 0:
-            describe(config, identity_of(config), device)
+            describe(config.out, identity_of(config), device, config.num_gpus)
         with _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY):
-            return _run(trainer) if rank == 0 else _follow(trainer)
+            return _run(trainer, task) if rank == 0 else _follow(trainer)
 
 
-def _run(trainer: Trainer) -> int:
+def _run(trainer: Trainer, task: MatcherTask) -> int:
     """Train, and say what came of it."""
-    out = trainer.out
-    report = RunReport(trainer, out)
+    out, rows = trainer.out, trainer.history.rows
+    report = RunReport(trainer, task)
     try:
         finished = trainer.run(report)
     finally:
         report.close()
-    draw_curves(trainer.history.rows, out / "curves.png")
+    draw_curves(rows, {"loss": task.terms, "val scores": _DRAWN}, out / "curves.png")
     if not finished:
         print(f"stopped at step {trainer.step}; --resume goes on from there")
         return 130
     if trainer.step < trainer.schedule.steps:
         print(f"no hard negatives are left: ended at step {trainer.step}")
-    print(f"{out}: {trainer.step} steps" + best_of(trainer.history.rows))
+    print(f"{out}: {trainer.step} steps" + best_of(rows, task))
     return 0
 
 
@@ -141,24 +143,15 @@ def _compiling_says_what_it_needs() -> Iterator[None]:
 def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
     """While it is entered, its value says whether the user wants the run to end.
 
-    SIGINT and SIGTERM say so to a single process; to one of several, the process that began them.
+    Signals say so to a single process; to one of several, the process that began them.
     """
     if ranks > 1:
         from pipelines.train.distributed import stop_asked
 
         yield stop_asked
         return
-    came: list[int] = []
-    before = {}
-    # Python lets the main thread alone set handlers; a notebook's thread keeps its own.
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with noted_signals() as asked:
+        yield asked
 
 
 # --- model and data --------------------------------------------------------------------------
@@ -221,11 +214,9 @@ def _schedule(config: TrainConfig, matcher: Matcher) -> Schedule:
     warmup = config.warmup if config.warmup is not None else min(1000, config.steps // 10)
     return Schedule(
         steps=config.steps, batch=config.batch, accumulate=config.accumulate,
-        negatives=config.negatives,
         lr=config.lr or (_HARD_LR if config.hard_negatives else matcher.lr),
-        warmup=warmup, decay=config.schedule,
-        weights=config.weights,
-        every=config.every, log_every=min(25, config.every),
+        warmup=warmup, decay=config.schedule, every=config.every, log_every=min(25, config.every),
+        optimiser=config.optimiser, weight_decay=config.weight_decay, ema=config.ema,
     )  # fmt: skip
 
 

@@ -42,22 +42,28 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in config.resolved.items() if k not in ("data", "out", *_MACHINE)}
 
 
-def check_folder(config: TrainConfig, identity: dict[str, Any]) -> None:
+def check_folder(name: str, resume: bool, identity: dict[str, Any]) -> None:
     """Refuse to write over another run, or to go on with one.
+
+    Args:
+        name: of the folder, as --out gave it.
+        resume: whether a run is to go on.
+        identity: what the run is: its settings as config, and datasets, of which the names may
+            change.
 
     Raises:
         ValueError: the folder holds something else; differing settings are named.
     """
-    out = Path(config.out)
-    outputs.check_folder("--out", config.out)
-    if not config.resume:
-        begun = (out / RUN).exists() and not (out / STATE).exists()  # killed before a checkpoint
-        if out.is_dir() and any(out.iterdir()) and not begun:
-            if (out / STATE).exists():
+    out = Path(name)
+    outputs.check_folder("--out", name)
+    if not resume:
+        if out.is_dir() and any(out.iterdir()):
+            if not (out / RUN).exists():
+                raise ValueError(f"--out {out} holds other files; choose another folder")
+            if any(out.rglob(STATE)):  # not of a run that was killed before its first checkpoint
                 raise ValueError(
                     f"--out {out} holds a run; --resume goes on with it, or choose another folder"
                 )
-            raise ValueError(f"--out {out} holds other files; choose another folder")
         return
     if not (out / RUN).is_file():
         raise ValueError(f"--out {out} holds no run to resume")
@@ -82,15 +88,22 @@ def _comparable(run: dict[str, Any]) -> dict[str, Any]:
     return run["config"] | {"datasets": list(run["datasets"].values())}
 
 
-def describe(config: TrainConfig, identity: dict[str, Any], device: torch.device) -> None:
-    """Write settings, datasets and environment of a run into its folder."""
-    out = Path(config.out)
+def describe(name: str, identity: dict[str, Any], device: torch.device, devices: int = 1) -> None:
+    """Write settings, datasets and environment of a run into its folder.
+
+    Args:
+        name: of the folder.
+        identity: see `check_folder`.
+        device: what it is trained on.
+        devices: how many of them.
+    """
+    out = Path(name)
     out.mkdir(parents=True, exist_ok=True)
     environment = {
         **{name: version(name) for name in ("segswap", "torch", "timm", "numpy")},
         "python": platform.python_version(), "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "devices": config.num_gpus,
+        "devices": devices,
     }  # fmt: skip
     run = json.dumps(identity | {"environment": environment}, indent=1)
     storage.write_atomically(out / RUN, run.encode())

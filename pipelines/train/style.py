@@ -1,10 +1,8 @@
 """segswap-train-style: train weights for --style adain, for whoever has none."""
 
 import copy
-import json
-import signal
+import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,23 +10,41 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from safetensors.torch import save
 from torch import nn
 
-from generators.styles.adain import SIDE, VGG19, AdaIN, build_decoder, build_encoder, widths_of
-from generators.styles.adain_training import Course, Crops, Row, StyleTrainer, initialise
+from generators.styles.adain import (
+    SIDE,
+    VGG19,
+    AdaIN,
+    build_decoder,
+    build_encoder,
+    fast_bfloat16,
+    widths_of,
+)
+from generators.styles.adain_training import CopyTask, Crops, Networks, StyleTask, initialise
 from generators.styles.adain_weights import OWN, load_vgg
 from pipelines.command import cli
-from pipelines.command.devices import device_of
+from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.progress import Progress
+from pipelines.command.stopping import noted_signals
+from pipelines.train.run_folder import check_folder, describe
 from segswap import geometry
+from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size
 from segswap.files.storage import write_atomically
-from segswap.training.checkpoints import STATE, load_state, save_state
+from segswap.training.checkpoints import STATE
+from segswap.training.schedule import Execution, Schedule
+from segswap.training.task import Observer, Row
+from segswap.training.trainer import Trainer
 
-SAMPLES, HISTORY = "samples.jpg", "history.json"
+SAMPLES = "samples.jpg"
+ENCODER = "encoder"  # folder in a run's: the part of the training in which the encoder learns
+# Steps of rising learning rate: large ones at the start tear the colours' way through apart.
+_WARM_UP = 100
+_LOG_EVERY = 10
 # What may differ when a run is resumed: where it runs, not what it computes.
-_MACHINE = ("images", "styles", "out", "vgg", "resume", "workers", "device", "every")
+_MACHINE = ("out", "resume", "workers", "device", "every")
+_DATA = ("images", "styles", "vgg")  # may be moved
 
 
 @dataclass(frozen=True)
@@ -111,57 +127,74 @@ def train_style(config: TrainStyleConfig) -> int:
     """
     out = Path(config.out)
     photographs, styles = (_usable(Path(folder)) for folder in (config.images, config.styles))
+    networks = Networks(*_new_networks(config))
     identity = _identity(config, len(photographs), len(styles))
-    state = _checked_state(config, out, identity)
+    check_folder(config.out, config.resume, identity)
     device = device_of(config.device)
-    course = Course(
-        encoder_steps=0 if config.vgg else config.encoder_steps, steps=config.steps,
-        batch=config.batch, lr=config.lr, style_weight=config.style_weight, every=config.every,
-    )  # fmt: skip
-    crops = Crops(photographs, styles, config.crop, config.seed)
-    trainer = StyleTrainer(*_new_networks(config), course, crops, device)
-    if state is not None:
-        trainer.restore(state["trainer"])
-    out.mkdir(parents=True, exist_ok=True)
-
-    def checkpoint() -> None:
-        save_state(out, {"identity": identity, "trainer": trainer.state()})
-        write_atomically(out / HISTORY, json.dumps(trainer.history, indent=1).encode())
-        if trainer.styling:
-            write_atomically(out / OWN, _weights(trainer))
-
-    finished = _run(trainer, config.workers, checkpoint)
-    if not finished:
-        print(f"stopped at step {trainer.step}; --resume goes on from there")
-        return 130
-    write_atomically(out / SAMPLES, _samples(trainer, photographs, styles))
-    first, last = _first_and_last(trainer.history)
-    print(f"{out / OWN}: style loss {first:.3g} at first, {last:.3g} at last; see {SAMPLES}")
+    networks.to(device)
+    crops = Crops(photographs, styles, config.crop, config.seed, config.workers)
+    describe(config.out, identity, device)
+    copied = 0 if config.vgg else config.encoder_steps
+    with noted_signals() as asked, out_of_memory_says("lower --batch or --crop"):
+        if copied:
+            first = Trainer(
+                CopyTask(networks, crops), _schedule(config, copied, "constant"), out / ENCODER,
+                _execution(device), asked,
+            )  # fmt: skip
+            if not _run(first, ENCODER, config.resume):
+                return 130
+        task = StyleTask(networks, crops, config.style_weight, copied)
+        trainer = Trainer(
+            task, _schedule(config, config.steps, "poly"), out, _execution(device), asked
+        )
+        # The encoder may have been all that the run has come to.
+        if not _run(trainer, "decoder", config.resume and (not copied or (out / STATE).exists())):
+            return 130
+    write_atomically(out / SAMPLES, _samples(networks, photographs, styles))
+    losses = [row["style"] for row in trainer.history.rows]
+    print(f"{out / OWN}: style loss {losses[0]:.3g} at first, {losses[-1]:.3g} at last; see "
+          f"{SAMPLES}")  # fmt: skip
     return 0
 
 
-def _run(trainer: StyleTrainer, workers: int, checkpoint: Callable[[], None]) -> bool:
-    def stop(*_: Any) -> None:
-        trainer.stop = True
+def _schedule(config: TrainStyleConfig, steps: int, decay: str) -> Schedule:
+    return Schedule(
+        steps=steps, batch=config.batch, accumulate=1, lr=config.lr,
+        warmup=min(_WARM_UP, steps // 2), decay=decay, every=config.every,
+        log_every=_LOG_EVERY, ema=0.0, clip=math.inf,
+    )  # fmt: skip
 
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    progress = Progress("steps", trainer.total, "steps", trainer.step)
-    before = trainer.step
 
-    def report(row: Row) -> None:
-        nonlocal before
-        note = ", ".join(f"{name} loss {row[name]:.4g}" for name in row if name != "step")
-        progress.add(int(row["step"]) - before, note)
-        before = int(row["step"])
+def _execution(device: torch.device) -> Execution:
+    return Execution("bf16" if fast_bfloat16(device) else "fp32")
 
+
+class _Report(Observer):
+    """Says on standard error how a part of the training goes."""
+
+    def __init__(self, trainer: Trainer, what: str) -> None:
+        self._task, self._seen = trainer.task, trainer.step
+        self.progress = Progress(what, trainer.schedule.steps, "steps", trainer.step)
+
+    def row(self, row: Row) -> None:
+        """See Observer.row."""
+        note = ", ".join(f"{name} loss {row[name]:.4g}" for name in self._task.terms)
+        self.progress.add(row["step"] - self._seen, note)
+        self._seen = row["step"]
+
+
+def _run(trainer: Trainer, what: str, resume: bool) -> bool:
+    """Train a part to its end; returns whether that was reached."""
+    if resume:
+        trainer.resume()
+    report = _Report(trainer, what)
     try:
-        return trainer.run(workers, report, checkpoint)
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(f"out of memory: lower --batch or --crop ({error})") from error
+        finished = trainer.run(report)
     finally:
-        progress.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        report.progress.close()
+    if not finished:
+        print(f"stopped at step {trainer.step} of the {what}'s; --resume goes on from there")
+    return finished
 
 
 def _new_networks(config: TrainStyleConfig) -> tuple[nn.Sequential, nn.Sequential]:
@@ -173,23 +206,12 @@ def _new_networks(config: TrainStyleConfig) -> tuple[nn.Sequential, nn.Sequentia
     return load_vgg(config.vgg) if config.vgg else encoder, decoder
 
 
-def _weights(trainer: StyleTrainer) -> bytes:
-    """Encoder and decoder as a safetensors file, as `generators.styles.adain_weights` reads it."""
-    return save(
-        {
-            f"{name}.{key}": value.cpu().contiguous()
-            for name, net in (("encoder", trainer.encoder), ("decoder", trainer.decoder))
-            for key, value in net.state_dict().items()
-        }
-    )
-
-
-def _samples(trainer: StyleTrainer, photographs: list[Path], styles: list[Path]) -> bytes:
+def _samples(networks: Networks, photographs: list[Path], styles: list[Path]) -> bytes:
     """A picture to look at, JPEG: style pictures on top, photographs on the left, and below and
     right of them the photographs restyled at full strength.
     """
-    device = str(next(trainer.encoder.parameters()).device)
-    network = AdaIN(copy.deepcopy(trainer.encoder), copy.deepcopy(trainer.decoder), device)
+    device = str(next(networks.parameters()).device)
+    network = AdaIN(copy.deepcopy(networks.encoder), copy.deepcopy(networks.decoder), device)
     columns, lines = (_evenly(paths, 5) for paths in (styles, photographs))
     pictures = [read_image(path) for path in columns]
     statistics = [network.statistics(picture) for picture in pictures]
@@ -206,11 +228,6 @@ def _samples(trainer: StyleTrainer, photographs: list[Path], styles: list[Path])
 def _evenly(paths: list[Path], most: int) -> list[Path]:
     """At most so many of the paths, evenly spread."""
     return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
-
-
-def _first_and_last(history: list[Row]) -> tuple[float, float]:
-    losses = [row["style"] for row in history if "style" in row]
-    return losses[0], losses[-1]
 
 
 # --- inputs and the run's folder -------------------------------------------------------------
@@ -233,26 +250,7 @@ def _usable(folder: Path) -> list[Path]:
 
 
 def _identity(config: TrainStyleConfig, photographs: int, styles: int) -> dict[str, Any]:
-    """What must be the same for a run to be resumed."""
-    kept = {k: v for k, v in cli.as_dict(config).items() if k not in _MACHINE}
-    return kept | {"vgg": bool(config.vgg), "images": photographs, "styles": styles}
-
-
-def _checked_state(
-    config: TrainStyleConfig, out: Path, identity: dict[str, Any]
-) -> dict[str, Any] | None:
-    """The state to resume from; None for a new run, whose folder must be empty."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; expected a folder for the run")
-    if not config.resume:
-        if out.is_dir() and any(out.iterdir()):
-            has = "a run; --resume goes on with it," if (out / STATE).exists() else "other files;"
-            raise ValueError(f"--out {out} holds {has} or choose another folder")
-        return None
-    state = load_state(out)
-    old = state.get("identity", {})
-    changed = [key for key in {**old, **identity} if old.get(key) != identity.get(key)]
-    if changed:
-        differences = "; ".join(f"{k} was {old.get(k)!r}, is {identity.get(k)!r}" for k in changed)
-        raise ValueError(f"{out} holds a run of another configuration: {differences}")
-    return state
+    """What must be the same for a run to be resumed; see `check_folder`."""
+    kept = {k: v for k, v in cli.as_dict(config).items() if k not in (*_DATA, *_MACHINE)}
+    vgg = file_hash(config.vgg) if config.vgg else ""
+    return {"config": kept, "datasets": {"images": photographs, "styles": styles, "vgg": vgg}}

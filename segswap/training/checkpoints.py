@@ -1,6 +1,5 @@
 """The state of a training run on disk: whole or not at all, and read without running code."""
 
-import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,17 +7,15 @@ from typing import Any
 
 import torch
 
+from segswap.files.storage import replacing
+
 STATE = "last.pt"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write the state under a temporary name, sync it, and put it in place of the last one."""
-    temporary = folder / f".{STATE}.tmp"
-    with open(temporary, "wb") as file:
+    """Put a state in place of the folder's last one, whole."""
+    with replacing(folder / STATE) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / STATE)
 
 
 def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
@@ -41,8 +38,8 @@ def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     except Exception as error:  # unpickling and zip reading raise many kinds
         said = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path} cannot be read ({said}); --init {folder} with another --out starts from the "
-            "best weights"
+            f"{path} cannot be read ({said}); segswap-train --init {folder} with another --out "
+            "starts from the best weights, other commands start anew"
         ) from error
     missing = [key for key in keys if not isinstance(state, dict) or key not in state]
     if missing:

@@ -1,30 +1,19 @@
 """The history of a training run: a row of means every few steps, and its CSV file."""
 
 import csv
+import io
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from segswap.evaluation.metrics import Scores
+from segswap.files.storage import write_atomically
+from segswap.training.task import Row
 
 HISTORY = "history.csv"
-TERMS = ("mask", "transfer", "corr", "keypoints", "correlation")
-COLUMNS = (
-    "step", "loss", *TERMS, "lr", "gradient", "skipped", "pairs_per_second", "waiting",
-    *(f"val_{name}" for name in Scores.__dataclass_fields__),
-)  # fmt: skip
 
 
-def quality(row: dict[str, Any]) -> float | None:
-    """What decides which weights of a run are kept, of a row of its history or of its CSV file:
-    mask IoU plus PCK@5% on the val pairs; None of a row without scores.
-    """
-    scores = [row.get(name, "") for name in ("val_mask_iou", "val_pck_5")]
-    return None if "" in scores else sum(map(float, scores))
-
-
-def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row of the best quality, the first of equals; None where none has scores."""
+def best_row(rows: list[Row], quality: Callable[[Row], float | None]) -> Row | None:
+    """The row of the best quality, the first of equals; None where none has any."""
     scored = [(found, row) for row in rows if (found := quality(row)) is not None]
     return max(scored, key=lambda item: item[0])[1] if scored else None
 
@@ -33,19 +22,26 @@ class History:
     """Rows of a run, the values since the last one, and a clock.
 
     Attributes:
-        rows: step, the means since the row before, pairs a second, the share of the time that was
-            spent waiting for data, and val scores where they were due. `skipped` is the share of
-            steps that left fp16's range and changed nothing.
+        columns: of the CSV file.
+        rows: step, the means since the row before, samples a second, the share of the time that
+            was spent waiting for data, and val scores where they were due. `skipped` is the share
+            of steps that left fp16's range and changed nothing.
         sums: sum and count of each value since the last row.
     """
 
-    def __init__(self, pairs: int) -> None:
+    def __init__(self, samples: int, terms: Sequence[str], scores: Sequence[str]) -> None:
         """
         Args:
-            pairs: positive pairs a step, on all devices.
+            samples: of a step, on all devices.
+            terms: names of the loss's terms.
+            scores: names of the scores.
         """
-        self.pairs = pairs
-        self.rows: list[dict[str, Any]] = []
+        self.columns = (
+            "step", "loss", *terms, "lr", "gradient", "skipped", "samples_per_second", "waiting",
+            *(f"val_{name}" for name in scores),
+        )  # fmt: skip
+        self.samples = samples
+        self.rows: list[Row] = []
         self.sums: dict[str, list[float]] = {}
         self.restart_clock()
 
@@ -64,12 +60,12 @@ class History:
             self.sums[name] = [total + value, count + 1]
         self._timed += 1
 
-    def close_row(self, step: int) -> dict[str, Any]:
+    def close_row(self, step: int) -> Row:
         """A new row of what was added since the last one; scores may still be put into it."""
         seconds = time.monotonic() - self._started
-        row: dict[str, Any] = {"step": step}
+        row: Row = {"step": step}
         row |= {name: total / count for name, (total, count) in self.sums.items()}
-        row["pairs_per_second"] = self._timed * self.pairs / seconds
+        row["samples_per_second"] = self._timed * self.samples / seconds
         row["waiting"] = self._waited / seconds
         self.rows.append(row)
         self.sums = {}
@@ -78,9 +74,8 @@ class History:
 
     def write(self, folder: Path) -> None:
         """Write the rows into a folder as CSV, whole."""
-        temporary = folder / f".{HISTORY}.tmp"
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(folder / HISTORY)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(folder / HISTORY, text.getvalue().encode())

@@ -1,6 +1,5 @@
 """The training loop: batches to losses to better weights, with checkpoints and a history."""
 
-import copy
 import json
 import math
 import time
@@ -14,36 +13,15 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from segswap.batches.stream import Stream
-from segswap.data.pair import Pair, share_nothing
-from segswap.evaluation.metrics import Scores, mean_scores, score_negative, score_pair
-from segswap.files.storage import write_atomically
-from segswap.matchers.base import Batch, Matcher
-from segswap.models.hub import SCORES, WEIGHTS
-from segswap.models.model import Model
+from segswap.files.storage import sweep, write_atomically
 from segswap.training.checkpoints import STATE, load_state, save_state
-from segswap.training.history import History, quality
-from segswap.training.mining import Mining
-from segswap.training.objective import Images, Objective
+from segswap.training.history import History
 from segswap.training.schedule import Execution, Schedule
+from segswap.training.task import Observer, Row, Task
 
 BAD_BATCH = "bad_batch.json"
-_GRADIENT_LIMIT = 1.0
-_KEYS = ("step", "best", "model", "average", "optimiser", "scaler", "rng", "cuda_rng", "history",
-         "sums", "mining")  # fmt: skip
-
-
-class Observer:
-    """What a run tells whoever watches it; this one takes no notice."""
-
-    def row(self, trainer: "Trainer", row: dict[str, Any]) -> None:
-        """The history has a new row."""
-
-    def scoring(self, done: int, total: int) -> None:
-        """So many pairs of a pool have been scored, of how many."""
-
-    def pool(self, mining: Mining) -> None:
-        """A pool has been scored."""
+_KEYS = ("step", "best", "model", "average", "optimiser", "rates", "scaler", "rng", "cuda_rng",
+         "history", "sums", "task")  # fmt: skip
 
 
 def never() -> bool:
@@ -53,46 +31,43 @@ def never() -> bool:
 
 @dataclass
 class Trainer:
-    """One run: its model, optimiser, place in the schedule, and folder.
+    """One run of a task: its optimiser, place in the schedule, and folder.
 
     Attributes:
-        model: what is trained.
-        stream: the training data.
-        val: pairs that are scored on; without any, the last weights count as the best.
+        task: what is trained.
         out: folder of the run.
-        mining: finds hard negatives; None trains without.
         stop: whether to end after the current step, with a checkpoint.
-        average: the model with the moving average of the weights: scored, and kept where best.
+        average: holds, as its module, the network with the moving average of the weights: scored,
+            and kept where best.
     """
 
-    model: Model
+    task: Task
     schedule: Schedule
-    stream: Stream
-    val: list[Pair]
     out: Path
     execution: Execution = Execution()  # noqa: RUF009
-    mining: Mining | None = None
     stop: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
-        schedule, execution = self.schedule, self.execution
-        self.device = self.model.device
-        self.matcher: Matcher = self.model.matcher.to(memory_format=torch.channels_last)
-        self.average = Model(copy.deepcopy(self.matcher), self.model.settings)
-        self.parameters = [p for p in self.matcher.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=schedule.lr)
+        task, schedule, execution = self.task, self.schedule, self.execution
+        self.device = next(task.network.parameters()).device
+        self.average = schedule.new_average(task.network)
+        self.parameters = [p for p in task.network.parameters() if p.requires_grad]
+        self.optimiser = schedule.new_optimiser(self.parameters)
+        self.rates = schedule.new_rates(self.optimiser)
         self.autocast = execution.autocast(self.device)
         fp16 = execution.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
-        objective: nn.Module = Objective(self.matcher, schedule.weights, schedule.negatives)
+        self.objective = task.objective
         if execution.ranks > 1:
-            # What only a loss that is switched off would reach gets no gradient.
-            unused = not all(schedule.weights.values())
-            objective = DistributedDataParallel(objective, find_unused_parameters=unused)
-        self.objective = objective
-        self.compute = torch.compile(objective, dynamic=False) if execution.compile else objective
+            self.objective = DistributedDataParallel(
+                task.objective, find_unused_parameters=task.unused
+            )
+        self.compute = (
+            torch.compile(self.objective, dynamic=False) if execution.compile else self.objective
+        )
         self.step, self.best = 0, -math.inf
-        self.history = History(schedule.batch * schedule.accumulate * execution.ranks)
+        samples = schedule.batch * schedule.accumulate * execution.ranks
+        self.history = History(samples, task.terms, task.scores)
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -100,96 +75,87 @@ class Trainer:
         """Train to the end of the schedule, or until `stop`; a checkpoint is left.
 
         Returns:
-            Whether there is nothing left to do: the schedule is finished, or no hard negatives are
-            found any more.
+            Whether there is nothing left to do: the schedule is finished, or the task exhausted.
 
         Raises:
             RuntimeError: the loss or its gradient is not finite; the last good checkpoint is kept,
                 and the samples of the step are listed in BAD_BATCH.
         """
-        self.history.restart_clock()
+        schedule = self.schedule
+        if self.execution.rank == 0:
+            sweep(self.out)
         try:
-            while self.step < (last := self._last_step(observer)) and not self._asked():
+            while self.step < schedule.steps and not self._asked():
+                last = self.task.next_round(
+                    self.step, schedule.steps, autocast=self.autocast, stop=self.stop,
+                    observer=observer,
+                )  # fmt: skip
+                if last <= self.step:
+                    break
                 self._train(last, observer)
         except RuntimeError:
             # A signal to the whole group of processes ends the loaders too.
             if not self.stop():
                 raise
-        if self.step < self.schedule.steps:
+        if self.step < schedule.steps:
             self.save()
-        return self.step >= self.schedule.steps or (self.mining is not None and self.mining.dry)
-
-    def _last_step(self, observer: Observer) -> int:
-        """Where the current round ends; without hard negatives there is but one."""
-        if self.mining is None:
-            return self.schedule.steps
-        while self.step >= self.mining.last_step and not self.mining.dry:
-            if not self.mining.next_round(
-                self.matcher, self.step, self.schedule.batch * (1 + self.schedule.negatives),
-                autocast=self.autocast, stop=self.stop, progress=observer.scoring,
-            ):  # fmt: skip
-                break
-            observer.pool(self.mining)
-        self.history.restart_clock()
-        return min(self.mining.last_step, self.schedule.steps)
+        return self.step >= schedule.steps or self.task.exhausted
 
     def _train(self, last: int, observer: Observer) -> None:
         """The steps up to `last`."""
-        first, steps = self._first_batch(), last - self.step
-        batches = self.stream.batches(
-            self.schedule.batch, first, first + steps * self.schedule.accumulate,
-            self.execution.rank, self.execution.ranks,
+        schedule, execution = self.schedule, self.execution
+        first = self._first_batch()
+        batches = self.task.samples.batches(
+            schedule.batch, first, first + (last - self.step) * schedule.accumulate,
+            execution.rank, execution.ranks,
         )  # fmt: skip
+        self.history.restart_clock()
         while self.step < last and not self._asked():
             self.history.add(self._step(batches))
             self.step += 1
-            due = self.step % self.schedule.every == 0 or self.step == self.schedule.steps
-            if due or self.step % self.schedule.log_every == 0:
-                observer.row(self, self._row(scored=due))
+            due = self.step % schedule.every == 0 or self.step == schedule.steps
+            if due or self.step % schedule.log_every == 0:
+                observer.row(self._row(scored=due))
             if due:
                 self.save()
                 self.history.restart_clock()
 
     def _first_batch(self) -> int:
-        """Number in the stream of the next step's first batch."""
-        return self.mining.batch_of(self.step) if self.mining else (
-            self.step * self.schedule.accumulate
-        )  # fmt: skip
+        """Number of the next step's first batch."""
+        return self.task.first_batch(self.step, self.schedule.accumulate)
 
-    def _step(self, batches: Iterator[Batch]) -> dict[str, float]:
+    def _step(self, batches: Iterator[Any]) -> dict[str, float]:
         """One optimiser step; returns the losses, the learning rate and the gradient's length."""
-        self.matcher.train()
+        self.task.network.train()
         self.optimiser.zero_grad(set_to_none=True)
         means = self._gradients(batches)
         self.scaler.unscale_(self.optimiser)
-        length = nn.utils.clip_grad_norm_(self.parameters, _GRADIENT_LIMIT)
+        length = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         # One look at the device a step: all numbers at once.
         found = torch.stack([*means.values(), length.float()]).tolist()
         values = dict(zip([*means, "gradient"], found, strict=True))
         skipped = self._check_finite(values)
-        lr = self.schedule.rate(self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        (lr,) = self.rates.get_last_lr()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        update_average(self.average.matcher, self.matcher, self.step)
+        self.rates.step()
+        self.average.update(self.task.network, self.step)
         return {k: v for k, v in values.items() if math.isfinite(v)} | {
             "lr": lr, "skipped": float(skipped)
         }  # fmt: skip
 
-    def _gradients(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+    def _gradients(self, batches: Iterator[Any]) -> dict[str, Tensor]:
         """Add up the gradients of a step's batches; returns the terms' means."""
         means: dict[str, Tensor] = {}
         count = self.schedule.accumulate
         for number in range(count):
-            batch = self._next(batches)
-            extra = self._extra(self._first_batch() + number)
+            inputs = self.task.inputs(self._next(batches), self._first_batch() + number)
             held_back: AbstractContextManager[Any] = nullcontext()
             if isinstance(self.objective, DistributedDataParallel) and number < count - 1:
                 held_back = self.objective.no_sync()  # devices exchange gradients once a step
             with held_back:
                 with self.autocast():
-                    terms = self.compute(batch, extra)
+                    terms = self.compute(*inputs)
                 for name, value in terms.items():
                     share = value.detach().float() / count
                     means[name] = means[name] + share if name in means else share
@@ -205,17 +171,11 @@ class Trainer:
         """
         return self.device.type == "cpu" and self._anywhere(not math.isfinite(loss.item()))
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
+    def _next(self, batches: Iterator[Any]) -> Any:
         start = time.monotonic()
         batch = next(batches)
         self.history.wait(time.monotonic() - start)
-        return batch.to(self.device)
-
-    def _extra(self, batch: int) -> Images | None:
-        if self.mining is None:
-            return None
-        sources, targets = self.mining.extra(batch)
-        return sources.to(self.device), targets.to(self.device)
+        return batch
 
     def _asked(self) -> bool:
         return self._anywhere(self.stop())
@@ -246,51 +206,34 @@ class Trainer:
 
     def _note_samples(self, values: dict[str, float]) -> str:
         """Write down which samples a bad step had, on all devices; returns a few of them."""
-        schedule, mining = self.schedule, self.mining
-        first, every = self._first_batch(), schedule.batch * self.execution.ranks
-        numbers = list(range(first * every, (first + schedule.accumulate) * every))
-        names = [self.stream.name(number) for number in numbers]
+        first, count = self._first_batch(), self.schedule.accumulate
+        every = self.schedule.batch * self.execution.ranks
+        samples = self._named(range(first * every, (first + count) * every))
         if self.execution.rank == 0:
             note: dict[str, Any] = {
                 "step": self.step, "values": {name: str(value) for name, value in values.items()},
-                "samples": [{"number": n, "name": m} for n, m in zip(numbers, names, strict=True)],
+                "samples": samples,
             }  # fmt: skip
-            if mining:
-                batches = range(first, first + schedule.accumulate)
-                extra = [n for batch in batches for n in mining.extra_numbers(batch)]
-                note["hard_negatives"] = [
-                    {"number": n, "name": self.stream.name(n)} for n in extra
-                ]  # fmt: skip
+            further = self.task.further_samples(range(first, first + count))
+            note |= {kind: self._named(numbers) for kind, numbers in further.items()}
             self.out.mkdir(parents=True, exist_ok=True)
             write_atomically(self.out / BAD_BATCH, json.dumps(note, indent=1).encode())
-        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-        return f"its samples are in {self.out / BAD_BATCH}: {shown}"
+        shown = ", ".join(sample["name"] for sample in samples[:4])
+        return f"its samples are in {self.out / BAD_BATCH}: {shown}" + ", ..." * (len(samples) > 4)
 
-    # --- history and scores ------------------------------------------------------------------
+    def _named(self, numbers: range | list[int]) -> list[dict[str, Any]]:
+        return [{"number": n, "name": self.task.samples.name(n)} for n in numbers]
 
-    def _row(self, scored: bool) -> dict[str, Any]:
+    # --- history and checkpoints -------------------------------------------------------------
+
+    def _row(self, scored: bool) -> Row:
         """A new row of the history, with scores where they are due."""
         row = self.history.close_row(self.step)
-        if scored and self.val and self.execution.rank == 0:
-            row |= {f"val_{k}": v for k, v in self.evaluate().__dict__.items()}
+        if scored and self.execution.rank == 0:
+            found = self.task.evaluate(self.average.module)
+            row |= {f"val_{name}": value for name, value in found.items()}
             self.history.restart_clock()
         return row
-
-    def evaluate(self) -> Scores:
-        """Scores of the averaged weights on the val pairs, and on about 8 pairs of images that
-        share nothing.
-        """
-        stride = max(1, len(self.val) // 8)
-        scores = []
-        for number, pair in enumerate(self.val):
-            scores.append(score_pair(self.average.predict(pair.source, pair.target), pair))
-            others = [*self.val[number + 1 :], *self.val[:number]]
-            others = [other for other in others if share_nothing(pair, other)]
-            if number % stride == 0 and others:
-                scores.append(score_negative(self.average.predict(pair.source, others[0].target)))
-        return mean_scores(scores)
-
-    # --- checkpoints -------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the checkpoint, the history, and, if they are the best so far, the weights."""
@@ -299,26 +242,24 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         last = self.history.rows[-1] if self.history.rows else {}
         # After an interrupt the last row may be an older one, or one without scores.
-        found = quality(last) if last.get("step") == self.step else None
+        row = last if last.get("step") == self.step else {"step": self.step}
+        found = self.task.quality(row)
         reached = -math.inf if found is None else found
-        if not self.val or reached > self.best or not (self.out / WEIGHTS).exists():
+        if reached > self.best or self.best == -math.inf:  # nothing has been scored yet
             self.best = max(self.best, reached)
-            self.average.save(self.out)
-            scores = {"step": self.step} | {k: v for k, v in last.items() if k.startswith("val_")}
-            write_atomically(self.out / SCORES, json.dumps(scores, indent=1).encode())
+            self.task.save(self.average.module, self.out, row)
         self.history.write(self.out)
         save_state(self.out, self._state())
 
     def _state(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
         return {
-            "step": self.step, "best": self.best, "model": self.matcher.state_dict(),
-            "average": self.average.matcher.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
+            "step": self.step, "best": self.best, "model": self.task.network.state_dict(),
+            "average": self.average.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "rates": self.rates.state_dict(),
+            "scaler": self.scaler.state_dict(), "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
-            "history": self.history.rows, "sums": self.history.sums,
-            "mining": self.mining.state() if self.mining else None,
+            "history": self.history.rows, "sums": self.history.sums, "task": self.task.state(),
         }  # fmt: skip
 
     def resume(self) -> None:
@@ -329,15 +270,15 @@ class Trainer:
         """
         state = load_state(self.out, _KEYS)
         try:
-            self.matcher.load_state_dict(state["model"])
-            self.average.matcher.load_state_dict(state["average"])
+            self.task.network.load_state_dict(state["model"])
+            self.average.module.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
+            self.rates.load_state_dict(state["rates"])
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["rng"])
             if self.device.type == "cuda" and state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-            if self.mining:
-                self.mining.restore(state["mining"])
+            self.task.restore(state["task"])
             self.step, self.best = int(state["step"]), float(state["best"])
             self.history.rows, self.history.sums = state["history"], state["sums"]
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -345,18 +286,3 @@ class Trainer:
             raise ValueError(f"{self.out / STATE} does not fit this run: {said}") from error
         if self.execution.rank:  # the state has the numbers of rank 0 to draw from
             torch.manual_seed(torch.initial_seed() + self.step)
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, matcher: nn.Module, step: int) -> None:
-    """Move the averaged weights towards the trained ones after a step.
-
-    An exponential moving average whose decay rises to 0.999, so that the first weights, drawn at
-    random, are soon forgotten: min(0.999, (1 + step) / (10 + step)).
-    """
-    share = 1 - min(0.999, (1 + step) / (10 + step))
-    pairs = zip(average.parameters(), matcher.parameters(), strict=True)
-    trained = [(old, new) for old, new in pairs if new.requires_grad]
-    torch._foreach_lerp_([old for old, _ in trained], [new for _, new in trained], share)
-    if buffers := list(average.buffers()):
-        torch._foreach_copy_(buffers, list(matcher.buffers()))

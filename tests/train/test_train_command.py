@@ -17,6 +17,7 @@ import torch
 import yaml
 from made_pairs import pasted_pair, write_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 from training_runs import (
     assert_same_run,
     history,
@@ -30,8 +31,7 @@ from pipelines.train.job import TrainConfig, train
 from segswap.evaluation.metrics import Scores
 from segswap.models.model import load
 from segswap.training.checkpoints import load_state
-from segswap.training.history import COLUMNS
-from segswap.training.trainer import Trainer
+from segswap.training.matching import MatcherTask
 
 # --- interruptions ---------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def test_killed_command_leaves_a_checkpoint_to_finish_from(
     config = replace(config, steps=40, every=5)
     process = start(config, script)
     # The kill falls into the writing of the next checkpoint, or right behind it.
-    while not (out_of(config) / ".last.pt.tmp").exists():
+    while not list(out_of(config).glob(".last.pt.*.tmp")):
         assert process.poll() is None, process.communicate()[0]
     process.kill()
     process.communicate()
@@ -94,6 +94,7 @@ def test_killed_command_leaves_a_checkpoint_to_finish_from(
     load(config.out)
     assert train(replace(config, resume=True)) == 0
     assert_same_run(out_of(config), undisturbed(config))
+    assert not list(out_of(config).glob("*.tmp"))
 
 
 # --- the run's folder ------------------------------------------------------------------------
@@ -103,12 +104,15 @@ def test_a_run_leaves_what_is_promised(config: TrainConfig) -> None:
     train(config)
     out = out_of(config)
     rows = history(out)
-    assert list(rows[0]) == list(COLUMNS)
+    columns = ["step", "loss", "mask", "transfer", "corr", "correlation", "lr", "gradient",
+               "skipped", "samples_per_second", "waiting"]  # fmt: skip
+    scores = [f"val_{name}" for name in Scores.__dataclass_fields__]
+    assert list(rows[0]) == [*columns, *scores]
     assert [int(row["step"]) for row in rows] == [2, 4, 6]
     for row in rows:
         assert all(row.values())
         assert 0 <= float(row["val_mask_iou"]) <= 1
-        assert float(row["pairs_per_second"]) > 0
+        assert float(row["samples_per_second"]) > 0
         assert 0 < float(row["waiting"]) < 1
     curves = cv2.imread(str(out / "curves.png"))
     assert curves is not None
@@ -116,7 +120,7 @@ def test_a_run_leaves_what_is_promised(config: TrainConfig) -> None:
     events = EventAccumulator(str(out / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
-        name.replace("val_", "val/") for name in COLUMNS if name != "step"
+        name.replace("val_", "val/") for name in (*columns[1:], *scores)
     }
     assert [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars("loss")] == [
         (int(row["step"]), float(row["loss"])) for row in rows
@@ -200,11 +204,11 @@ def test_every_dataset_with_val_pairs_is_scored_on(
     other = write_dataset(tmp_path / "other", [pasted_pair(3)], many)
     seen: list[int] = []
 
-    def evaluate(self: Trainer) -> Scores:
+    def evaluate(self: MatcherTask, averaged: nn.Module) -> dict[str, float]:
         seen.extend(pair.index for pair in self.val)
-        return Scores(**dict.fromkeys(Scores.__dataclass_fields__, 0.0))
+        return dict.fromkeys(self.scores, 0.0)
 
-    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    monkeypatch.setattr(MatcherTask, "evaluate", evaluate)
     train(replace(config, data=(other, *config.data), steps=1))
     assert seen == [*range(20, 36), 9, 10]  # sixteen of the first, both of the second
 

@@ -100,6 +100,9 @@ def test_without_a_compiler_compiling_says_what_it_needs(
         (["--num-gpus", "0"], "--num-gpus is 0; expected at least 1"),
         (["--warmup", "-1"], "--warmup is -1; expected at least 0"),
         (["--lr", "-1"], "--lr is -1.0; expected a positive number"),
+        (["--weight-decay", "-1"], "--weight-decay is -1.0; expected 0 or more"),
+        (["--ema", "1"], "--ema is 1.0; expected at least 0, and below 1"),
+        (["--optimiser", "lion"], "adamw"),
         (["--loss-mask", "-1"], "--loss-mask is -1.0"),
         (
             [

@@ -14,11 +14,14 @@ import pytest
 import torch
 from conftest import textured
 from safetensors.torch import load_file
+from training_runs import history
 
 from generators.sources.photos import photos
 from generators.styles.adain import build_decoder, build_encoder
 from generators.styles.adain_training import initialise, normalise
 from generators.styles.style import Choice, Styler
+from pipelines.command import cli
+from pipelines.train.style import TrainStyleConfig
 
 FLAGS = [
     "--width", "0.125", "--crop", "64", "--batch", "4", "--encoder-steps", "70", "--steps", "80",
@@ -66,9 +69,8 @@ def trained(train: Callable[..., str], tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_losses_fall(trained: Path) -> None:
-    history = json.loads((trained / "history.json").read_text())
-    for name, rows in (("copy", 7), ("style", 8)):
-        losses = [row[name] for row in history if name in row]
+    for name, folder, rows in (("copy", trained / "encoder", 7), ("style", trained, 8)):
+        losses = [float(row[name]) for row in history(folder)]
         assert len(losses) == rows
         assert losses[-1] < 0.7 * losses[0]
 
@@ -92,29 +94,53 @@ def test_samples_are_drawn(trained: Path) -> None:
     assert cv2.imread(str(trained / "samples.jpg")).shape == (5 * 256, 3 * 256, 3)
 
 
+def test_a_runs_config_file_repeats_it(trained: Path, inputs: tuple[Path, Path]) -> None:
+    given = [*map(str, inputs), "--out", "again"]
+    settings = ["--config", str(trained / "config.yaml"), "--workers", "0", "--every", "60"]
+    assert cli.parse(TrainStyleConfig, [*given, *settings]) == cli.parse(
+        TrainStyleConfig, [*given, *FLAGS]
+    )
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("part", ["encoder", "."])
 def test_an_interrupted_run_ends_with_the_same_weights(
-    trained: Path, train: Callable[..., str], script: Callable[[str], str],
+    part: str, trained: Path, train: Callable[..., str], script: Callable[[str], str],
     inputs: tuple[Path, Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     out = tmp_path / "weights"
+    often = ["10" if flag == "60" else flag for flag in FLAGS]
     process = subprocess.Popen(
-        [script("segswap-train-style"), *map(str, inputs), "--out", str(out), *FLAGS],
+        [script("segswap-train-style"), *map(str, inputs), "--out", str(out), *often],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     end = time.monotonic() + 240
-    while not (out / "last.pt").exists() and time.monotonic() < end:
+    while not (out / part / "last.pt").exists() and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=240)
     assert process.returncode == 130, printed
     assert "--resume goes on" in printed
+    assert (out / "last.pt").exists() == (part == ".")
     assert "--resume goes on with it" in train(out, status=1)
     assert "crop was 64, is 72" in train(out, "--resume", "--crop", "72", status=1)
     train(out, "--resume")
     expected = load_file(trained / "adain.safetensors")
     for key, value in load_file(out / "adain.safetensors").items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+
+
+def test_losses_that_burst_end_the_run_and_name_the_images(
+    train: Callable[..., str], tmp_path: Path
+) -> None:
+    said = train(tmp_path / "weights", "--lr", "1e9", status=1)
+    assert "error: the loss or its gradient is not finite at step" in said
+    noted = json.loads((tmp_path / "weights" / "encoder" / "bad_batch.json").read_text())
+    assert len(noted["samples"]) == 4
+    for sample in noted["samples"]:
+        photograph, picture = sample["name"].split(" and ")
+        assert Path(photograph).parent.name.startswith("images")
+        assert Path(picture).stem in ("warm", "cold")
 
 
 def test_unusable_inputs_are_named(

@@ -114,8 +114,8 @@ def test_a_checkpoint_with_a_flipped_bit_is_named(finished: TrainConfig) -> None
 
 def test_a_checkpoint_that_lacks_something_or_is_no_record_is_named(finished: TrainConfig) -> None:
     state = load_state(out_of(finished))
-    save_state(out_of(finished), {k: v for k, v in state.items() if k not in ("average", "mining")})
-    with pytest.raises(ValueError, match=r"last\.pt lacks average, mining"):
+    save_state(out_of(finished), {k: v for k, v in state.items() if k not in ("average", "task")})
+    with pytest.raises(ValueError, match=r"last\.pt lacks average, task"):
         train(finished)
     torch.save([1, 2], out_of(finished) / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt lacks step, best"):

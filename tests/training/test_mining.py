@@ -318,7 +318,7 @@ def test_training_ends_when_pools_have_no_hard_pairs(
     assert "pool 5: 0 hard pairs of 6 images, too few" in said
     assert "pool 6" not in said
     assert "no hard negatives are left: ended at step 0" in said
-    assert load_state(out_of(config))["mining"]["empty"] == 5
+    assert load_state(out_of(config))["task"]["mining"]["empty"] == 5
     assert train(replace(config, resume=True)) == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from made_pairs import pasted_pair, write_dataset
 from safetensors.torch import load_file
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from training_runs import (
     STEPS,
@@ -26,7 +27,6 @@ from training_runs import (
 
 from pipelines.train.job import TrainConfig, train
 from segswap.batches.stream import PairStream
-from segswap.evaluation.metrics import Scores
 from segswap.matchers.base import Batch
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.matchers.losses import Answers
@@ -34,8 +34,8 @@ from segswap.models.model import load
 from segswap.training import history as history_module
 from segswap.training import trainer
 from segswap.training.checkpoints import load_state
-from segswap.training.schedule import Schedule
-from segswap.training.trainer import Trainer, update_average
+from segswap.training.matching import MatcherTask
+from segswap.training.schedule import DECAYS, OPTIMISERS, Schedule
 
 Runs = Callable[[TrainConfig], Path]
 
@@ -129,9 +129,9 @@ def test_resuming_a_finished_run_finds_nothing_to_do(
 
 def test_average_is_the_recurrence_of_its_definition() -> None:
     torch.manual_seed(0)
-    net, average = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
-    average.load_state_dict(net.state_dict())
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     net[0].bias.requires_grad_(False)
+    average = made_schedule().new_average(net)
     expected = net[0].weight.detach().clone()
     for step in range(5):
         with torch.no_grad():
@@ -139,21 +139,24 @@ def test_average_is_the_recurrence_of_its_definition() -> None:
                 if parameter.requires_grad:
                     parameter.add_(torch.randn_like(parameter))
             net[1].running_mean.add_(1)
-        update_average(average, net, step)
+        average.update(net, step)
         decay = (1 + step) / (10 + step)
         expected = decay * expected + (1 - decay) * net[0].weight.detach()
-    assert torch.allclose(average[0].weight, expected, atol=1e-6)
-    assert not torch.allclose(average[0].weight, net[0].weight, atol=1e-2)
-    assert torch.equal(average[0].bias, net[0].bias)
-    assert torch.equal(average[1].running_mean, net[1].running_mean)
+    averaged = average.module
+    assert torch.allclose(averaged[0].weight, expected, atol=1e-6)
+    assert not torch.allclose(averaged[0].weight, net[0].weight, atol=1e-2)
+    assert torch.equal(averaged[0].bias, net[0].bias)
+    assert torch.equal(averaged[1].running_mean, net[1].running_mean)
 
 
-def test_averages_decay_is_at_most_0_999() -> None:
-    net, average = nn.Linear(1, 1), nn.Linear(1, 1)
-    nn.init.constant_(net.weight, 1.0)
-    nn.init.constant_(average.weight, 0.0)
-    update_average(average, net, 10**6)
-    assert average.weight.item() == pytest.approx(0.001, rel=1e-4)
+@pytest.mark.parametrize(("decay", "left"), [(0.999, 0.999), (0.9, 0.9), (0.0, 0.0)])
+def test_averages_decay_is_at_most_the_schedules(decay: float, left: float) -> None:
+    net = nn.Linear(1, 1)
+    nn.init.constant_(net.weight, 0.0)
+    average = made_schedule(ema=decay).new_average(net)
+    nn.init.constant_(average.module.weight, 1.0)
+    average.update(net, 10**6)
+    assert average.module.weight.item() == pytest.approx(left, rel=1e-5)
 
 
 def test_averaged_weights_are_scored_and_kept_where_best(
@@ -161,13 +164,12 @@ def test_averaged_weights_are_scored_and_kept_where_best(
 ) -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def evaluate(self: Trainer) -> Scores:
-        seen.append({k: v.clone() for k, v in self.average.matcher.state_dict().items()})
-        nothing = dict.fromkeys(Scores.__dataclass_fields__, 0.0)
+    def evaluate(self: MatcherTask, averaged: nn.Module) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in averaged.state_dict().items()})
         iou = (0.1, 0.9, 0.5)[len(seen) - 1]
-        return Scores(**{**nothing, "mask_iou": iou, "pck_5": 0.2})
+        return {**dict.fromkeys(self.scores, 0.0), "mask_iou": iou, "pck_5": 0.2}
 
-    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    monkeypatch.setattr(MatcherTask, "evaluate", evaluate)
     train(config)
     assert len(seen) == 3
     best, last = load_file(out_of(config) / "model.safetensors"), load_state(out_of(config))
@@ -287,7 +289,7 @@ def test_half_precision_runs_and_learns_about_the_same(
 
 
 def test_a_step_beyond_the_range_of_fp16_is_skipped_and_training_goes_on(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     original = torch.amp.GradScaler.__init__
 
@@ -297,6 +299,7 @@ def test_a_step_beyond_the_range_of_fp16_is_skipped_and_training_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(torch.amp.GradScaler, "__init__", high)
         assert train(replace(config, precision="fp16", steps=2, every=2)) == 0
+    assert not [str(w.message) for w in recwarn if "lr_scheduler" in str(w.message)]
     state = load_state(out_of(config))
     assert state["history"][0]["skipped"] == 1
     assert "gradient" not in state["history"][0]
@@ -327,28 +330,57 @@ def test_negatives_are_other_samples_targets(
 def made_schedule(**changes: Any) -> Schedule:
     return replace(
         Schedule(
-            steps=100, batch=2, accumulate=1, negatives=1, lr=1e-3, warmup=10, decay="cosine",
-            weights={}, every=10, log_every=10,
+            steps=100, batch=2, accumulate=1, lr=1e-3, warmup=10, decay="cosine", every=10,
+            log_every=10,
         ),
         **changes,
     )  # fmt: skip
 
 
+def rates_of(schedule: Schedule) -> list[float]:
+    """The learning rates of all steps, as the optimiser gets them."""
+    optimiser = schedule.new_optimiser([nn.Parameter(torch.zeros(1))])
+    rates = schedule.new_rates(optimiser)
+    found = []
+    for _ in range(schedule.steps):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        rates.step()
+    return found
+
+
 def test_learning_rate_rises_then_falls_to_a_twentieth() -> None:
-    rates = [made_schedule().rate(step) for step in range(100)]
+    rates = rates_of(made_schedule())
     assert rates[0] == pytest.approx(1e-4)
     assert rates[9] == rates[10] == pytest.approx(1e-3)
     assert rates[55] == pytest.approx(1e-3 * 1.05 / 2)
     assert rates[99] == pytest.approx(5e-5, rel=0.02)
     assert np.diff(rates[:10]).min() > 0
     assert np.diff(rates[10:]).max() < 0
+    cosine = [math.cos(math.pi * n / 90) for n in range(90)]
+    assert rates[10:] == pytest.approx([1e-3 * (0.05 + 0.475 * (1 + c)) for c in cosine], rel=1e-12)
 
 
 def test_learning_rate_may_fall_in_one_step() -> None:
-    rates = [made_schedule(decay="step").rate(step) for step in range(100)]
+    rates = rates_of(made_schedule(decay="step"))
     assert rates[:10] == pytest.approx([1e-4 * (n + 1) for n in range(10)])
     assert rates[10:50] == [1e-3] * 40
     assert rates[50:] == pytest.approx([5e-5] * 50)
+
+
+def test_learning_rate_may_fall_as_a_polynomial_or_stay() -> None:
+    rates = rates_of(made_schedule(decay="poly"))
+    assert rates[10:] == pytest.approx([1e-3 * (1 - n / 90) ** 0.9 for n in range(90)])
+    for decay in ("poly", "constant"):
+        rates = rates_of(made_schedule(decay=decay))
+        assert rates[:10] == pytest.approx([1e-4 * (n + 1) for n in range(10)])
+    assert rates[10:] == [1e-3] * 90
+
+
+def test_a_run_may_be_all_warm_up() -> None:
+    for decay in DECAYS:
+        rates = rates_of(made_schedule(decay=decay, warmup=200))
+        assert rates == pytest.approx([5e-6 * (n + 1) for n in range(100)])
 
 
 def test_schedule_reaches_the_optimiser(config: TrainConfig) -> None:
@@ -358,9 +390,50 @@ def test_schedule_reaches_the_optimiser(config: TrainConfig) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("optimiser", "ema"), [("sgd", 0.999), ("adamw", 0.0)]
+)  # fmt: skip
+def test_a_run_with_another_optimiser_goes_on_exactly(
+    optimiser: str, ema: float, config: TrainConfig, undisturbed: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = replace(config, optimiser=optimiser, weight_decay=0.1, ema=ema, schedule="poly")
+    whole = undisturbed(config)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train(config) == 130
+    assert train(replace(config, resume=True)) == 0
+    assert_same_run(out_of(config), whole)
+    state = load_state(whole)
+    assert ("momentum_buffer" in state["optimiser"]["state"][0]) == (optimiser == "sgd")
+    assert same(state["model"], state["average"]) == (ema == 0)
+    assert not same(state["model"], load_state(undisturbed(replace(config, weight_decay=0.0)))
+                    ["model"])  # fmt: skip
+
+
+def test_weight_decay_of_adamw_is_apart_from_the_gradient() -> None:
+    found = {}
+    for name in OPTIMISERS:
+        weight = nn.Parameter(torch.ones(1))
+        optimiser = made_schedule(optimiser=name, lr=0.1, weight_decay=0.5).new_optimiser([weight])
+        weight.grad = torch.zeros(1)
+        optimiser.step()
+        found[name] = weight.item()
+    # Adam makes a step of the rate's length of whatever gradient there is.
+    assert found == pytest.approx({"adam": 0.9, "adamw": 0.95, "sgd": 0.95})
+
+
+def test_gradients_of_an_earlier_training_are_of_no_account() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    schedule = made_schedule()
+    schedule.new_rates(schedule.new_optimiser([weight]))
+    assert weight.item() == 1
+
+
 def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    original, average = PairStream._load, update_average
+    original, update = PairStream._load, ModelEmaV3.update
 
     def load(self: PairStream, batch: int, starts: range) -> Iterator[Batch]:
         nonlocal now
@@ -371,15 +444,15 @@ def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.Monke
     def computed(*arguments: Any) -> None:
         nonlocal now
         now += 1
-        average(*arguments)
+        update(*arguments)
 
     # A clock of our own: this machine's other work must not count.
     clock = SimpleNamespace(monotonic=lambda: now)
     for module in (trainer, history_module):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(PairStream, "_load", load)
-    monkeypatch.setattr(trainer, "update_average", computed)
+    monkeypatch.setattr(ModelEmaV3, "update", computed)
     train(replace(config, steps=2))
     (row,) = history(out_of(config))
     assert float(row["waiting"]) == pytest.approx(3 / 4)
-    assert float(row["pairs_per_second"]) == pytest.approx(2 * 2 / 8)
+    assert float(row["samples_per_second"]) == pytest.approx(2 * 2 / 8)
