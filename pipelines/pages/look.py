@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.command import cli
 from pipelines.command.progress import Progress
-from pipelines.pages import gallery
+from pipelines.pages.gallery import POINTS, gallery_page, pair_view
 from segswap.data.pair import Pair
 from segswap.data.shards import Members, Shard, split_shards
 from segswap.drawing.draw import beside, join, outlined, spread_points
@@ -76,17 +76,17 @@ def look(config: LookConfig) -> int:
         )
     count = min(config.pairs, total - config.first)
     progress = Progress("pairs", count, "pairs")
-    articles, drawn = [], []
+    shown, drawn = [], []
     for members, pair in islice(read_samples(config.data, config.split, config.first), count):
         if page:
-            articles.append(gallery.pair_html(pair, members))
+            shown.append(pair_view(pair, members))
         if config.png:
             drawn.append(draw_pair(pair, 240))
         progress.add(1)
     progress.close()
     if page:
         note = f"{config.split}, pairs {config.first} to {config.first + count - 1} of {total}"
-        text = gallery.page(config.data.rstrip("/"), note, articles)
+        text = gallery_page(config.data.rstrip("/"), note, shown)
         write_atomically(page, text.encode())
         print(f"{page}: {count} pairs, {len(text) / 1e6:.1f} MB")
     if config.png:
@@ -119,7 +119,7 @@ def draw_pair(pair: Pair, height: int = 320) -> NDArray[np.uint8]:
     picture = beside(
         outlined(pair.source, pair.source_mask), outlined(pair.target, pair.target_mask), height
     )
-    each = max(2, gallery.POINTS // max(len(pair.objects), 1))
+    each = max(2, POINTS // max(len(pair.objects), 1))
     start = [spread_points(pair.source_mask == item.label, each) for item in pair.objects]
     end = [pair.to_target(p, item.label) for p, item in zip(start, pair.objects, strict=True)]
     if start:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from conftest import Run
 from made_pairs import pasted_pair, write_dataset
 from PIL import Image
@@ -23,15 +23,6 @@ from pipelines.pages.look import LookConfig, read_samples
 from pipelines.pages.look import look as look_job
 from segswap.data.pair import Pair, PairObject
 from segswap.data.shards import read_pairs
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium to open the page with (apt-get install chromium)")
-    driven = Browser(tmp_path_factory.mktemp("profile"))
-    yield driven
-    driven.close()
 
 
 @pytest.fixture(scope="module")
