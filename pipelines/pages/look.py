@@ -11,6 +11,7 @@ import tyro
 from numpy.typing import NDArray
 
 from pipelines.command import cli
+from pipelines.command.outputs import check_file
 from pipelines.command.progress import Progress
 from pipelines.pages.gallery import POINTS, gallery_page, pair_view
 from segswap.data.pair import Pair
@@ -63,12 +64,12 @@ def look(config: LookConfig) -> int:
 
     Raises:
         ValueError: no such dataset or split, it is unfinished or damaged, --first is beyond it, or
-            there is no folder to write into.
+            the page or the sheet cannot be written.
     """
     page = config.out if config.out or config.png else "gallery.html"
-    for path in (page, config.png):
-        if path and not storage.is_url(path) and not Path(path).absolute().parent.is_dir():
-            raise ValueError(f"{path} cannot be written: there is no folder {Path(path).parent}")
+    for flag, path in (("--out", page), ("--png", config.png)):
+        if path and not storage.is_url(path):
+            check_file(flag, path)
     total = sum(entry["pairs"] for entry in split_shards(config.data, config.split))
     if config.first >= total:
         raise ValueError(
