@@ -324,3 +324,13 @@ def test_unusable_datasets_are_named(look: Run, photos_dataset: Path, tmp_path: 
     done = look(damaged, "--out", page, status=1)
     assert "no finished dataset" in done.stderr
     assert page.read_text() == "earlier"
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--out", "page.html"), ("--png", "sheet.png")])
+def test_a_folder_in_a_file_s_place_is_named_before_the_work(
+    look: Run, photos_dataset: Path, tmp_path: Path, flag: str, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    done = look(photos_dataset, flag, name, status=1, cwd=tmp_path)
+    assert f"{flag} {name} is a folder" in done.stderr
+    assert "pairs" not in done.stdout + done.stderr.replace(str(photos_dataset), "")
