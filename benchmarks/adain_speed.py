@@ -10,14 +10,14 @@ VGG-19's full width; their weights are random, which changes no time.
 """
 
 import argparse
-import platform
 import statistics
-import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
+import measuring
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -86,11 +86,14 @@ def seconds(pairs: int) -> float:
     """Seconds an image, over so many pairs."""
     images, pictures, rng = globals()["images"], globals()["pictures"], np.random.default_rng(0)
     chosen = [pictures[rng.integers(len(pictures))] for _ in range(2 * pairs)]
-    start = time.perf_counter()
-    for first in range(0, 2 * pairs, 2):
-        part = [images[(first + n) % len(images)] for n in (0, 1)]
-        globals()["worker"].restyle(part, chosen[first : first + 2], rng.uniform(size=2).tolist())
-    return (time.perf_counter() - start) / (2 * pairs)
+
+    def restyle() -> None:
+        for first in range(0, 2 * pairs, 2):
+            part = [images[(first + n) % len(images)] for n in (0, 1)]
+            alphas = rng.uniform(size=2).tolist()
+            globals()["worker"].restyle(part, chosen[first : first + 2], alphas)
+
+    return measuring.seconds(restyle) / (2 * pairs)
 
 
 def main() -> None:
@@ -104,24 +107,23 @@ def main() -> None:
     pictures = [read_image(options.styles / name) for name in image_files(options.styles)[:4]]
     folder = options.images or options.styles
     images = [cv2.resize(read_image(folder / n), (OUTPUT, OUTPUT)) for n in image_files(folder)[:8]]
-    processor = next(
-        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
     precision = "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"
-    print(f"{processor.split(':')[-1].strip()}; Python {platform.python_version()}, "
-          f"torch {torch.__version__}; {precision}; {options.repeats} repeats of {options.pairs} "
+    print(f"{measuring.machine(torch)}; {precision}; {options.repeats} repeats of {options.pairs} "
           "pairs, in turns")  # fmt: skip
-    print("| cores | | s/image, median (min, max) | times the plain speed |")
-    print("|---|---|---|---|")
-    for cores in (1, 2):
-        table(cores, images, pictures, options.pairs, options.repeats)
+    measuring.print_table(
+        ["cores", "", "s/image, median (min, max)", "times the plain speed"],
+        (
+            row
+            for cores in (1, 2)
+            for row in rows(cores, images, pictures, options.pairs, options.repeats)
+        ),
+    )
 
 
-def table(
+def rows(
     cores: int, images: list[NDArray], pictures: list[NDArray], pairs: int, repeats: int
-) -> None:
-    """Lines of the table: both sides on so many cores."""
+) -> Iterator[list[object]]:
+    """Rows of the table: both sides on so many cores."""
     sides = {
         "plain": (Plain, 1, cores),  # one process, all threads
         "segswap": (Segswap, cores, 1),  # a worker a core
@@ -134,17 +136,19 @@ def table(
         ]
         for name, (side, processes, threads) in sides.items()
     }
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
-        for name, workers in pools.items():
-            # Workers at the same time, so that each has only its share of the machine.
-            each = [future.result() for future in [w.submit(seconds, pairs) for w in workers]]
-            if repeat:  # the first one waited for the processes' start
-                taken[name].append(statistics.mean(each) / len(workers))
-    medians = {name: statistics.median(values) for name, values in taken.items()}
+
+    def together(workers: list[ProcessPoolExecutor]) -> float:
+        # Workers at the same time, so that each has only its share of the machine.
+        each = [future.result() for future in [w.submit(seconds, pairs) for w in workers]]
+        return statistics.mean(each) / len(workers)
+
+    jobs = {name: lambda _, workers=workers: together(workers) for name, workers in pools.items()}
+    # The first one waits for the processes' start.
+    taken = measuring.in_turns(jobs, repeats, warm_up=True)
+    base = statistics.median(taken["plain"])
     for name, values in taken.items():
-        print(f"| {cores} | {name} | {medians[name]:.2f} ({min(values):.2f}, {max(values):.2f}) "
-              f"| {medians['plain'] / medians[name]:.1f} |", flush=True)  # fmt: skip
+        times = f"{base / statistics.median(values):.1f}"
+        yield [cores, name, measuring.spread(values, 2), times]
     for worker in (worker for workers in pools.values() for worker in workers):
         worker.shutdown()
 

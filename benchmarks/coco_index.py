@@ -14,11 +14,11 @@ import multiprocessing
 import os
 import resource
 import tempfile
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import measuring
 import numpy as np
 from skimage.data import cat
 
@@ -88,10 +88,10 @@ def measured(what: str, job: Callable[[Path], object], folder: Path) -> None:
     """Run a job in a process of its own; print its time and peak memory above an empty one's."""
 
     def child(pipe: Connection) -> None:
-        before, start = private(), time.perf_counter()
-        result = job(folder)
+        before = measuring.memory(("Private_",))
+        seconds, result = measuring.timed(lambda: job(folder))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        pipe.send((time.perf_counter() - start, peak, private() - before, result))
+        pipe.send((seconds, peak, measuring.memory(("Private_",)) - before, result))
 
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
@@ -101,12 +101,6 @@ def measured(what: str, job: Callable[[Path], object], folder: Path) -> None:
     process.join()
     print(f"{what}: {seconds:.1f} s, peak {peak:.0f} MiB in all, {own:.0f} MiB of its own at the "
           f"end; {result or ''}", flush=True)  # fmt: skip
-
-
-def private() -> float:
-    """Memory of this process that no other one shares, MiB."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ position_error.py): a fast wrong pair is worth nothing.
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -22,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
+import measuring
 import numpy as np
 import position_error
 import published
@@ -54,15 +54,12 @@ class Segswap:
             yield generate_pair(self.pool, recipe, rng, index=index)
 
     def encoded(self, folder: Path, first: int, count: int) -> float:
-        start = time.perf_counter()
-        for pair in self.pairs(ONE_OBJECT, first, count):
-            encode_pair(pair)
-        return time.perf_counter() - start
+        pairs = self.pairs(ONE_OBJECT, first, count)
+        return measuring.seconds(lambda: [encode_pair(pair) for pair in pairs])
 
     def shard(self, folder: Path, first: int, count: int, recipe: Recipe = ONE_OBJECT) -> float:
-        start = time.perf_counter()
-        write_shard(folder / "train-000000.tar", self.pairs(recipe, first, count))
-        return time.perf_counter() - start
+        pairs = self.pairs(recipe, first, count)
+        return measuring.seconds(lambda: write_shard(folder / "train-000000.tar", pairs))
 
     def two_objects(self, folder: Path, first: int, count: int) -> float:
         return self.shard(folder, first, count, TWO_OBJECTS)
@@ -152,13 +149,12 @@ def errors_of(pairs: list[published.Published]) -> str:
 def main() -> None:
     """Run the comparison and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--annotations", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    measuring.add_coco(parser)
     parser.add_argument("--pairs", type=int, default=100, help="pairs a repeat")
     parser.add_argument("--repeats", type=int, default=11)
     options = parser.parse_args()
 
-    count, inputs = options.pairs, (options.annotations, options.images)
+    count, inputs = options.pairs, (Path(options.annotations), Path(options.images))
     processes = {
         side: ProcessPoolExecutor(1, get_context("spawn"), begin, (side, *inputs))
         for side in (Published, Segswap)
@@ -170,29 +166,27 @@ def main() -> None:
             job, side = ROWS[what]
             return processes[side].submit(call, side, job, folder, first, count).result()
 
-        times: dict[str, list[float]] = {what: [] for what in ROWS}
-        for what in ROWS:  # warm-up
-            run(what, 0)
-        for repeat in range(options.repeats):
-            for what, taken in times.items():
-                taken.append(1000 / count * run(what, repeat * count))
+        jobs = {
+            what: lambda repeat, what=what: 1000 / count * run(what, repeat * count)
+            for what in ROWS
+        }
+        times = measuring.in_turns(jobs, options.repeats, warm_up=True)
         run("segswap, shard", 0)
         found = position_error.measure(folder)
     theirs = processes[Published].submit(call, Published, "errors", folder, 0, count).result()
     for process in processes.values():
         process.shutdown()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next(line for line in lines if line.startswith("model name"))
-    print(f"{processor.split(':')[1].strip()}, one core, one thread; Python "
-          f"{platform.python_version()}, OpenCV {cv2.__version__}, NumPy {np.__version__}; "
-          f"{options.repeats} repeats of {count} pairs, in turns")  # fmt: skip
-    print("| | ms/pair, median (min, max) | pairs/s | times the published speed |")
-    print("|---|---|---|---|")
-    base = statistics.median(times["published procedure"])
-    for what, taken in times.items():
-        median = statistics.median(taken)
-        print(f"| {what} | {median:.1f} ({min(taken):.1f}, {max(taken):.1f}) | {1000 / median:.1f} "
-              f"| {base / median:.2f} |")  # fmt: skip
+    print(f"{measuring.machine(cv2, np)}; on one core, one thread; {options.repeats} repeats of "
+          f"{count} pairs, in turns")  # fmt: skip
+    medians = {what: statistics.median(taken) for what, taken in times.items()}
+    base = medians["published procedure"]
+    measuring.print_table(
+        ["", "ms/pair, median (min, max)", "pairs/s", "times the published speed"],
+        (
+            [what, measuring.spread(times[what]), f"{1000 / median:.1f}", f"{base / median:.2f}"]
+            for what, median in medians.items()
+        ),
+    )
     print("position error, published:", theirs)
     print("position error, segswap:  ", position_error.summary(found))
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from itertools import combinations
 
+import measuring
 import numpy as np
 from numpy.typing import NDArray
 
@@ -155,16 +156,14 @@ def main() -> None:
     nodes = nodes_of(links, kept)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
-        graph = correspondence_graph(nodes, links, given.sigma)
-        times.append(time.perf_counter() - start)
+        taken, graph = measuring.timed(lambda: correspondence_graph(nodes, links, given.sigma))
+        times.append(taken)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    start = time.perf_counter()
-    within = entries(plain_within(nodes, given.sigma))
-    plain = time.perf_counter() - start
-    start = time.perf_counter()
-    across = entries(plain_across(nodes, links, given.sigma, given.part))
-    plain += (time.perf_counter() - start) * given.part
+    plain, within = measuring.timed(lambda: entries(plain_within(nodes, given.sigma)))
+    part, across = measuring.timed(
+        lambda: entries(plain_across(nodes, links, given.sigma, given.part))
+    )
+    plain += part * given.part
     for rows, columns, weights in (within, across):
         found = np.asarray(graph[rows, columns]).ravel()
         missing = (found == 0) & (weights > LEAST_WEIGHT * (1 + 1e-4))

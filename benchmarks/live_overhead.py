@@ -11,22 +11,16 @@ share of the time that the trainer spent without a batch.
 """
 
 import argparse
-import contextlib
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import measuring
 import torch
 
-from pipelines.command import cli
-from pipelines.command.tasks import cores
-from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.generate.job import GenerateConfig, generate
-from pipelines.generate.throughput import processor
+from pipelines.generate.config import Amount, Composition, Inputs, Styling
 from pipelines.train.live import live_stream
 from segswap.batches.stream import PairStream, Stream
 from segswap.matchers.base import Batch
@@ -69,8 +63,7 @@ def rate(stream: Stream, step: Step, batch: int, steps: int) -> tuple[float, flo
 def main() -> None:
     """Run the comparison and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--annotations", required=True)
-    parser.add_argument("--images", required=True)
+    measuring.add_coco(parser)
     parser.add_argument("--pairs", type=int, default=800, help="pairs in the shards")
     parser.add_argument("--steps", type=int, default=40, help="steps of a run")
     parser.add_argument("--seconds", type=float, default=0.5, help="time of an idle step")
@@ -83,37 +76,40 @@ def main() -> None:
         ),
         "the correlation matcher on this CPU": (matcher_step(), 2),
     }  # fmt: skip
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    inputs = Inputs(options.annotations, options.images)
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "pairs")
-        flags = ["--annotations", options.annotations, "--images", options.images]
-        amount = ["--pairs", str(options.pairs), "--shard-pairs", "100", "--inline"]
-        with contextlib.redirect_stdout(sys.stderr):
-            generate(cli.parse(GenerateConfig, [out, *flags, *amount]))
+        measuring.make_pairs(out, Amount(options.pairs, shard_pairs=100), inputs)
         shards = PairStream([out], "train", size=SIZE, stride=STRIDE, workers=options.workers)
-        inputs = Inputs(options.annotations, options.images)
         with live_stream(
             inputs, Composition(), Styling(), size=SIZE, stride=STRIDE, seed=0,
             workers=options.workers,
         ) as live:  # fmt: skip
-            for _ in range(options.repeats):
-                for trainer, (step, batch) in trainers.items():
-                    for source, stream in (("shards", shards), ("live", live)):
-                        measured = rate(stream, step, batch, options.steps)
-                        found.setdefault((trainer, source), []).append(measured)
-    print(f"{processor()}, {cores()} cores; Python {platform.python_version()}, torch "
-          f"{torch.__version__}; {options.workers} workers, {options.repeats} runs of "
+            jobs = {
+                (trainer, source): lambda _, given=(stream, *trainers[trainer]): rate(
+                    *given, options.steps
+                )
+                for trainer in trainers
+                for source, stream in (("shards", shards), ("live", live))
+            }
+            found = measuring.in_turns(jobs, options.repeats)
+    print(f"{measuring.machine(torch)}; {options.workers} workers, {options.repeats} runs of "
           f"{options.steps} steps each, in turns; pairs of {SIZE} px")  # fmt: skip
-    print("| trainer | shards, pairs/s | live, pairs/s | lost | waiting, shards | waiting, live |")
-    print("|---|---|---|---|---|---|")
+    rows = []
     for trainer in trainers:
         (shard_rate, shard_wait), (live_rate, live_wait) = (
             [statistics.median(values) for values in zip(*found[trainer, source], strict=True)]
             for source in ("shards", "live")
         )
-        print(f"| {trainer} | {shard_rate:.1f} | {live_rate:.1f} "
-              f"| {100 * (1 - live_rate / shard_rate):.1f}% | {100 * shard_wait:.1f}% "
-              f"| {100 * live_wait:.1f}% |")  # fmt: skip
+        rows.append([
+            trainer, f"{shard_rate:.1f}", f"{live_rate:.1f}", f"{1 - live_rate / shard_rate:.1%}",
+            f"{shard_wait:.1%}", f"{live_wait:.1%}",
+        ])  # fmt: skip
+    measuring.print_table(
+        ["trainer", "shards, pairs/s", "live, pairs/s", "lost", "waiting, shards",
+         "waiting, live"],
+        rows,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

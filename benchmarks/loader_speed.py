@@ -11,22 +11,18 @@ the rest of it. On a machine where other jobs run all of this is too low.
 import argparse
 import contextlib
 import cProfile
-import os
-import platform
 import pstats
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import measuring
 import numpy as np
 import torch
 
-from pipelines.command import cli
-from pipelines.generate.job import GenerateConfig, generate
+from pipelines.generate.config import Amount
 from segswap.batches.stream import PairStream
 
 SETTINGS = ((240, 8), (480, 16))  # size and stride
@@ -79,9 +75,7 @@ def dataset(given: str | None) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/pairs"
-        flags = [out, "--pairs", "200", "--size", "480", "--shard-pairs", "50", "--inline"]
-        with contextlib.redirect_stdout(sys.stderr):
-            generate(cli.parse(GenerateConfig, flags))
+        measuring.make_pairs(out, Amount(200, size=480, shard_pairs=50))
         yield out
 
 
@@ -96,7 +90,6 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
-    speeds: dict[tuple[int, int], list[float]] = {setting: [] for setting in SETTINGS}
     with dataset(options.pairs) as folder:
         streams = {
             (size, stride): PairStream(
@@ -105,33 +98,27 @@ def main() -> None:
             for size, stride in SETTINGS
         }
         original = streams[SETTINGS[0]].pair(0)
-        for _ in range(options.repeats):
-            for setting, found in speeds.items():
-                found.append(speed(streams[setting], options.batches))
+        jobs = {
+            f"{size}, {stride}": lambda _, stream=stream: speed(stream, options.batches)
+            for (size, stride), stream in streams.items()
+        }
+        speeds = measuring.in_turns(jobs, options.repeats)
         parts = {setting: milliseconds(streams[setting], 100) for setting in SETTINGS}
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next(line for line in lines if line.startswith("model name"))
     print(
-        f"{processor.split(':')[1].strip()}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}; "
-        f"Python {platform.python_version()}, OpenCV {cv2.__version__}, NumPy {np.__version__}, "
-        f"torch {torch.__version__}; {options.workers} workers, batches of {BATCH}, "
+        f"{measuring.machine(cv2, np, torch)}; {options.workers} workers, batches of {BATCH}, "
         f"{options.repeats} repeats of {options.batches} batches, in turns; "
         f"pairs of {original.width} x {original.height}"
     )
-    print("| size, stride | pairs/s, median (min, max) |")
-    print("|---|---|")
-    for (size, stride), found in speeds.items():
-        print(f"| {size}, {stride} | {statistics.median(found):.0f} "
-              f"({min(found):.0f}, {max(found):.0f}) |")  # fmt: skip
-    print()
-    print(
-        "| part, ms a pair in one process | " + " | ".join(str(size) for size, _ in SETTINGS) + " |"
+    measuring.print_table(
+        ["size, stride", "pairs/s, median (min, max)"],
+        ([setting, measuring.spread(found, 0)] for setting, found in speeds.items()),
     )
-    print("|---|" + "---|" * len(SETTINGS))
-    for part in PARTS:
-        print(f"| {part} | " + " | ".join(f"{parts[s][part]:.2f}" for s in SETTINGS) + " |")
+    print()
+    measuring.print_table(
+        ["part, ms a pair in one process", *(str(size) for size, _ in SETTINGS)],
+        ([part, *(f"{parts[s][part]:.2f}" for s in SETTINGS)] for part in PARTS),
+    )
 
 
 if __name__ == "__main__":

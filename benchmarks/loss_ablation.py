@@ -25,18 +25,15 @@ one that was interrupted goes on.
 import argparse
 import contextlib
 import csv
-import platform
 import sys
 from pathlib import Path
 
+import measuring
 import torch
 
-from pipelines.command.tasks import cores
 from pipelines.evaluate.job import EvalConfig, score_methods, table
 from pipelines.evaluate.pair_sets import dataset_set
-from pipelines.generate.config import Amount, GenerateConfig, Inputs, Running
-from pipelines.generate.job import generate
-from pipelines.generate.throughput import processor
+from pipelines.generate.config import Amount, Inputs
 from pipelines.train.config import TrainConfig
 from pipelines.train.job import train
 from segswap.training.checkpoints import STATE
@@ -85,9 +82,7 @@ def made_pairs(options: argparse.Namespace) -> str:
     """The dataset in --out, made now or earlier."""
     folder = str(options.out / "pairs")
     amount = Amount(options.steps * options.batch, options.limit, shard_pairs=100)
-    inputs = Inputs(options.annotations, options.images)
-    if status := generate(GenerateConfig(folder, amount, inputs, running=Running(inline=True))):
-        sys.exit(status)
+    measuring.make_pairs(folder, amount, Inputs(options.annotations, options.images))
     return folder
 
 
@@ -107,10 +102,9 @@ def ablate(options: argparse.Namespace) -> str:
     each = ", ".join(f"{title} {value:.1f}" for title, value in spent.items())
     rows = dict(zip([*ROWS, "SIFT+RANSAC"], scores.values(), strict=True))
     return (
-        f"{processor()}, {cores()} cores{gpu}; Python {platform.python_version()}, torch "
-        f"{torch.__version__}; {options.steps} steps of {options.batch} pairs of {options.size} "
-        f"px, seed {options.seed}; matched at {options.match_size} px; {scored.title}; "
-        f"{sum(spent.values()):.1f} minutes of training ({each})\n\n{table(rows)}"
+        f"{measuring.machine(torch)}{gpu}; {options.steps} steps of {options.batch} pairs of "
+        f"{options.size} px, seed {options.seed}; matched at {options.match_size} px; "
+        f"{scored.title}; {sum(spent.values()):.1f} minutes of training ({each})\n\n{table(rows)}"
     )
 
 

@@ -19,7 +19,6 @@ own, how pure the groups are, and how many of the planted images they hold.
 import argparse
 import json
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import measuring
 import numpy as np
 from numpy.typing import NDArray
 
@@ -168,15 +168,10 @@ def retrieve(options: argparse.Namespace) -> None:
             "pooled features": PooledRetriever(found),
         }
         print(f"{len(images)} images, {len(truth['motifs'])} details")
-        print(
-            "| method | mAP | detection AP | mAP, not mirrored | s a query |\n|---|---|---|---|---|"
+        measuring.print_table(
+            ["method", "mAP", "detection AP", "mAP, not mirrored", "s a query"],
+            ([name, *looked_up(retriever, truth)] for name, retriever in methods.items()),
         )
-        for name, retriever in methods.items():
-            start = time.perf_counter()
-            rows = [look_up(retriever, truth, n) for n in range(len(truth["motifs"]))]
-            seconds = (time.perf_counter() - start) / len(rows)
-            means = " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0))
-            print(f"| {name} | {means} | {seconds:.1f} |", flush=True)
         for name, listed in (
             ("pooled features", lambda query: found.similar(query, options.first)[0]),
             ("comparing cells", lambda query: found.shortlist(query, options.first)),
@@ -196,6 +191,13 @@ def share_listed(listed: Callable[[Query], list[int]], truth: dict[str, Any], mo
         if e["motif"] == motif and not e["mirrored"]
     }
     return len(upright.intersection(listed(Query(read_image(query["image"]), box)))) / len(upright)
+
+
+def looked_up(retriever: Retriever, truth: dict[str, Any]) -> list[str]:
+    """The means over all details of what `look_up` says of one, and the seconds that one takes."""
+    count = len(truth["motifs"])
+    seconds, rows = measuring.timed(lambda: [look_up(retriever, truth, n) for n in range(count)])
+    return [*(f"{value:.3f}" for value in np.mean(rows, axis=0)), f"{seconds / count:.1f}"]
 
 
 def look_up(retriever: Retriever, truth: dict[str, Any], motif: int) -> list[float]:
@@ -226,15 +228,17 @@ def discover_groups(options: argparse.Namespace) -> None:
         ),
     }
     print(f"{len(images)} images, {len(truth['motifs'])} details")
-    print("| method | groups | details found | purity | planted images found | s |")
-    print("|---|---|---|---|---|---|", flush=True)
-    for name, method in methods.items():
-        start = time.perf_counter()
-        groups = discover(images, method).groups
-        seconds = time.perf_counter() - start
+
+    def row(name: str, method: Model | Predict) -> list[object]:
+        seconds, groups = measuring.timed(lambda: discover(images, method).groups)
         found, purity, covered = judge(groups, truth)
-        print(f"| {name} | {len(groups)} | {found} of {len(truth['motifs'])} | {purity:.3f} | "
-              f"{covered:.3f} | {seconds:.0f} |", flush=True)  # fmt: skip
+        details = f"{found} of {len(truth['motifs'])}"
+        return [name, len(groups), details, f"{purity:.3f}", f"{covered:.3f}", f"{seconds:.0f}"]
+
+    measuring.print_table(
+        ["method", "groups", "details found", "purity", "planted images found", "s"],
+        (row(name, method) for name, method in methods.items()),
+    )
 
 
 def sift_pairs(

@@ -11,9 +11,9 @@ often as it is shared).
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,7 +22,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from pipelines.generate.throughput import processor
+import measuring
 
 ROWS = {
     "one process": ["--inline"],
@@ -33,22 +33,14 @@ ROWS = {
 
 def tree(root: int) -> dict[int, tuple[str, int]]:
     """Name and resident kB of a process and of all its descendants, by process number."""
-    found, parents = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            lines = (entry / "status").read_text().splitlines()
-            name = (entry / "cmdline").read_text().partition("\0")[0]
-        except OSError:  # it has ended
-            continue
-        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        parents[int(entry.name)] = int(status["PPid"])
-        found[int(entry.name)] = (name, int(status.get("VmRSS", "0").split()[0]))
-    below = {root}
-    while more := {child for child, parent in parents.items() if parent in below} - below:
-        below |= more
-    return {number: found[number] for number in below if number in found}
+    found = {}
+    for number in (root, *measuring.descendants(root)):
+        with contextlib.suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{number}/status").read_text().splitlines()
+            name = Path(f"/proc/{number}/cmdline").read_text().partition("\0")[0]
+            status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+            found[number] = (name, int(status.get("VmRSS", "0").split()[0]))
+    return found
 
 
 def run(flags: list[str], out: Path) -> tuple[dict, float, float, int]:
@@ -84,35 +76,41 @@ def hashes(out: Path) -> dict[str, str]:
 def main() -> None:
     """Run the comparison and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--annotations", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    measuring.add_coco(parser)
     parser.add_argument("--pairs", type=int, default=4000, help="pairs a run")
     parser.add_argument("--shard-pairs", type=int, default=250)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turns")
     options = parser.parse_args()
     flags = [
-        "--annotations", str(options.annotations), "--images", str(options.images),
+        "--annotations", options.annotations, "--images", options.images,
         "--pairs", str(options.pairs), "--shard-pairs", str(options.shard_pairs),
     ]  # fmt: skip
-    measured: dict[str, list] = {what: [] for what in ROWS}
     made = []
-    for _ in range(options.repeats):
-        for what, how in ROWS.items():
-            with tempfile.TemporaryDirectory() as folder:
-                measured[what].append(run([*flags, *how], Path(folder) / "pairs"))
-                made.append(hashes(Path(folder) / "pairs"))
-    print(f"{processor()}; Python {platform.python_version()}; {options.pairs} pairs in shards of "
-          f"{options.shard_pairs}, {options.repeats} runs of each in turns")  # fmt: skip
-    print("| | pairs/s, median (min, max) | times one process | workers | largest worker, MiB "
-          "| all processes, MiB |")  # fmt: skip
-    print("|---|---|---|---|---|---|")
-    base = statistics.median(speed["pairs_per_second"] for speed, *_ in measured["one process"])
-    for what, runs in measured.items():
-        rates = [speed["pairs_per_second"] for speed, *_ in runs]
-        median = statistics.median(rates)
-        print(f"| {what} | {median:.1f} ({min(rates):.1f}, {max(rates):.1f}) | {median / base:.2f} "
-              f"| {max(run[3] for run in runs)} | {max(run[1] for run in runs):.0f} "
-              f"| {max(run[2] for run in runs):.0f} |")  # fmt: skip
+
+    def once(how: list[str]) -> tuple[dict, float, float, int]:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = run([*flags, *how], Path(folder) / "pairs")
+            made.append(hashes(Path(folder) / "pairs"))
+        return measured
+
+    jobs = {what: lambda _, how=how: once(how) for what, how in ROWS.items()}
+    measured = measuring.in_turns(jobs, options.repeats)
+    print(f"{measuring.machine()}; {options.pairs} pairs in shards of {options.shard_pairs}, "
+          f"{options.repeats} runs of each in turns")  # fmt: skip
+    rates = {
+        what: [speed["pairs_per_second"] for speed, *_ in runs] for what, runs in measured.items()
+    }
+    base = statistics.median(rates["one process"])
+    measuring.print_table(
+        ["", "pairs/s, median (min, max)", "times one process", "workers", "largest worker, MiB",
+         "all processes, MiB"],
+        (
+            [what, measuring.spread(rates[what]), f"{statistics.median(rates[what]) / base:.2f}",
+             max(run[3] for run in runs), f"{max(run[1] for run in runs):.0f}",
+             f"{max(run[2] for run in runs):.0f}"]
+            for what, runs in measured.items()
+        ),
+    )  # fmt: skip
     same = all(each == made[0] for each in made)
     print(f"shards of all runs: {'the same bytes' if same else 'DIFFERENT BYTES'}")
 

@@ -12,16 +12,15 @@ image's.
 """
 
 import argparse
-import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
+import measuring
 import numpy as np
 import torch
+from measuring import seconds
 
 from pipelines.command.memory import keep_memory
 from segswap.matchers.base import Matches
@@ -66,12 +65,6 @@ def looped(matches: Matches) -> list[float]:
             best[cell].append(worth[number].item())
         scores.append(float(sum(np.max(values) for values in best.values())))
     return scores
-
-
-def seconds(job: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    job()
-    return time.perf_counter() - start
 
 
 def score_speed(side: int, channels: int, repeats: int) -> None:
@@ -159,8 +152,8 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()  # as every command does
     print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}, faiss {faiss.__version__}, {options.repeats} repeats"
+        f"{measuring.machine(torch, faiss)}; {torch.get_num_threads()} threads, "
+        f"{options.repeats} repeats"
     )
     for side, channels in GRIDS:
         score_speed(side, channels, options.repeats)

@@ -13,10 +13,8 @@ than 50 MiB, the exit status is 1. Needs Linux.
 """
 
 import argparse
-import contextlib
 import csv
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -25,12 +23,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import measuring
 import torch
 
-from pipelines.command.tasks import cores
-from pipelines.generate.config import Amount, GenerateConfig, Running
-from pipelines.generate.job import generate
-from pipelines.generate.throughput import processor
+from pipelines.generate.config import Amount
 from segswap.training.history import HISTORY
 
 INTERVALS = 20  # of a run: a checkpoint at the end of each
@@ -38,25 +34,9 @@ SHOWN = (10, 50, 100)  # percent of the steps
 MOST_SHARE, MOST_MIB = 0.1, 50.0  # of growth
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that these started."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread has ended
-            found += [int(child) for child in path.read_text().split()]
-    return found + [below for child in found for below in descendants(child)]
-
-
 def memory(pid: int) -> float:
-    """MiB of a process that belong to no file, its part of what it shares included; 0 if it has
-    ended.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    kinds = ("Pss_Anon:", "Pss_Shmem:")
-    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
+    """MiB of a process that belong to no file, its part of what it shares included."""
+    return measuring.memory(("Pss_Anon:", "Pss_Shmem:"), pid)
 
 
 def last_step(run: Path) -> int:
@@ -73,7 +53,7 @@ def watch(process: subprocess.Popen[bytes], run: Path, every: int) -> list[list[
     while process.poll() is None:
         interval = last_step(run) // every
         if interval < INTERVALS:  # else it is ending
-            below = sum(map(memory, descendants(process.pid)))
+            below = sum(map(memory, measuring.descendants(process.pid)))
             samples[interval].append([memory(process.pid), below])
         time.sleep(0.2)
     if process.returncode:
@@ -85,9 +65,7 @@ def measure(options: argparse.Namespace) -> list[list[list[float]]]:
     """Make pairs, and watch a training run on them."""
     with tempfile.TemporaryDirectory() as folder:
         pairs, run = f"{folder}/pairs", Path(folder) / "run"
-        amount = Amount(200, 16, val_share=0.34, size=128, shard_pairs=25)
-        with contextlib.redirect_stdout(sys.stderr):
-            generate(GenerateConfig(pairs, amount, running=Running(inline=True)))
+        measuring.make_pairs(pairs, Amount(200, 16, val_share=0.34, size=128, shard_pairs=25))
         every = options.steps // INTERVALS
         numbers = {
             "steps": every * INTERVALS, "every": every, "batch": options.batch,
@@ -118,18 +96,18 @@ def main() -> None:
     if not all(found.values()):
         sys.exit("the run was too fast to be watched; give more --steps")
 
-    print(f"{processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f}; "
-          f"Python {platform.python_version()}, torch {torch.__version__}; "
-          f"{options.steps // INTERVALS * INTERVALS} steps of {options.batch} pairs of "
-          f"{options.size} px; {sum(map(len, samples))} looks")  # fmt: skip
-    print("| steps | trainer, MiB | loader, MiB | together, MiB | peak, MiB |")
-    print("|---|---|---|---|---|")
-    together = {}
+    print(f"{measuring.machine(torch)}; {options.steps // INTERVALS * INTERVALS} steps of "
+          f"{options.batch} pairs of {options.size} px; {sum(map(len, samples))} looks"
+    )  # fmt: skip
+    together = {share: statistics.median(map(sum, looks)) for share, looks in found.items()}
+    rows = []
     for share, looks in found.items():
         trainer, loader = (statistics.median(values) for values in zip(*looks, strict=True))
-        together[share] = statistics.median(map(sum, looks))
-        print(f"| {share}% | {trainer:.0f} | {loader:.0f} | {together[share]:.0f} "
-              f"| {max(map(sum, looks)):.0f} |")  # fmt: skip
+        values = (trainer, loader, together[share], max(map(sum, looks)))
+        rows.append([f"{share}%", *(f"{value:.0f}" for value in values)])
+    measuring.print_table(
+        ["steps", "trainer, MiB", "loader, MiB", "together, MiB", "peak, MiB"], rows
+    )
     first, last = together[SHOWN[0]], together[SHOWN[-1]]
     growth = last - first
     grows = growth > MOST_SHARE * first or growth > MOST_MIB

@@ -14,11 +14,10 @@ negatives), as samples a second, and as a share of the rate of one large matrix 
 """
 
 import argparse
-import platform
 import statistics
-import time
 from collections.abc import Callable
 
+import measuring
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,15 +60,14 @@ def published(model: PairTransformer, source: Tensor, target: Tensor) -> tuple[T
 
 def seconds(step: Callable[[], None], repeats: int, device: torch.device) -> list[float]:
     """Time of each of so many runs of a step, after one that does not count."""
-    times = []
-    for number in range(repeats + 1):
-        start = time.perf_counter()
+
+    def run() -> None:
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if number:
-            times.append(time.perf_counter() - start)
-    return times
+
+    run()
+    return [measuring.seconds(run) for _ in range(repeats)]
 
 
 def layouts(batch: int, repeats: int) -> None:
@@ -84,27 +82,27 @@ def layouts(batch: int, repeats: int) -> None:
         raise RuntimeError(f"the two layouts' answers differ by {worst}")
     model.train()
 
-    def step(forward: Callable[[], tuple[Tensor, Tensor]], half: bool = False) -> list[float]:
+    def step(forward: Callable[[], tuple[Tensor, Tensor]], half: bool = False) -> float:
         def run() -> None:
             model.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 s, t = forward()
             (s.square().mean() + t.square().mean()).backward()
 
-        return seconds(run, 1, torch.device("cpu"))
+        return seconds(run, 1, torch.device("cpu"))[0]
 
-    times: dict[str, list[float]] = {"published layout": [], "this package": [], "... bf16": []}
-    for _ in range(repeats):
-        times["published layout"] += step(lambda: published(model, source, target))
-        times["this package"] += step(lambda: model(source, target))
-        times["... bf16"] += step(lambda: model(source, target), half=True)
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}, batch {batch}, {repeats} repeats")  # fmt: skip
+    times = measuring.in_turns({
+        "published layout": lambda _: step(lambda: published(model, source, target)),
+        "this package": lambda _: step(lambda: model(source, target)),
+        "... bf16": lambda _: step(lambda: model(source, target), half=True),
+    }, repeats)  # fmt: skip
+    print(f"{measuring.machine(torch)}; {torch.get_num_threads()} threads, batch {batch}, "
+          f"{repeats} repeats")  # fmt: skip
     base = statistics.median(times["published layout"])
     for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:18} {median:.2f} s ({min(values):.2f} to {max(values):.2f}), "
-              f"{base / median:.2f} times the published layout's speed")  # fmt: skip
+        print(f"{name:18} {measuring.spread(values, 2)} s, "
+              f"{base / statistics.median(values):.2f} times the published layout's speed"
+        )  # fmt: skip
 
 
 def on_gpu(device: torch.device, batch: int, repeats: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from hypothesis import settings
 from runs import SETTINGS, assert_clean
 
@@ -147,6 +148,16 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
         "--size", 160, "--inline", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium to open the page with (apt-get install chromium)")
+    driven = Browser(tmp_path_factory.mktemp("profile"))
+    yield driven
+    driven.close()
 
 
 @pytest.fixture(scope="session")

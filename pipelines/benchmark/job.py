@@ -1,6 +1,5 @@
 """segswap-benchmark: published benchmarks; predictions first, scores second."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,16 @@ from pipelines.benchmark.methods import Contestants
 from pipelines.benchmark.published import PUBLISHED, Published
 from pipelines.benchmark.sets import BENCHMARKS, Benchmark
 from pipelines.command import cli
-from pipelines.command.outputs import check_file, check_folder
+from pipelines.command.outputs import check_file, check_folder, write_json
 from pipelines.command.progress import Progress
 from pipelines.evaluate.predictions import (
     Method,
     export,
     file_name,
-    finite,
     load_models,
     predictions_folder,
 )
 from segswap.discovery.graph import CONFIDENCE
-from segswap.files.storage import write_atomically
 
 Name = Literal[
     "all", "internet", "brueghel", "tokyo247", "pitts30k", "pf-willow", "pf-pascal", "tss",
@@ -112,10 +109,8 @@ def benchmark(config: BenchmarkConfig) -> int:
         ValueError: the data, a model, the predictions' folder or the scores' file cannot be used.
         RuntimeError: the hub with a model cannot be reached, or the device's memory is too small.
     """
-    if config.json:
-        check_file("--json", config.json)
-    if config.predictions:
-        check_folder("--predictions", config.predictions)
+    check_file("--json", config.json)
+    check_folder("--predictions", config.predictions)
     sections = measure(config)
     print("\n\n".join(_text(section, config) for section in sections))
     if config.json:
@@ -123,7 +118,7 @@ def benchmark(config: BenchmarkConfig) -> int:
             "settings": cli.as_dict(config),
             "benchmarks": {section.benchmark.name: _record(section) for section in sections},
         }
-        write_atomically(Path(config.json), json.dumps(finite(content), indent=1).encode())
+        write_json(config.json, content)
     return 0
 
 

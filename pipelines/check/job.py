@@ -1,9 +1,7 @@
 """segswap-check: is a dataset, of this program or another one, what the format says?"""
 
-import json
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,12 +12,12 @@ from pipelines.check.findings import Findings
 from pipelines.check.pixels import Registrations
 from pipelines.check.samples import Sample, Say, check_sample
 from pipelines.command import cli
+from pipelines.command.outputs import check_file, write_json
 from pipelines.command.progress import Progress
 from pipelines.command.tasks import settle
 from segswap.data.manifest import read_manifest
 from segswap.data.shards import Members
 from segswap.files import storage
-from segswap.files.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,10 @@ def check(config: CheckConfig) -> int:
     """Check a dataset and print the table; returns 1 where there is a problem, else 0.
 
     Raises:
-        ValueError: there is no finished dataset of this format, or no folder for --json.
+        ValueError: there is no finished dataset of this format, or --json cannot be written.
     """
     if config.json and not storage.is_url(config.json):
-        folder = Path(config.json).absolute().parent
-        if not folder.is_dir():
-            raise ValueError(f"--json is {config.json}, but there is no folder {folder}")
+        check_file("--json", config.json)
     settle()
     manifest = read_manifest(config.data)
     checker = Checker(config.data)
@@ -70,7 +66,7 @@ def check(config: CheckConfig) -> int:
             "dataset": config.data, "clean": not findings.count, "checks": findings.as_dict(),
             "position_error": checker.registrations.as_dict(),
         }  # fmt: skip
-        write_atomically(config.json, json.dumps(report, indent=1).encode())
+        write_json(config.json, report)
     return 1 if findings.count else 0
 
 

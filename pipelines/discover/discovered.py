@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.workers import Run
-from pipelines.pages.groups import Shown, groups_page, outline
+from pipelines.pages.groups import Shown, groups_page
+from pipelines.pages.pictures import outline
 from segswap import geometry
 from segswap.discovery.discovery import Repeat
 from segswap.discovery.refine import refine

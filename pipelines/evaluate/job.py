@@ -1,6 +1,5 @@
 """segswap-eval: score models and baselines on pairs; predictions first, scores second."""
 
-import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import tyro
 
 from pipelines.command import cli
-from pipelines.command.outputs import check_file, check_folder
+from pipelines.command.outputs import check_file, check_folder, write_json
 from pipelines.command.progress import Progress
 from pipelines.evaluate.pair_sets import PairSet, dataset_set, real_sets
 from pipelines.evaluate.predictions import (
@@ -18,13 +17,11 @@ from pipelines.evaluate.predictions import (
     damage_says,
     export,
     file_name,
-    finite,
     load_models,
     pair_methods,
     predictions_folder,
 )
 from segswap.evaluation.metrics import Scores, mean_scores
-from segswap.files.storage import write_atomically
 from segswap.models.prediction import Prediction
 
 Rows = dict[str, Scores]  # by method
@@ -93,10 +90,8 @@ def evaluate(config: EvalConfig) -> int:
             used.
         RuntimeError: the hub with a model cannot be reached, or the device's memory is too small.
     """
-    if config.json:
-        check_file("--json", config.json)
-    if config.predictions:
-        check_folder("--predictions", config.predictions)
+    check_file("--json", config.json)
+    check_folder("--predictions", config.predictions)
     sets = _sets(config)
     scores = _score_sets(config, sets)
     for number, pairs in enumerate(sets):
@@ -113,7 +108,7 @@ def evaluate(config: EvalConfig) -> int:
                 for pairs in sets
             },
         }
-        write_atomically(Path(config.json), json.dumps(finite(content), indent=1).encode())
+        write_json(config.json, content)
     return 0
 
 

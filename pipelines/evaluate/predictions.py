@@ -161,12 +161,3 @@ def damage_says(folder: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{error}; delete {folder} and run again") from error
-
-
-def finite(value: Any) -> Any:
-    """The same with null for NaN, which JSON has not."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and value != value else value

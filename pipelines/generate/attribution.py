@@ -1,8 +1,7 @@
-"""Whose images a dataset was made from: attribution.csv, and the card's part on licences."""
+"""Whose images a dataset was made from: attribution.csv."""
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from generators.sources.licences import NOT_STATED
 from segswap.data.pair import Pair
 
 FILE = "attribution.csv"
-_LISTED = 40  # images at most that the card itself lists
 Used = tuple[str, str]  # dataset and image, as pairs name them
 
 
@@ -53,24 +51,3 @@ def table_file(listed: list[Row]) -> bytes:
     writer.writerow(Row._fields)
     writer.writerows(listed)
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def card_part(listed: list[Row]) -> str:
-    """Markdown: the images used by licence, and each of them where they are few."""
-    by_licence = Counter((row.licence, row.licence_url) for row in listed)
-    lines = ["| licence | images used |", "|---|---|"]
-    lines += [
-        f"| {_link(name, url)} | {count} |" for (name, url), count in by_licence.most_common()
-    ]
-    if len(listed) <= _LISTED:
-        lines += ["", "| image | licence | origin |", "|---|---|---|"]
-        lines += [f"| {_cell(r.image)} | {_cell(r.licence)} | {_cell(r.credit)} |" for r in listed]
-    return "\n".join(lines)
-
-
-def _link(name: str, url: str) -> str:
-    return f"[{_cell(name)}]({url})" if url else _cell(name)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").encode(errors="replace").decode()

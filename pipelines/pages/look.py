@@ -11,8 +11,9 @@ import tyro
 from numpy.typing import NDArray
 
 from pipelines.command import cli
+from pipelines.command.outputs import check_file
 from pipelines.command.progress import Progress
-from pipelines.pages import gallery
+from pipelines.pages.gallery import POINTS, gallery_page, pair_view
 from segswap.data.manifest import split_shards
 from segswap.data.pair import Pair
 from segswap.data.shards import Members, Shard
@@ -64,12 +65,12 @@ def look(config: LookConfig) -> int:
 
     Raises:
         ValueError: no such dataset or split, it is unfinished or damaged, --first is beyond it, or
-            there is no folder to write into.
+            the page or the sheet cannot be written.
     """
     page = config.out if config.out or config.png else "gallery.html"
-    for path in (page, config.png):
-        if path and not storage.is_url(path) and not Path(path).absolute().parent.is_dir():
-            raise ValueError(f"{path} cannot be written: there is no folder {Path(path).parent}")
+    for flag, path in (("--out", page), ("--png", config.png)):
+        if path and not storage.is_url(path):
+            check_file(flag, path)
     total = sum(entry["pairs"] for entry in split_shards(config.data, config.split))
     if config.first >= total:
         raise ValueError(
@@ -77,17 +78,17 @@ def look(config: LookConfig) -> int:
         )
     count = min(config.pairs, total - config.first)
     progress = Progress("pairs", count, "pairs")
-    articles, drawn = [], []
+    shown, drawn = [], []
     for members, pair in islice(read_samples(config.data, config.split, config.first), count):
         if page:
-            articles.append(gallery.pair_html(pair, members))
+            shown.append(pair_view(pair, members))
         if config.png:
             drawn.append(draw_pair(pair, 240))
         progress.add(1)
     progress.close()
     if page:
         note = f"{config.split}, pairs {config.first} to {config.first + count - 1} of {total}"
-        text = gallery.page(config.data.rstrip("/"), note, articles)
+        text = gallery_page(config.data.rstrip("/"), note, shown)
         write_atomically(page, text.encode())
         print(f"{page}: {count} pairs, {len(text) / 1e6:.1f} MB")
     if config.png:
@@ -120,7 +121,7 @@ def draw_pair(pair: Pair, height: int = 320) -> NDArray[np.uint8]:
     picture = beside(
         outlined(pair.source, pair.source_mask), outlined(pair.target, pair.target_mask), height
     )
-    each = max(2, gallery.POINTS // max(len(pair.objects), 1))
+    each = max(2, POINTS // max(len(pair.objects), 1))
     start = [spread_points(pair.source_mask == item.label, each) for item in pair.objects]
     end = [pair.to_target(p, item.label) for p, item in zip(start, pair.objects, strict=True)]
     if start:

@@ -32,6 +32,7 @@ def ablation(
     capsys: pytest.CaptureFixture[str],
 ) -> Ablation:
     """Run the script on the same pairs with the same --out; returns the lines of its table."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as it is for the script itself
     main = runpy.run_path(str(ROOT / "benchmarks" / "loss_ablation.py"))["main"]
 
     def run(*more: str) -> list[str]:

@@ -3,16 +3,16 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from made_collection import make_photos, results, run, save_small
 
-from pipelines.pages.groups import Shown, groups_page, outline
+from pipelines.pages.groups import Shown, groups_page
+from pipelines.pages.pictures import outline
 from segswap.discovery.discovery import SharedPoints
 
 
@@ -167,15 +167,6 @@ def test_flags_that_mean_nothing(photos: Path, tmp_path: Path, flags: list[str],
 # --- the page ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium to open the page with (apt-get install chromium)")
-    driven = Browser(tmp_path_factory.mktemp("profile"))
-    yield driven
-    driven.close()
-
-
 def complaints(browser: Browser) -> list[dict]:
     """Errors of the page's script, of its files, and of anything asked of a network."""
     return [
@@ -254,16 +245,6 @@ def test_an_empty_page(browser: Browser, tmp_path: Path) -> None:
     assert "at least 3 of the 5 images" in browser.run("document.body.textContent").replace(
         "\n", " "
     )
-
-
-def test_an_outline_lies_on_the_mask_s_edge() -> None:
-    mask = np.zeros((100, 200), bool)
-    mask[20:60, 40:160] = True
-    numbers = outline(mask, 100, 50).replace("M", " ").replace("L", " ").replace("Z", " ").split()
-    points = np.array(numbers, float).reshape(-1, 2)
-    assert points.min(axis=0).tolist() == pytest.approx([20.25, 10.25], abs=0.1)
-    assert points.max(axis=0).tolist() == pytest.approx([79.75, 29.75], abs=0.1)
-    assert outline(np.zeros((10, 10), bool), 5, 5) == ""
 
 
 def test_the_model_may_lie_under_another_name(

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from conftest import Run
 from made_pairs import pasted_pair, write_dataset
 from PIL import Image
@@ -23,15 +23,6 @@ from pipelines.pages.look import LookConfig, read_samples
 from pipelines.pages.look import look as look_job
 from segswap.data.pair import Pair, PairObject
 from segswap.data.shards import read_pairs
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium to open the page with (apt-get install chromium)")
-    driven = Browser(tmp_path_factory.mktemp("profile"))
-    yield driven
-    driven.close()
 
 
 @pytest.fixture(scope="module")
@@ -333,3 +324,13 @@ def test_unusable_datasets_are_named(look: Run, photos_dataset: Path, tmp_path: 
     done = look(damaged, "--out", page, status=1)
     assert "no finished dataset" in done.stderr
     assert page.read_text() == "earlier"
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--out", "page.html"), ("--png", "sheet.png")])
+def test_a_folder_in_a_file_s_place_is_named_before_the_work(
+    look: Run, photos_dataset: Path, tmp_path: Path, flag: str, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    done = look(photos_dataset, flag, name, status=1, cwd=tmp_path)
+    assert f"{flag} {name} is a folder" in done.stderr
+    assert "pairs" not in done.stdout + done.stderr.replace(str(photos_dataset), "")

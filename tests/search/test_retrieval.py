@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, Browser
+from browser import Browser
 from conftest import textured
 from hypothesis import given
 from hypothesis import strategies as st
@@ -240,35 +240,30 @@ def test_commands_index_search_and_write_page_and_json(
     assert "http" not in re.sub(r"data:[^\"]*|http-equiv", "", page)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_the_page_opens_in_a_browser_and_shows_the_hits(
-    index: Index, collection: Path, tmp_path: Path
+    browser: Browser, index: Index, collection: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "hits & more.html"
     config = RetrieveConfig(
         str(index.folder), str(collection / "1.png"), "60,40,180,160", top=4, out=str(out)
     )
     assert find(config) == 0
-    browser = Browser(tmp_path / "profile")
-    try:
-        browser.open(out)
-        assert browser.run("document.querySelectorAll('figure.card').length") == 4
-        name = browser.run("document.querySelector('figcaption span').textContent")
-        assert name == f"{collection.name}/3.png"
-        first = "document.querySelector('figure.card')"
-        assert browser.run(f"{first}.querySelectorAll('line').length") >= 4
-        shown = f"getComputedStyle({first}.querySelector('.points')).display"
-        assert browser.run(shown) != "none"
-        browser.run("document.querySelector('#points').click()")
-        assert browser.run(shown) == "none"
-        box = f"{first}.querySelector('rect.box').getBoundingClientRect()"
-        assert browser.run(f"{box}.width") > 20
-        widest = "document.documentElement.scrollWidth <= window.innerWidth"
-        assert browser.run(widest)
-        browser.open(out, width=400)
-        assert browser.run(widest)
-    finally:
-        browser.close()
+    browser.open(out)
+    assert browser.run("document.querySelectorAll('figure.card').length") == 4
+    name = browser.run("document.querySelector('figcaption span').textContent")
+    assert name == f"{collection.name}/3.png"
+    first = "document.querySelector('figure.card')"
+    assert browser.run(f"{first}.querySelectorAll('line').length") >= 4
+    shown = f"getComputedStyle({first}.querySelector('.points')).display"
+    assert browser.run(shown) != "none"
+    browser.run("document.querySelector('#points').click()")
+    assert browser.run(shown) == "none"
+    box = f"{first}.querySelector('rect.box').getBoundingClientRect()"
+    assert browser.run(f"{box}.width") > 20
+    widest = "document.documentElement.scrollWidth <= window.innerWidth"
+    assert browser.run(widest)
+    browser.open(out, width=400)
+    assert browser.run(widest)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,24 @@
+"""The templates of the pages, filled in: whatever is put into them is text, never markup."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("pipelines.pages"), autoescape=True, undefined=StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+)  # fmt: skip
+
+
+def render(template: str, **values: Any) -> str:
+    """A template with its values.
+
+    Args:
+        template: name of a file in templates/.
+        values: all that the template names; text is escaped.
+
+    Returns:
+        Text that UTF-8 can hold: a byte of a file's name that is no UTF-8 is shown as `\\udc..`.
+    """
+    text = _TEMPLATES.get_template(template).render(values)
+    return text.encode("utf-8", "backslashreplace").decode()
