@@ -9,7 +9,7 @@ import tyro
 
 from pipelines.command.cli import FLAT, as_dict
 from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.flags import Given, filled, flags_of, matcher_of
+from pipelines.train.flags import Given, filled, flags_of, matcher_of, start_of
 from segswap.matchers.registry import matcher_class, names
 
 _POOL = 500  # images, as published
@@ -200,14 +200,13 @@ class TrainConfig:
     @cached_property
     def matcher_name(self) -> str:
         """The matcher that is trained, by what is asked for, resumed or started from."""
-        return matcher_of(self.matcher, self.out if self.resume else self.init)
+        return matcher_of(self.matcher, start_of(self.out, self.resume, self.init))
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON values, those of the matcher among them: what a run is."""
         options, losses = self._own
-        settings = as_dict(replace(self, options={}, losses={}))
-        return settings | vars(options) | vars(losses)
+        return as_dict(replace(self, options=options, losses=losses))
 
     @property
     def weights(self) -> dict[str, float]:

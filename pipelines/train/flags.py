@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
@@ -44,6 +45,15 @@ def matcher_of(matcher: str | None, start: str | None) -> str:
             "choose another model"
         )
     return str(there)
+
+
+def start_of(out: str, resume: bool, init: str | None) -> str | None:
+    """The model that training goes on from: the run's own where there is one to resume, else that
+    of --init.
+    """
+    if not resume:
+        return init
+    return out if (Path(out) / SETTINGS).is_file() else None
 
 
 @lru_cache
@@ -103,7 +113,7 @@ class Given:
                 following = arguments[position + 1 : position + 2]
                 found[flag] = value if equals else "".join(following)
         asked = bool({"-h", "--help"} & set(arguments))
-        start = found.get("--out" if "--resume" in arguments else "--init")
+        start = start_of(found.get("--out", ""), "--resume" in arguments, found.get("--init"))
         return cls(found.get("--matcher"), start, asked)
 
 

@@ -137,15 +137,15 @@ def unmirrored(prediction: Prediction) -> Prediction:
 
 
 def consistent(prediction: Prediction, tolerance: float = RETURN_CELLS) -> Prediction:
-    """The prediction with cycle-consistent masks.
+    """The prediction with cycle-consistent masks, on the grids of its positions.
 
     A source cell counts with M^s * M^t at its match, if the way there and back ends at most
     `tolerance` cells from where it began; otherwise with 0. Target cells likewise.
     """
-    p = prediction
+    p = prediction.on_cells()
     there = _returning(p.to_target, p.source_mask, p.to_source, p.target_mask, tolerance)
     back = _returning(p.to_source, p.target_mask, p.to_target, p.source_mask, tolerance)
-    return replace(prediction, source_mask=there, target_mask=back)
+    return replace(p, source_mask=there, target_mask=back)
 
 
 def _returning(

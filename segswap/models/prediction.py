@@ -21,8 +21,9 @@ class Prediction:
         to_target: float32 (h, w, 2), for each source cell's centre the normalised (x, y) in the
             target; NaN where the method has no answer.
         to_source: float32 (h', w', 2), the same for target cells.
-        source_mask: float32 (h, w) in [0, 1], probability of belonging to the shared region.
-        target_mask: float32 (h', w').
+        source_mask: float32 (H, W) in [0, 1], probability of belonging to the shared region; on the
+            grid of the positions or a finer one.
+        target_mask: float32 (H', W').
     """
 
     to_target: Array
@@ -37,6 +38,17 @@ class Prediction:
     def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised source positions (N, 2) of normalised target points (N, 2)."""
         return warp_points(self.to_source, _checked(xy))
+
+    def on_cells(self) -> "Prediction":
+        """The same with the masks on the grids of the positions: means where they are finer."""
+        masks = (
+            mask if mask.shape == grid else geometry.cell_means(mask, *grid)
+            for mask, grid in (
+                (self.source_mask, self.to_target.shape[:2]),
+                (self.target_mask, self.to_source.shape[:2]),
+            )
+        )
+        return Prediction(self.to_target, self.to_source, *masks)
 
     def draw(
         self, source: NDArray[np.uint8], target: NDArray[np.uint8], *, points: int = 14,
@@ -76,7 +88,7 @@ class Prediction:
             for positions, mask in (
                 (read.to_target, read.source_mask), (read.to_source, read.target_mask)
             ):  # fmt: skip
-                if mask.ndim != 2 or positions.shape != (*mask.shape, 2):
+                if mask.ndim != 2 or positions.ndim != 3 or positions.shape[2] != 2:
                     raise ValueError(f"positions {positions.shape} with a mask {mask.shape}")
         except Exception as error:  # unzipping and parsing raise many kinds
             raise ValueError(f"{path} cannot be read as a prediction: {error}") from error

@@ -108,7 +108,7 @@ def test_an_example_of_one_module_is_trained_and_used(
         source = str(write_kinds(tmp_path / "kinds"))
         assert train(TrainConfig(data=(), category_images=source, **config)) == 0
     (row,) = history(out)
-    learned = {name for name in ("mask", "transfer", "corr", "return") if row[name]}
+    learned = {name for name in ("mask", "transfer", "corr", "return") if row.get(name)}
     assert learned == {"mask", "transfer", "return"} | ({"corr"} if kind == "pairs" else set())
     assert json.loads((out / "model.json").read_text())["options"] == {"width": 12, "sharp": True}
     model = segswap.load(out)

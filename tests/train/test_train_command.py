@@ -266,7 +266,10 @@ def test_a_run_starts_from_another_models_weights_and_architecture(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"matcher": "transformer"}, "--matcher is transformer, but .* is correlation"),
+        (
+            {"matcher": "transformer"},
+            "--matcher is transformer, but .* is correlation",
+        ),
         ({"options": {"width": 32}}, "--width is 32, but .* has 64"),
         (
             {"options": {"backbone": "resnet18"}},
@@ -278,9 +281,9 @@ def test_a_flag_that_contradicts_the_initial_model_is_refused(
     changes: dict[str, Any], message: str, config: TrainConfig,
     undisturbed: Callable[..., Path], tmp_path: Path,
 ) -> None:  # fmt: skip
-    config = replace(config, init=str(undisturbed(config)), **changes)
+    init = str(undisturbed(config))
     with pytest.raises(ValueError, match=message):
-        train(config)
+        train(replace(config, init=init, **changes))
     assert not out_of(config).exists()
 
 

@@ -26,7 +26,7 @@ from training_runs import (
 )
 
 from pipelines.train.job import TrainConfig, train
-from segswap.batches.stream import PairStream
+from segswap.batches import loading
 from segswap.matchers.base import Batch
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.matchers.losses import Answers
@@ -433,11 +433,11 @@ def test_gradients_of_an_earlier_training_are_of_no_account() -> None:
 
 def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    original, update = PairStream._load, ModelEmaV3.update
+    original, update = loading._load, ModelEmaV3.update
 
-    def load(self: PairStream, batch: int, starts: range) -> Iterator[Batch]:
+    def load(*arguments: Any) -> Iterator[Batch]:
         nonlocal now
-        for loaded in original(self, batch, starts):
+        for loaded in original(*arguments):
             now += 3
             yield loaded
 
@@ -450,7 +450,7 @@ def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.Monke
     clock = SimpleNamespace(monotonic=lambda: now)
     for module in (trainer, history_module):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(PairStream, "_load", load)
+    monkeypatch.setattr(loading, "_load", load)
     monkeypatch.setattr(ModelEmaV3, "update", computed)
     train(replace(config, steps=2))
     (row,) = history(out_of(config))

@@ -14,7 +14,8 @@ from training_runs import out_of
 import pipelines.train.distributed
 from pipelines.train import job as command
 from pipelines.train.job import TrainConfig, train_rank
-from segswap.matchers import losses
+from segswap.matchers.correlation.correlation import CorrelationMatcher
+from segswap.matchers.losses import Answers
 from segswap.training.checkpoints import load_state
 from segswap.training.trainer import Trainer
 
@@ -37,14 +38,14 @@ def _stop_at(step: int) -> None:
 
 
 def _spoil_at(step: int) -> None:
-    original, done = losses.mask_loss, 0
+    (original, *rest), done = CorrelationMatcher.terms, 0
 
-    def spoilt(*arguments: Any) -> torch.Tensor:
+    def spoilt(answers: Answers) -> torch.Tensor:
         nonlocal done
         done += 1
-        return original(*arguments) * (float("nan") if done > step else 1)
+        return original.compute(answers) * (float("nan") if done > step else 1)
 
-    losses.mask_loss = spoilt
+    CorrelationMatcher.terms = (replace(original, compute=spoilt), *rest)
 
 
 def _rank(rank: int, config: TrainConfig, folder: str, fault: str | None) -> None:
