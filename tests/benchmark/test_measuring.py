@@ -5,7 +5,6 @@ import subprocess
 import sys
 import types
 
-import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -47,16 +46,13 @@ def test_a_table_s_row_is_printed_as_soon_as_it_is_there(
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="this is no Linux")
 def test_memory_is_of_the_process_that_is_asked_for(measuring: types.ModuleType) -> None:
-    before = measuring.memory(("Private_",))
-    held = np.ones(64 << 20, np.uint8)
-    assert measuring.memory(("Private_",)) - before == pytest.approx(64, abs=8)
-    del held
-    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    # Not this process's own: it may keep what earlier tests freed.
+    code = "import time; held = b'1' * (64 << 20); print(flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()
     assert child.pid in measuring.descendants(os.getpid())
-    assert 0 < measuring.memory(("Pss_Anon:",), child.pid) < 64
+    assert 64 <= measuring.memory(("Pss_Anon:",), child.pid) < 100
     child.kill()
     child.wait()
     assert measuring.memory(("Pss_Anon:",), child.pid) == 0

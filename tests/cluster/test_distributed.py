@@ -66,6 +66,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
             process.communicate()
 
 
+@pytest.mark.slow
 def test_processes_reduce_print_and_return(start: Job) -> None:
     """Rank 0 alone is heard, once; the worst status is the command's. The folder is the user's."""
     process = start("""

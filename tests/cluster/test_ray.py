@@ -35,6 +35,7 @@ def cluster() -> Iterator:
         each.shutdown()
 
 
+@pytest.mark.slow
 def test_a_lost_node_changes_nothing_and_the_cluster_is_left_running(
     cluster: Callable, flags: list[str], start: Callable[..., Popen[str]], generate: Run,
     reference: Path, tmp_path: Path,

@@ -220,6 +220,7 @@ def test_killed_in_the_middle_and_run_again(
     assert not [path for path in environment.iterdir() if not path.is_dir()]
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_one_request_in_ten(
     generate: Run, few: list[str], undisturbed: Path, store: Store, endpoint: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -44,6 +44,6 @@ def test_points_are_spread_over_the_mask() -> None:
 
 
 def test_curves_of_an_empty_history_are_drawn(tmp_path: Path) -> None:
-    draw_curves([], tmp_path / "curves.png")
+    draw_curves([], {"loss": ("mask",), "val scores": ("val_pck_5",)}, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > picture.height

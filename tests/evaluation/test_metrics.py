@@ -10,6 +10,7 @@ from conftest import textured
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from made_matches import matches_of
 from made_pairs import pasted_pair
 from torch import Tensor
 
@@ -275,7 +276,7 @@ def test_what_is_no_whole_prediction_is_refused(
     elif content == "text":
         path.write_text("{}")
     elif content == "shapes":
-        replace(prediction, source_mask=np.zeros((3, 3), np.float32)).save(path)
+        replace(prediction, source_mask=np.zeros((3, 3, 1), np.float32)).save(path)
     elif content == "less":
         np.savez(path, to_target=prediction.to_target)
     elif content is None:
@@ -296,15 +297,16 @@ def unit(maps: Tensor) -> Tensor:
 def test_score_of_identical_images_with_a_perfect_mask_is_the_number_of_cells() -> None:
     logits, features = torch.full((2, 5, 7), 40.0), unit(torch.randn(2, 6, 5, 7))
     grid = cell_centres(5, 7, logits).expand(2, -1, -1, -1)
-    matches = Matches(grid, grid, logits, logits, features, features)
+    matches = matches_of(grid, grid, logits, logits, features, features)
     assert pair_score(matches).tolist() == pytest.approx([35, 35], rel=1e-4)
-    assert pair_score(replace(matches, source_logits=-logits)).tolist() == pytest.approx([0, 0])
+    unshared = Matches(replace(matches.source, mask_logits=-logits), matches.target)
+    assert pair_score(unshared).tolist() == pytest.approx([0, 0])
 
 
 def test_cells_that_crowd_onto_one_target_cell_score_like_one() -> None:
     logits, features = torch.full((1, 4, 4), 40.0), unit(torch.ones(1, 3, 4, 4))
     grid = cell_centres(4, 4, logits)[None]
-    crowded = Matches(torch.full_like(grid, 0.4), grid, logits, logits, features, features)
+    crowded = matches_of(torch.full_like(grid, 0.4), grid, logits, logits, features, features)
     assert pair_score(crowded).tolist() == pytest.approx([1], rel=1e-4)
 
 
