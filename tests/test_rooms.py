@@ -27,3 +27,17 @@ def test_architecture_shows_every_room() -> None:
     for room in ROOMS:
         if len(room.parts) == 2:
             assert room.name in picture.split(), f"{room} is not in ARCHITECTURE.md's picture"
+
+
+def modules() -> list[Path]:
+    return [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+
+
+def test_modules_and_functions_can_be_read_at_a_glance() -> None:
+    for path in modules():
+        text = path.read_text()
+        assert text.count("\n") <= 350, f"{path} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines < 60, f"{path}: {node.name} has {lines} lines"

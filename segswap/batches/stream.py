@@ -17,7 +17,7 @@ from segswap.files import storage
 from segswap.matchers.base import Batch
 
 GENERATED = frozenset({"pair", "mask", "positions"})  # what is known of pairs that were generated
-_GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what copies.py keeps
+_GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what files/cache.py keeps
 
 
 class Stream(Protocol):

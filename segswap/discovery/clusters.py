@@ -60,11 +60,11 @@ def _energy(graph: csr_matrix, vector: NDArray) -> float:
     return float(chosen @ (graph @ chosen)) / max(float(chosen.sum()), 1.0)
 
 
-def image_maps(nodes: Nodes, worth: Array, rows: int, columns: int) -> dict[int, Array]:
-    """What nodes are worth, summed in every image over the nodes at each cell.
+def image_maps(nodes: Nodes, values: Array, rows: int, columns: int) -> dict[int, Array]:
+    """Values of nodes, summed in every image over the nodes at each cell.
 
     Args:
-        worth: float32 (N,), of each node; what is below 0 counts as 0.
+        values: float32 (N,), of each node; what is below 0 counts as 0.
         rows, columns: of the grid.
 
     Returns:
@@ -75,7 +75,7 @@ def image_maps(nodes: Nodes, worth: Array, rows: int, columns: int) -> dict[int,
     maps = np.zeros((len(images), rows, columns), np.float32)
     cells = np.floor(nodes.places.reshape(-1, 2)).astype(np.intp)
     column, row = cells[:, 0].clip(0, columns - 1), cells[:, 1].clip(0, rows - 1)
-    np.add.at(maps, (code.ravel(), row, column), np.repeat(worth.clip(0), 2))
+    np.add.at(maps, (code.ravel(), row, column), np.repeat(values.clip(0), 2))
     peaks = maps.max(axis=(1, 2), initial=0)
     bright = np.flatnonzero((peaks > 0) & (peaks >= FAINT * peaks.max(initial=0)))
     return {int(images[number]): maps[number] for number in bright}

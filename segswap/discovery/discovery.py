@@ -25,7 +25,7 @@ from segswap.files.images import read_image
 from segswap.models.model import DEFAULT_MODEL, Model, load
 
 POINTS = 6  # shown of a pair of a group
-_AGREED = 0.1  # of what the pair's best match is worth: what a shown point is worth
+_AGREED = 0.1  # of the value of the pair's best match: what a shown point has at least
 LEAST_STRENGTH = 0.02  # of a member; where a false match agrees with a group by chance, it is less
 
 PathLike = str | os.PathLike[str]
@@ -206,20 +206,20 @@ def find_repeats(links: Links, settings: Settings) -> tuple[Repeat, list[Repeat]
 
 
 def _repeat(
-    nodes: Nodes, value: float, worth: NDArray[np.float32], grid: tuple[int, int]
+    nodes: Nodes, strength: float, values: NDArray[np.float32], grid: tuple[int, int]
 ) -> Repeat:
-    maps = image_maps(nodes, worth, *grid)
+    maps = image_maps(nodes, values, *grid)
     cells = np.array(grid[::-1], np.float32)
     shared = []
     for number in np.unique(nodes.links):
         link = nodes.links == number
         # The farthest of all would be those that are wrong.
-        own = np.flatnonzero(link & (worth > _AGREED * worth[link].max()) & (worth > 0))
+        own = np.flatnonzero(link & (values > _AGREED * values[link].max()) & (values > 0))
         source, target = nodes.images[link][0].tolist()
         if len(own) and source in maps and target in maps:
             chosen = own[geometry.farthest_points(nodes.places[own, 0], POINTS)]
             shared.append(SharedPoints((source, target), nodes.places[chosen] / cells))
-    return Repeat(maps, value, shared)
+    return Repeat(maps, strength, shared)
 
 
 def _refined(
