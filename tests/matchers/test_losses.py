@@ -9,7 +9,13 @@ from made_matches import answers, batch_of, matches_of
 from torch import Tensor
 
 from segswap.matchers.base import Batch, Matches, Side
-from segswap.matchers.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
+from segswap.matchers.losses import (
+    correlation_loss,
+    correspondence_loss,
+    keypoint_loss,
+    mask_loss,
+    transfer_loss,
+)
 from segswap.matchers.sampling import cell_centres
 
 SOURCE, TARGET = (4, 5), (6, 3)
@@ -292,3 +298,60 @@ def test_positive_weight_counts_cells_by_their_share_in_the_mask() -> None:
     assert float(weighted) == pytest.approx(rest + 3 * shared, rel=1e-5)
     told = answers(matches, batch)
     assert float(transfer_loss(told, 3.0)) > float(transfer_loss(told))
+
+
+def test_the_mask_is_carried_over_and_not_its_logits() -> None:
+    """Midway between logits of 16 and -2 the mask is 0.56; the logits' mean would say 0.999."""
+    logits = torch.tensor([[[16.0, -2.0]]])
+    middle = torch.full((1, 1, 2, 2), 0.5)
+    matches = matches_of(middle, middle, logits, logits, logits[:, None], logits[:, None])
+    mask = torch.ones(1, 1, 2)
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    batch = batch_of(images, mask, mask, middle, middle, mask > 0, mask > 0)
+    assert float(transfer_loss(answers(matches, batch))) == pytest.approx(-2 * np.log(0.5596), 1e-3)
+
+
+def test_a_position_costs_what_it_is_off_across_plus_down() -> None:
+    """As in the paper's formula; the published code takes the mean of the two, half of it."""
+    matches, batch = perfect()
+    off = torch.tensor([0.03, 0.05])
+    moved = Matches(
+        replace(matches.source, positions=matches.source.positions + off), matches.target
+    )
+    assert float(correspondence_loss(answers(moved, batch))) == pytest.approx(8 * 0.08, rel=1e-4)
+
+
+def with_keypoints(batch: Batch, source: Tensor, target: Tensor, seen: Tensor) -> Batch:
+    return Batch(
+        batch.source._replace(keypoints=source, seen=seen),
+        batch.target._replace(keypoints=target, seen=torch.ones_like(seen)),
+    )
+
+
+def test_keypoints_that_both_images_show_are_looked_up_between_the_cells() -> None:
+    matches, batch = perfect()
+    points = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    seen = torch.tensor([[True, True, False], [True, False, False]])
+    same = with_keypoints(batch, points, points, seen)
+    assert same.truth == {"pair", "mask", "positions", "keypoints"}
+    assert float(keypoint_loss(answers(matches, same))) == pytest.approx(0, abs=1e-5)
+    # Both directions are off by 0.02 + 0.01 at each keypoint that is seen in both.
+    moved = points + torch.tensor([0.02, -0.01])
+    loss = keypoint_loss(answers(matches, with_keypoints(batch, points, moved, seen)))
+    assert float(loss) == pytest.approx(2 * 8 * 0.03, rel=1e-4)
+    hidden = with_keypoints(batch, points, moved, seen & False)
+    assert float(keypoint_loss(answers(matches, hidden))) == 0
+
+
+def test_a_finer_masks_truth_is_compared_on_its_own_grid_and_carried_on_the_cells() -> None:
+    matches, batch = perfect()
+
+    def finer(mask: Tensor) -> Tensor:
+        return mask.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+    fine = Matches(*(replace(s, mask_logits=finer(s.mask_logits)) for s, _ in matches.both()))
+    truth = Batch(*(side._replace(mask=finer(side.mask)) for side in batch))
+    plain = mask_loss(answers(matches, batch))
+    assert torch.allclose(mask_loss(answers(fine, truth)), plain, rtol=1e-5)
+    assert torch.allclose(mask_loss(answers(fine, truth)), mask_loss(answers(matches, truth)))
+    assert transfer_loss(answers(fine, truth)).isfinite()
