@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from segswap.matchers.base import Batch, BatchSide, Matches, Side
-from segswap.matchers.losses import Answers
+from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Side
 
 
 def matches_of(

@@ -1,18 +1,15 @@
-"""What every matcher answers: Matches, and the interface that trainer and applications use."""
+"""What matchers answer, what they are told, and the interface that trainer and applications use."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segswap.matchers.encoding import Encoding
-
-if TYPE_CHECKING:
-    from segswap.matchers.losses import Term
 
 
 def on_grid(mask: Tensor, grid: torch.Size) -> Tensor:
@@ -188,6 +185,46 @@ def photograph_number(key: str) -> int:
     return max(1, int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") >> 1)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a matcher says of a batch, and what is true: what terms are computed from.
+
+    Attributes:
+        matches: of the batch's pairs.
+        batch: the pairs, with what is known of them.
+        negatives: matches of further pairs, which share nothing; None where there are none.
+        counted: float (N,), how much each of those pairs counts; 0 for one of which it is not
+            known. None where there are no negatives.
+    """
+
+    matches: Matches
+    batch: Batch
+    negatives: Matches | None = None
+    counted: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of the loss.
+
+    Attributes:
+        name: its column in the history; --loss-NAME is its weight.
+        needs: what must be known of the pairs: mask, positions, keypoints, label; see
+            `Batch.truth`.
+        compute: the term of a batch of which that is known, a scalar.
+        about: what it compares, for --help.
+        weight: by default.
+        negatives: whether pairs that share nothing take part; without such a term none are matched.
+    """
+
+    name: str
+    needs: frozenset[str]
+    compute: Callable[[Answers], Tensor]
+    about: str
+    weight: float = 1.0
+    negatives: bool = False
+
+
 class Matcher(nn.Module):
     """Base of the matchers: encodes each image once, then matches any pairs of them.
 
@@ -205,7 +242,7 @@ class Matcher(nn.Module):
             the user names none.
     """
 
-    terms: ClassVar["tuple[Term, ...]"]
+    terms: ClassVar[tuple[Term, ...]]
     not_saved: ClassVar[tuple[str, ...]] = ()
     hide: ClassVar[float] = 0.0
     size: ClassVar[int]

@@ -4,59 +4,17 @@
 Every function looks at both directions and returns their sum, a scalar in float32.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Batch, BatchSide, Matches, Side, on_grid
+from segswap.matchers.base import Answers, BatchSide, Side, Term, on_grid
 from segswap.matchers.sampling import cell_centres, cells_around, sample
 
 ETA = 8.0  # weight of the positions' L1 distance, as published
 _LEAST = 1e-6  # probabilities are kept from 0 and 1 by so much, where their logarithm is taken
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a matcher says of a batch, and what is true: what terms are computed from.
-
-    Attributes:
-        matches: of the batch's pairs.
-        batch: the pairs, with what is known of them.
-        negatives: matches of further pairs, which share nothing; None where there are none.
-        counted: float (N,), how much each of those pairs counts; 0 for one of which it is not
-            known. None where there are no negatives.
-    """
-
-    matches: Matches
-    batch: Batch
-    negatives: Matches | None = None
-    counted: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Term:
-    """A part of the loss.
-
-    Attributes:
-        name: its column in the history; --loss-NAME is its weight.
-        needs: what must be known of the pairs: mask, positions, keypoints, label; see
-            `Batch.truth`.
-        compute: the term of a batch of which that is known, a scalar.
-        about: what it compares, for --help.
-        weight: by default.
-        negatives: whether pairs that share nothing take part; without such a term none are matched.
-    """
-
-    name: str
-    needs: frozenset[str]
-    compute: Callable[[Answers], Tensor]
-    about: str
-    weight: float = 1.0
-    negatives: bool = False
 
 
 # --- masks -----------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segswap.backbones.backbones import build_backbone
-from segswap.matchers.base import Matcher, Matches, Side
+from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import Term, standard_terms
+from segswap.matchers.losses import standard_terms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from segswap.matchers.base import Batch, Matcher
+from segswap.matchers.base import Answers, Batch, Matcher
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import Answers
 
 Images = tuple[Tensor, Tensor]  # uint8 sources and targets, (N, 3, S, S) each
 

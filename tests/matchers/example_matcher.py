@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segswap.matchers.base import Matcher, Matches, Side
+from segswap.matchers.base import Answers, Matcher, Matches, Side, Term
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import Answers, Term, standard_terms
+from segswap.matchers.losses import standard_terms
 from segswap.matchers.sampling import cell_centres, sample
 
 

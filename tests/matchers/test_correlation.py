@@ -11,18 +11,12 @@ from skimage.data import astronaut
 from torch import Tensor
 
 from segswap import geometry
-from segswap.matchers.base import Matches, Side
+from segswap.matchers.base import Answers, Matches, Side
 from segswap.matchers.correlation import consensus
 from segswap.matchers.correlation.correlation import SHIFTS, WINDOWS, CorrelationMatcher
 from segswap.matchers.correlation.descriptors import CHANNELS, describe, normalise
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import (
-    Answers,
-    correlation_loss,
-    correspondence_loss,
-    mask_loss,
-    transfer_loss,
-)
+from segswap.matchers.losses import correlation_loss, correspondence_loss, mask_loss, transfer_loss
 from segswap.matchers.registry import build
 from segswap.matchers.sampling import cell_centres
 

@@ -15,10 +15,9 @@ from pipelines.generate.config import Amount, GenerateConfig, Running
 from pipelines.train.job import train
 from segswap.batches.stream import PairStream
 from segswap.matchers import losses
-from segswap.matchers.base import Batch, BatchSide, Matches
+from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Term
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import Answers, Term
 from segswap.matchers.transformer import TransformerMatcher
 from segswap.training.checkpoints import load_state
 from segswap.training.objective import Objective, negative_targets

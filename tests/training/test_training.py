@@ -27,9 +27,8 @@ from training_runs import (
 
 from pipelines.train.job import TrainConfig, train
 from segswap.batches import loading
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Answers, Batch
 from segswap.matchers.correlation.correlation import CorrelationMatcher
-from segswap.matchers.losses import Answers
 from segswap.models.model import load
 from segswap.training import history as history_module
 from segswap.training import trainer

@@ -14,8 +14,8 @@ from training_runs import out_of
 import pipelines.train.distributed
 from pipelines.train import job as command
 from pipelines.train.job import TrainConfig, train_rank
+from segswap.matchers.base import Answers
 from segswap.matchers.correlation.correlation import CorrelationMatcher
-from segswap.matchers.losses import Answers
 from segswap.training.checkpoints import load_state
 from segswap.training.trainer import Trainer
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segswap.matchers.base import Matcher, Matches, Side
+from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.correlation.descriptors import CHANNELS, describe, normalise
 from segswap.matchers.correlation.directions import Direction
 from segswap.matchers.correlation.stem import Stem
 from segswap.matchers.correlation.voting import PairHead
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import CORRELATION, Term, standard_terms
+from segswap.matchers.losses import CORRELATION, standard_terms
 
 WINDOWS = tuple(13 * 2 ** (k / 2) for k in range(6))  # pixels, half an octave apart
 SHIFTS = tuple(range(-4, 5))  # relative scales: target over source, in half octaves
