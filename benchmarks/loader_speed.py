@@ -47,7 +47,7 @@ def speed(stream: PairStream, batches: int) -> float:
     for _ in range(WARM_UP):
         next(loaded)
     start = time.perf_counter()
-    count = sum(len(batch.source) for batch in loaded)
+    count = sum(batch.pairs for batch in loaded)
     return count / (time.perf_counter() - start)
 
 

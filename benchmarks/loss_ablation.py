@@ -58,7 +58,8 @@ def train_row(title: str, pairs: str, options: argparse.Namespace) -> Path:
     config = TrainConfig(
         (pairs,), str(run), resume=(run / STATE).exists(), steps=options.steps,
         batch=options.batch, size=options.size, match_size=options.match_size, seed=options.seed,
-        every=options.steps, loss_mask=mask, loss_transfer=transfer, loss_corr=corr,
+        every=options.steps,
+        losses={"mask": mask, "transfer": transfer, "corr": corr, "correlation": corr},
     )  # fmt: skip
     print(f"{title}:", file=sys.stderr, flush=True)
     if status := train(config):

@@ -23,7 +23,7 @@ import torch
 from measuring import seconds
 
 from pipelines.command.memory import keep_memory
-from segswap.matchers.base import Matches
+from segswap.matchers.base import Matches, Side
 from segswap.matchers.sampling import sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score
@@ -42,7 +42,7 @@ def made_matches(side: int, channels: int) -> Matches:
         torch.nn.functional.normalize(torch.randn(PAIRS, channels, side, side), dim=1)
         for _ in range(2)
     ]
-    return Matches(*places, *logits, *features)
+    return Matches(*map(Side, places, logits, features))
 
 
 def looped(matches: Matches) -> list[float]:
@@ -59,10 +59,10 @@ def looped(matches: Matches) -> list[float]:
         cells = list(zip(y.tolist(), x.tolist(), strict=True))
         there = torch.cat([matches.target.features[n][:, r, c][None] for r, c in cells])
         here = matches.source.features[n].flatten(1).T
-        worth = (here * there).sum(1) * weight
+        values = (here * there).sum(1) * weight
         best: dict[tuple[int, int], list[float]] = {cell: [0.0] for cell in cells}
         for number, cell in enumerate(cells):
-            best[cell].append(worth[number].item())
+            best[cell].append(values[number].item())
         scores.append(float(sum(np.max(values) for values in best.values())))
     return scores
 
@@ -135,7 +135,7 @@ def matching(images: int, repeats: int) -> None:
     compared = statistics.median(seconds(compare) for _ in range(repeats)) / 4
     match()
     each = statistics.median(seconds(match) for _ in range(repeats))
-    size = (other.numel() + own.numel()) * 2
+    size = (sum(tensor.numel() for tensor in other.values()) + own.numel()) * 2
     print(
         f"segswap-tiny: encoding {1000 * encoding:.0f} ms an image; comparing the cells of a whole "
         f"query {1000 * compared:.1f} ms an image; matching {1000 * each:.0f} ms an image, "

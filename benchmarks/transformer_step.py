@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segswap.matchers.base import Batch
-from segswap.matchers.losses import correspondence_loss, mask_loss, transfer_loss
+from segswap.matchers.base import Batch, BatchSide
 from segswap.matchers.sampling import cell_centres
 from segswap.matchers.transformer import (
     ARCHITECTURES,
@@ -31,6 +30,7 @@ from segswap.matchers.transformer import (
     PairTransformer,
     TransformerMatcher,
 )
+from segswap.training.objective import Objective
 
 CELLS, SIZE, CHANNELS = 30, 480, 1024
 
@@ -112,19 +112,17 @@ def on_gpu(device: torch.device, batch: int, repeats: int) -> None:
     images = torch.randint(0, 256, (2, batch, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
     mask = torch.rand(2, batch, CELLS, CELLS, device=device)
     centres = cell_centres(CELLS, CELLS, mask).expand(batch, -1, -1, -1)
-    data = Batch(*images, *mask, centres, centres, *(mask > 0.5))
+    shown = 1 + torch.arange(batch, device=device)[:, None]  # every pair of photographs of its own
+    data = Batch(*(
+        BatchSide(image, shown, soft, centres, soft > 0.5)
+        for image, soft in zip(images, mask, strict=True)
+    ))  # fmt: skip
+    objective = Objective(matcher, {"mask": 1.0, "transfer": 1.0, "corr": 1.0}, negatives=3)
     optimiser = torch.optim.Adam([p for p in matcher.parameters() if p.requires_grad], lr=1e-4)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            source = matcher.encode(data.source.float() / 255)
-            target = matcher.encode(data.target.float() / 255)
-            matches = matcher.match(source, target)
-            negatives = matcher.match(
-                source.repeat(3, 1, 1, 1), torch.cat([target.roll(k, 0) for k in (1, 2, 3)])
-            )
-            loss = mask_loss(matches, data, negatives) + transfer_loss(matches, data)
-            loss = loss + correspondence_loss(matches, data)
+            loss = objective(data)["loss"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
