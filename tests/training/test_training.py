@@ -20,6 +20,7 @@ from training_runs import (
     STEPS,
     assert_same_run,
     history,
+    origin_pair,
     out_of,
     same,
     stop_after,
@@ -27,11 +28,13 @@ from training_runs import (
 
 from pipelines.train.job import TrainConfig, train
 from segswap.batches import loading
+from segswap.batches.stream import PairStream
+from segswap.data.pair import Pair
 from segswap.matchers.base import Answers, Batch
 from segswap.matchers.correlation.correlation import CorrelationMatcher
-from segswap.models.model import load
+from segswap.models.model import Model, load
 from segswap.training import history as history_module
-from segswap.training import trainer
+from segswap.training import matching, trainer
 from segswap.training.checkpoints import load_state
 from segswap.training.matching import MatcherTask
 from segswap.training.schedule import DECAYS, OPTIMISERS, Schedule
@@ -455,3 +458,25 @@ def test_waiting_for_data_is_told(config: TrainConfig, monkeypatch: pytest.Monke
     (row,) = history(out_of(config))
     assert float(row["waiting"]) == pytest.approx(3 / 4)
     assert float(row["samples_per_second"]) == pytest.approx(2 * 2 / 8)
+
+
+def test_few_pairs_of_images_are_looked_at_for_those_that_share_nothing(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    original = matching.share_nothing
+
+    def counted(source: Pair, target: Pair) -> bool:
+        looked.append(source.index)
+        return original(source, target)
+
+    monkeypatch.setattr(matching, "share_nothing", counted)
+    matcher = CorrelationMatcher()
+    stream = PairStream(config.data, "train", size=64, stride=8)
+    val = [origin_pair(number) for number in range(16)]
+    model = Model(matcher, {"matcher": "correlation", "options": {}, "size": 64})
+    weights = {term.name: term.weight for term in matcher.terms}
+    task = matching.MatcherTask(model, stream, val, weights=weights, negatives=1)
+    assert task.evaluate(matcher)["false_area"] >= 0
+    assert sorted(set(looked)) == list(range(0, 16, 2))
+    assert len(looked) == 8
