@@ -172,7 +172,7 @@ from segswap.batches.stream import PairStream
 if __name__ == "__main__":
     mp.set_start_method("spawn")
     stream = PairStream([{folder!r}], "train", size=96, stride=8, workers=1)
-    print(sum(len(batch.source) for batch in stream.batches(2, 0, 2)))
+    print(sum(batch.pairs for batch in stream.batches(2, 0, 2)))
 """
     path = tmp_path / "spawned.py"
     path.write_text(code)
