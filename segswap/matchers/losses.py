@@ -57,9 +57,7 @@ def transfer_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
     What is sampled is the mask, not its logits: midway between probabilities 1 and 0.12 it is 0.56.
     """
     total = _zero(answers)
-    for (side, other), truth in zip(
-        answers.matches.both(), (answers.batch.source, answers.batch.target), strict=True
-    ):
+    for (side, other), truth in zip(answers.matches.both(), answers.batch, strict=True):
         probability = other.mask_logits.float().sigmoid()[:, None]
         carried = sample(probability, side.positions.float())[:, 0].clamp(_LEAST, 1 - _LEAST)
         mask = _mask(truth, carried.shape[1:])
@@ -120,9 +118,7 @@ def correlation_loss(answers: Answers) -> Tensor:
         ValueError: the matches have no correlation.
     """
     total = _zero(answers)
-    for (side, other), truth in zip(
-        answers.matches.both(), (answers.batch.source, answers.batch.target), strict=True
-    ):
+    for (side, other), truth in zip(answers.matches.both(), answers.batch, strict=True):
         if "correlation" not in side.extra:
             raise ValueError("these matches have no correlation")
         total = total + _classes(side.extra["correlation"].float(), other, truth)

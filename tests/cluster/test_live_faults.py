@@ -44,14 +44,14 @@ def test_killed_workers_change_nothing_and_nothing_is_left(
         killed: dict[int, int] = {}  # step by process
         found = []
         for step, batch in enumerate(stream.batches(4, 0, 10**6)):
-            found.append(batch.source)
+            found.append(batch.source.image)
             if step > 10 + max(killed.values(), default=0):
                 if len(killed) == 2:
                     break
                 for pid in at_work()[:1]:
                     os.kill(pid, signal.SIGKILL)
                     killed[pid] = step
-        undisturbed = [batch.source for batch in stream.batches(4, 0, len(found))]
+        undisturbed = [batch.source.image for batch in stream.batches(4, 0, len(found))]
         assert all(map(torch.equal, found, undisturbed))
         assert any("segswap-live" in path.name for path in tmp_path.iterdir())
     assert not ray.is_initialized()
