@@ -30,7 +30,7 @@ class TrainConfig:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PAIRS [PAIRS ...]]")
     ]
     """Datasets, folders or URLs; their train splits are learned from, their val splits scored on.
-    None with --live."""
+    None with --live or --category-images."""
     out: str
     """Folder of the run: model, checkpoint, history, curves."""
     resume: bool = False

@@ -63,9 +63,22 @@ class CategoryStream:
     def __getitem__(self, number: int) -> Batch:
         """The run's n-th sample, without the batch dimension."""
         rng = np.random.default_rng([self.seed, 3, number])
-        kind, numbers = self._draw(rng)
-        source, target = (self._side(place, kind, rng) for place in numbers)
-        return Batch(source, target)
+        kind, places = self._draw(rng)
+        sides: list[BatchSide] = []
+        # Which ones cannot be read is found anew: what was seen before must not change a sample.
+        for place in places:
+            try:
+                sides.append(self._side(self.pictures.pictures[place], kind, rng))
+            except ValueError as error:
+                if not self.skip_bad:
+                    raise
+                self.skipped.setdefault(int(place), str(error))
+            if len(sides) == 2:
+                return Batch(*sides)
+        reason = next(self.skipped[place] for place in places.tolist() if place in self.skipped)
+        raise ValueError(
+            f"fewer than two pictures of {self.pictures.kinds[kind]} can be read: {reason}"
+        )
 
     def batches(
         self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
@@ -77,32 +90,16 @@ class CategoryStream:
 
     def name(self, number: int) -> str:
         """See `Stream.name`."""
-        kind, (first, second) = self._draw(np.random.default_rng([self.seed, 3, number]))
-        paths = [self.pictures.pictures[place].path for place in (first, second)]
+        kind, places = self._draw(np.random.default_rng([self.seed, 3, number]))
+        paths = [self.pictures.pictures[place].path for place in places[:2]]
         return f"{' and '.join(paths)} ({self.pictures.kinds[kind]})"
 
-    def _draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """A kind, and the numbers of two of its pictures."""
+    def _draw(self, rng: np.random.Generator) -> tuple[int, NDArray[np.intp]]:
+        """A kind, and the numbers of its pictures in the order in which they are tried."""
         kind = int(rng.choice(list(self._of_kind)))
-        first, second = rng.choice(self._of_kind[kind], 2, replace=False)
-        return kind, (int(first), int(second))
+        return kind, rng.permutation(self._of_kind[kind])
 
-    def _side(self, place: int, kind: int, rng: np.random.Generator) -> BatchSide:
-        picture = self.pictures.pictures[place]
-        while True:
-            try:
-                return self._made(picture, kind, rng)
-            except ValueError as error:
-                if not self.skip_bad:
-                    raise
-                self.skipped.setdefault(place, str(error))
-            left = [n for n in self._of_kind[kind].tolist() if n not in self.skipped]
-            if not left:
-                raise ValueError(f"no picture can be read: {self.skipped[place]}")
-            place = int(rng.choice(left))
-            picture = self.pictures.pictures[place]
-
-    def _made(self, picture: Picture, kind: int, rng: np.random.Generator) -> BatchSide:
+    def _side(self, picture: Picture, kind: int, rng: np.random.Generator) -> BatchSide:
         image = read_image(picture.path)
         mask = picture.mask(kind, image.shape[:2])
         warp = Warp()

@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Pictures:
     keypoints: tuple[str, ...]
     pictures: tuple[Picture, ...]
 
-    @property
+    @cached_property
     def truth(self) -> frozenset[str]:
         """What is known of pairs of them: see `Batch.truth`."""
         known = {"pair", "label"}
@@ -97,7 +98,7 @@ class Pictures:
             known.add("keypoints")
         return frozenset(known)
 
-    @property
+    @cached_property
     def mirrored_keypoints(self) -> NDArray[np.intp]:
         """Number of the keypoint that each one is in a mirror: left and right change places."""
         numbers = {name: number for number, name in enumerate(self.keypoints)}

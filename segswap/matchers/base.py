@@ -128,10 +128,6 @@ class Batch(NamedTuple):
         yield self.source, self.target
         yield self.target, self.source
 
-    def reversed(self) -> "Batch":
-        """The same with source and target exchanged."""
-        return Batch(self.target, self.source)
-
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
         return self.each(lambda tensor: tensor.to(device, non_blocking=True))

@@ -195,6 +195,26 @@ def test_a_picture_that_cannot_be_read_is_named_or_passed_over(
     assert "0.png" in capsys.readouterr().err
 
 
+def test_what_was_passed_over_before_changes_no_sample(folder: str) -> None:
+    found = read_pictures(folder)
+    (Path(folder) / "images" / "cat" / "0.png").write_bytes(b"no picture")
+    used = stream_of(found, skip_bad=True)
+    items = [used[number] for number in range(30)]
+    for number in (29, 3, 17):
+        assert same_batch(stream_of(found, skip_bad=True)[number], items[number])
+    assert all(item.source.shown[0] != item.target.shown[0] for item in items)
+    (Path(folder) / "images" / "dog" / "3.png").write_bytes(b"no picture")
+    refused = 0
+    for number in range(30):  # in either order of the two dogs
+        try:
+            stream_of(found, skip_bad=True)[number]
+        except ValueError as error:
+            assert "fewer than two pictures of dog can be read" in str(error)
+            assert "3.png" in str(error)
+            refused += 1
+    assert refused > 5
+
+
 def test_a_mask_of_another_size_is_refused(folder: str) -> None:
     found = read_pictures(folder)
     cv2.imwrite(str(Path(folder) / "masks" / "dog" / "3.png"), np.ones((40, 60), np.uint8))
