@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segswap.matchers.base import Matcher
 
 # Modules of the room that are no matchers.
-SHARED = frozenset({"base", "encoding", "losses", "registry", "sampling"})
+SHARED = frozenset({"attention", "base", "encoding", "losses", "registry", "sampling"})
 
 
 def names() -> list[str]:

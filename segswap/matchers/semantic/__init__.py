@@ -1,0 +1,1 @@
+"""The semantic matcher: the same kind of thing and the very same thing, by one network."""
