@@ -25,7 +25,7 @@ from segswap.discovery.graph import CONFIDENCE
 
 Name = Literal[
     "all", "internet", "brueghel", "tokyo247", "pitts30k", "pf-willow", "pf-pascal", "tss",
-    "spair", "davis-retrieval", "coseg", "oxford",
+    "spair", "animals", "cosegmentation", "davis-retrieval", "coseg", "oxford", "wxbs",
 ]  # fmt: skip
 Rows = dict[str, Scores]  # by method
 _ONE = {"pairs": "pair", "queries": "query", "images": "image"}
