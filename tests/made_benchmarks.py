@@ -186,11 +186,60 @@ def write_davis(root: Path, folders: tuple[str, str] = ("images", "masks")) -> P
     return root
 
 
+def write_kinds(root: Path, **counts: int) -> Path:
+    """Pictures and masks of kinds of things, so many of each."""
+    for look, (kind, count) in enumerate(counts.items()):
+        for number in range(count):
+            write_image(root / "images" / kind / f"{number}.jpg", 10 * look + number)
+            write_mask(root / "masks" / kind / f"{number}.png")
+    return root
+
+
+def write_animals(root: Path) -> Path:
+    """Two cats and a dog to score, and another cat; boxes of 50, 84 and 25 px. Of the cats' two
+    points that are seen in both, the second one's lie 4 and 7 px further right; the dog's are 2 px
+    from the one cat's and 2 and 0 px from the other one's.
+    """
+    write_kinds(root, cat=3, dog=1)
+    (root / "heldout.txt").write_text("cat/0.jpg\ncat/1.jpg\n\ndog/0.jpg\n")
+    known = {
+        "cat/0.jpg": ([10, 10, 60, 40], [[20, 20], [40, 30], None]),
+        "cat/1.jpg": ([-4, 0, 80, 40], [[24, 20], [47, 30], [5, 5]]),
+        "dog/0.jpg": ([0, 0, 25, 10], [[22, 20], None, [5, 5]]),
+    }
+    images = {
+        name: {"width": WIDTH, "height": HEIGHT, "box": box, "points": points}
+        for name, (box, points) in known.items()
+    }
+    content = {"keypoints": ["nose", "left_ear", "tail"], "images": images}
+    (root / "keypoints.json").write_text(json.dumps(content))
+    return root
+
+
+def write_cosegmentation(root: Path) -> Path:
+    """Five pairs within three classes, and four between two of them that share nothing."""
+    return write_kinds(root, Boat=2, Bus=3, Cat=2)
+
+
+def write_wxbs(root: Path) -> Path:
+    """A place, 80 x 60 and 160 x 60 px, with a point at the same normalised place in both images
+    and one that is 3 px further down in the second; and a place for validation.
+    """
+    for kind, place in (("WGBS", "church"), ("WGABS", "petrzin")):
+        folder = root / kind / place
+        folder.mkdir(parents=True)
+        for name, width in (("01.png", WIDTH), ("02.png", 2 * WIDTH)):
+            Image.fromarray(textured(HEIGHT, width, 0)).save(folder / name)
+        (folder / "corrs.txt").write_text("39.5 29.5 79.5 29.5\n9.5 9.5 19.5 12.5\n")
+    return root
+
+
 TREES: dict[str, Callable[[Path], Path]] = {
     "internet": write_internet, "brueghel": write_brueghel, "tokyo247": write_tokyo,
     "pitts30k": write_pitts, "pf-willow": write_willow, "pf-pascal": write_pascal,
     "tss": write_tss, "spair": write_spair, "davis-retrieval": write_davis, "coseg": write_coseg,
-    "oxford": write_sequence,
+    "oxford": write_sequence, "animals": write_animals, "cosegmentation": write_cosegmentation,
+    "wxbs": write_wxbs,
 }  # fmt: skip
 
 

@@ -20,12 +20,13 @@ from pipelines.evaluate.predictions import (
     file_name,
     load_models,
     predictions_folder,
+    with_best_ellipse,
 )
 from segswap.discovery.graph import CONFIDENCE
 
 Name = Literal[
     "all", "internet", "brueghel", "tokyo247", "pitts30k", "pf-willow", "pf-pascal", "tss",
-    "spair", "davis-retrieval", "coseg", "oxford",
+    "spair", "animals", "cosegmentation", "davis-retrieval", "coseg", "oxford", "wxbs",
 ]  # fmt: skip
 Rows = dict[str, Scores]  # by method
 _ONE = {"pairs": "pair", "queries": "query", "images": "image"}
@@ -49,10 +50,11 @@ class BenchmarkConfig:
     """Folder of the benchmark's data; of all: the folder that holds one for each, of its name."""
     model: tuple[str, ...] = ()
     """Models: runs of segswap-train, folders, names of shipped models, hub ids."""
-    baseline: tuple[Literal["sift", "pooled", "features"], ...] = ()
+    baseline: tuple[Literal["sift", "pooled", "features", "ellipse"], ...] = ()
     """sift: SIFT, ratio test, affine RANSAC. pooled: cosine of the --model's features pooled over
-    images. features: for each cell the most similar feature that the --model compares. One that
-    cannot do what a benchmark asks is left out."""
+    images. features: for each cell the most similar feature that the --model compares.
+    ellipse: in the middle of every image, everything at its own place; of five sizes the one with
+    the best masks. One that cannot do what a benchmark asks is left out."""
     limit: int | None = None
     """Only so many pairs, queries, or images of each class: the first ones."""
     confidence: float = CONFIDENCE
@@ -167,7 +169,12 @@ def _rows(one: Benchmark, task: Task, contestants: Contestants, kept: Path) -> R
         key = {"method": method.identity, "benchmark": one.name, **task.identity}
         export(folder, key, partial(_make, f"{name}, {one.name}", task, method))
         rows[name] = task.score(folder)
-    return rows
+    return with_best_ellipse(rows, _overlap)
+
+
+def _overlap(scores: Scores) -> float:
+    """The scores' mean J; NaN where there is none."""
+    return next((scores[name] for name in ("J", "J within") if name in scores), float("nan"))
 
 
 def _make(what: str, task: Task, method: Method[Any], folder: Path) -> None:

@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 
 from pipelines.benchmark.base import Task
 from pipelines.benchmark.sets.discovery import Discovery, Mask
+from pipelines.benchmark.sets.pairs import Pairs
 from pipelines.benchmark.sets.retrieval import Retrieval, Search
 from pipelines.command.progress import Progress
-from pipelines.evaluate.predictions import Method, NamedModel, Predict, file_name, pair_methods
+from pipelines.evaluate.predictions import (
+    Method,
+    NamedModel,
+    Predict,
+    ellipse_names,
+    file_name,
+    pair_methods,
+)
 from pipelines.search.index import build_index
 from segswap.discovery.discovery import Settings, discover
 from segswap.discovery.graph import CONFIDENCE, SIGMA
-from segswap.files.images import read_image
+from segswap.evaluation.baselines import ellipse_mask
+from segswap.files.images import read_image, read_size
 from segswap.models.model import Model
 from segswap.models.prediction import Prediction
 from segswap.search.baselines import PooledRetriever, SiftRetriever
@@ -31,7 +40,7 @@ class Contestants:
 
     Attributes:
         models: loaded.
-        baselines: among sift, pooled, features.
+        baselines: among sift, pooled, features, ellipse.
         device: that indexes are made on.
         folder: for the indexes.
         confidence: that a match must have in discovery; see `segswap.discovery.discovery.Settings`.
@@ -50,7 +59,8 @@ class Contestants:
             return self._retrieval(task)
         if isinstance(task, Discovery):
             return self._discovery()
-        return dict(pair_methods(self.models, self.baselines))
+        masks = isinstance(task, Pairs) and task.masks
+        return dict(pair_methods(self.models, self.baselines, masks))
 
     def _retrieval(self, task: Retrieval) -> dict[str, Method[Any]]:
         methods = {}
@@ -85,16 +95,24 @@ class Contestants:
     def _discovery(self) -> dict[str, Method[Any]]:
         ways: dict[str, tuple[Model | Predict, str]] = {
             name: (pairs.way, pairs.identity)
-            for name, pairs in pair_methods(self.models, self.baselines).items()
+            for name, pairs in pair_methods(self.models, self.baselines, masks=False).items()
         }
         ways |= {named.title: (named.model, named.identity) for named in self.models}
-        return {
+        methods: dict[str, Method[Any]] = {
             name: Method(
                 partial(discover_masks, way, confidence=self.confidence),
                 f"{identity}, confidence {self.confidence}",
             )
             for name, (way, identity) in ways.items()
         }
+        if "ellipse" in self.baselines:
+            for share, name in ellipse_names().items():
+                methods[name] = Method(partial(_ellipses, share), name)
+        return methods
+
+
+def _ellipses(share: float, images: Sequence[str], sigma: float | None) -> list[Mask | None]:
+    return [ellipse_mask(*read_size(image), share) for image in images]
 
 
 def discover_masks(

@@ -20,6 +20,7 @@ from pipelines.evaluate.predictions import (
     load_models,
     pair_methods,
     predictions_folder,
+    with_best_ellipse,
 )
 from segswap.evaluation.metrics import Scores, mean_scores
 from segswap.models.prediction import Prediction
@@ -45,9 +46,10 @@ class EvalConfig:
     """The split to score on."""
     model: tuple[str, ...] = ()
     """Models: runs of segswap-train, folders, names of shipped models, hub ids."""
-    baseline: tuple[Literal["sift", "features"], ...] = ()
+    baseline: tuple[Literal["sift", "features", "ellipse"], ...] = ()
     """sift: SIFT, ratio test, affine RANSAC. features: for each cell the most similar feature that
-    the --model compares."""
+    the --model compares. ellipse: in the middle of both images, everything at its own place; of
+    five sizes the one with the best masks."""
     homographies: str | None = None
     """Folder of a planar sequence, or of some: img1.png, img2.png, ..., H1to2p, ..."""
     tss: str | None = None
@@ -142,15 +144,17 @@ def _sets(config: EvalConfig) -> list[PairSet]:
 
 
 def _score_sets(config: EvalConfig, sets: list[PairSet]) -> dict[str, Rows]:
-    methods = pair_methods(load_models(config.model, config.device), config.baseline)
+    models = load_models(config.model, config.device)
     scores: dict[str, Rows] = {}
     with predictions_folder(config.predictions) as root:
         for pairs in sets:
-            for name, method in methods.items():
+            rows: Rows = {}
+            for name, method in pair_methods(models, config.baseline, pairs.masks).items():
                 folder = root / file_name(name) / pairs.name
                 key = {"method": method.identity, **pairs.identity}
                 export(folder, key, partial(_predict, name, method.way, pairs))
-                scores.setdefault(pairs.name, {})[name] = _score(pairs, folder)
+                rows[name] = _score(pairs, folder)
+            scores[pairs.name] = with_best_ellipse(rows, lambda row: row.mask_iou)
     return scores
 
 

@@ -52,6 +52,7 @@ class PairSet:
         title: what the section says of it.
         count: how many tasks there are at most.
         identity: what predictions for it depend on, beside the method.
+        masks: whether masks are scored, not positions alone.
         tasks: a new iterator over the tasks, always the same ones.
     """
 
@@ -59,6 +60,7 @@ class PairSet:
     title: str
     count: int
     identity: dict[str, Any]
+    masks: bool
     tasks: Callable[[], Iterator[Task]]
 
 
@@ -97,7 +99,7 @@ def dataset_set(dataset: str, split: str, styled: bool, limit: int | None) -> Pa
                 yield _negative(last, pair, styled)
 
     title = f"{dataset}, {'styled ' * styled}{split}, {pairs} pair{'s' * (pairs != 1)}"
-    return PairSet("pairs", title, 2 * pairs if pairs > 1 else 1, identity, tasks)
+    return PairSet("pairs", title, 2 * pairs if pairs > 1 else 1, identity, True, tasks)
 
 
 def _negative(pair: Pair, other: Pair, styled: bool) -> Task:
@@ -137,9 +139,10 @@ def real_sets(homographies: str | None, tss: str | None) -> list[PairSet]:
 
 
 def _known_set(name: str, title: str, pairs: Callable[[], Iterator[KnownPair]]) -> PairSet:
-    count, digest = 0, hashlib.sha256()
+    count, masks, digest = 0, False, hashlib.sha256()
     for pair in pairs():
         count += 1
+        masks |= pair.source_mask is not None
         for image in (pair.source, pair.target):
             digest.update(f"{pair.name} {image.shape} ".encode() + image.tobytes())
 
@@ -148,4 +151,4 @@ def _known_set(name: str, title: str, pairs: Callable[[], Iterator[KnownPair]]) 
             yield Task(pair.name, pair.source, pair.target, partial(score_known, pair=pair))
 
     many = f"{title}, {count} pair{'s' * (count != 1)}"
-    return PairSet(name, many, count, {"images": digest.hexdigest()}, tasks)
+    return PairSet(name, many, count, {"images": digest.hexdigest()}, masks, tasks)

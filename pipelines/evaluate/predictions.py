@@ -5,7 +5,7 @@ second; what segswap-eval and segswap-benchmark share of it.
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.command.devices import device_of, out_of_memory_says
-from segswap.evaluation.baselines import nearest_features, sift
+from segswap.evaluation.baselines import ELLIPSES, ellipse, nearest_features, sift
 from segswap.files.storage import base_name, write_atomically
 from segswap.models.hub import find_model
 from segswap.models.model import Model, load
@@ -25,6 +25,7 @@ from segswap.models.prediction import Prediction
 Image = NDArray[np.uint8]
 Predict = Callable[[Image, Image], Prediction]  # from two images, uint8 (H, W, 3)
 Way = TypeVar("Way")
+Row = TypeVar("Row")
 KEY = "predictions.json"
 
 
@@ -84,10 +85,11 @@ def load_models(places: Sequence[str], device: str) -> list[NamedModel]:
 
 
 def pair_methods(
-    models: Sequence[NamedModel], baselines: Sequence[str]
+    models: Sequence[NamedModel], baselines: Sequence[str], masks: bool
 ) -> dict[str, Method[Predict]]:
     """The methods that match two images, by their names in the tables: models, `features` of each,
-    `sift`; other baselines are passed over.
+    `sift`, and, where masks are scored, the `ellipse` in each of its sizes; other baselines are
+    passed over.
     """
     methods: dict[str, Method[Predict]] = {}
     for named in models:
@@ -98,11 +100,26 @@ def pair_methods(
             )
     if "sift" in baselines:
         methods["sift+ransac"] = Method(sift, "sift")
+    if "ellipse" in baselines and masks:
+        for share, name in ellipse_names().items():
+            methods[name] = Method(partial(ellipse, share=share), name)
     return methods
 
 
 def _nearest(model: Model, source: Image, target: Image) -> Prediction:
     return nearest_features(*model.features(source, target))
+
+
+def ellipse_names() -> dict[float, str]:
+    """The sizes of the baseline `ellipse` with their names in the tables."""
+    return {share: f"ellipse {share}" for share in ELLIPSES}
+
+
+def with_best_ellipse(rows: Mapping[str, Row], score: Callable[[Row], float]) -> dict[str, Row]:
+    """Rows of a table, of the ellipses' only the one whose masks have the highest score."""
+    ellipses = [name for name in ellipse_names().values() if name in rows]
+    best = max(ellipses, key=lambda name: score(rows[name]), default=None)
+    return {name: row for name, row in rows.items() if name not in ellipses or name == best}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What anyone would try first: SIFT with one affine map by RANSAC, and nearest features."""
+"""What anyone would try first: SIFT with one affine map by RANSAC, nearest features, an ellipse."""
 
 import cv2
 import numpy as np
@@ -9,6 +9,7 @@ from segswap.fitting.ransac import affine_by_ransac
 from segswap.models.prediction import Prediction, cycle_offsets
 
 _GRID = 60
+ELLIPSES = (0.15, 0.2, 0.25, 0.35, 0.45)  # semi-axes, as shares of the image's sides
 
 
 def sift(
@@ -93,3 +94,22 @@ def _returns(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[n
     """1 for the cells whose way there and back ends in the same cell or one of its neighbours."""
     # Ways end at centres of cells: between 1 and 2 cells away there is none.
     return (np.abs(cycle_offsets(there, back)).max(axis=-1) < 1.5).astype(np.float32)
+
+
+def ellipse_mask(width: int, height: int, share: float) -> NDArray[np.bool_]:
+    """An ellipse in the middle of an image: bool (height, width).
+
+    Args:
+        share: its semi-axes as a share of the image's sides: at 0.5 it touches all of them.
+    """
+    offsets = (geometry.cell_centres(height, width) - 0.5) / share
+    return np.linalg.norm(offsets, axis=-1) <= 1
+
+
+def ellipse(source: NDArray[np.uint8], target: NDArray[np.uint8], share: float) -> Prediction:
+    """`ellipse_mask` in both images, and every point at its own place in the other one: what is
+    scored without having looked at the images.
+    """
+    centres = geometry.cell_centres(_GRID, _GRID).astype(np.float32)
+    mask = ellipse_mask(_GRID, _GRID, share).astype(np.float32)
+    return Prediction(centres, centres, mask, mask)

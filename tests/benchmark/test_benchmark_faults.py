@@ -30,6 +30,8 @@ MISSING = {
     "pf-pascal": "PF-dataset-PASCAL/Annotations/bird/2008_000000.mat",
     "tss": "cars/one/mask2.png", "spair": "SPair-71k/Layout/large/test.txt",
     "davis-retrieval": "masks/goat/00002.png", "oxford": "img2.png",
+    "animals": "keypoints.json", "cosegmentation": "masks/Bus/2.png",
+    "wxbs": "WGBS/church/corrs.txt",
 }  # fmt: skip
 
 
@@ -63,7 +65,8 @@ DAMAGED = {
     "pf-pascal": ("PF-dataset-PASCAL/Annotations/bird/2008_000000.mat", "no matrix"),
     "tss": ("cars/one/flip_gt.txt", "maybe"),
     "spair": ("SPair-71k/PairAnnotation/test/000001-0-1:cat.json", '{"category": "cat"}'),
-    "oxford": ("H1to2p", "1 2 3"),
+    "oxford": ("H1to2p", "1 2 3"), "animals": ("keypoints.json", '{"keypoints": []}'),
+    "wxbs": ("WGBS/church/corrs.txt", "1 2 3 4\n1 2 3\n"),
 }  # fmt: skip
 
 
@@ -72,6 +75,39 @@ def test_a_damaged_annotation_is_named(name: str, tree: Callable[[str], Path]) -
     root, (path, content) = tree(name), DAMAGED[name]
     (root / path).write_text(content)
     with pytest.raises(ValueError, match=Path(path).stem.replace(".", r"\.")):
+        opened(name, root)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"points": [[1, 2], None]}, r"\(2, 2\) in 80 x 60 px; expected \(3, 2\)"),
+        ({"width": 160}, "in 160 x 60 px; expected .* in 80 x 60 px"),
+        ({"box": [10, 10, 10, 10]}, "is empty"),
+        ({"box": [10, 10, 10]}, "damaged"),
+        ({"points": 3}, "damaged"),
+    ],
+)
+def test_a_damaged_animal_is_named(change: Any, said: str, tree: Callable[[str], Path]) -> None:
+    path = tree("animals") / "keypoints.json"
+    content = json.loads(path.read_text())
+    content["images"]["cat/1.jpg"] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"cat/1\.jpg .*{said}"):
+        opened("animals", path.parent)
+    del content["images"]["cat/1.jpg"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"cat/1\.jpg is missing"):
+        opened("animals", path.parent)
+
+
+@pytest.mark.parametrize("name", ["animals", "cosegmentation"])
+def test_a_held_out_picture_that_is_not_there_is_named(
+    name: str, tree: Callable[[str], Path]
+) -> None:
+    root = tree(name)
+    (root / "heldout.txt").write_text("cat/9.jpg\n")
+    with pytest.raises(ValueError, match=r"heldout\.txt names .*cat/9\.jpg, which is not there"):
         opened(name, root)
 
 

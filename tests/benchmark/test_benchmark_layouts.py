@@ -1,7 +1,9 @@
 """Every data set's layout, on tiny trees: what is read, what it is worth, what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from made_benchmarks import (
     ByColour,
     same_place,
     write_davis,
+    write_kinds,
+    write_mask,
 )
 from made_known import SHIFT, write_sequence, write_tss
 from PIL import Image
@@ -40,7 +44,7 @@ def opened(name: str, root: Path, limit: int | None = None) -> Task:
 def scores(name: str, root: Path, way: Any, limit: int | None = None) -> Scores:
     """Both passes."""
     task, folder, done = opened(name, root, limit), root.parent / "predictions" / name, []
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     task.export(way, folder, done.append)
     assert sum(done) == task.count
     return task.score(folder)
@@ -128,6 +132,38 @@ def test_oxford_measures_every_pair_of_a_sequence(tmp_path: Path) -> None:
     found = scores("oxford", root, same_place)
     assert list(found) == ["PCK@1%", "PCK@3%", "PCK@5%"]
     assert found["PCK@5%"] < 0.5
+
+
+def test_animals_are_measured_in_both_directions_with_the_box_of_each(
+    tree: Callable[[str], Path],
+) -> None:
+    found = scores("animals", tree("animals"), same_place)
+    # Cats: 4 and 7 px off, with boxes of 50 and 84 px: 2.5 and 5, 4.2 and 8.4 px are allowed. A
+    # dog, with a box of 25 px, is 2 px off one cat, and 2 and 0 px off the other. The object that
+    # the masks show is a quarter of the picture.
+    assert found == {
+        "PCK@0.05 within": 0.25, "PCK@0.10 within": 0.75, "J within": 0.25,
+        "PCK@0.05 across": (0.5 + 0.75) / 2, "PCK@0.10 across": 1,
+    }  # fmt: skip
+
+
+def test_animals_that_are_not_held_out_are_not_scored(tree: Callable[[str], Path]) -> None:
+    root = tree("animals")
+    assert opened("animals", root).count == 3
+    assert opened("animals", root, 2).count == 2
+    (root / "heldout.txt").unlink()
+    # The third cat has no keypoints.
+    with pytest.raises(ValueError, match=r"cat/2\.jpg is missing"):
+        opened("animals", root)
+
+
+def test_wxbs_measures_points_in_both_directions(tree: Callable[[str], Path]) -> None:
+    root = tree("wxbs")
+    found = scores("wxbs", root, same_place)
+    # 3 px off: 1.9% of 160 px in the second image, 3.8% of 80 px in the first one.
+    assert found == {"points within 1%": 0.5, "points within 2%": 0.75, "points within 5%": 1}
+    root.rename(root.parent / "v1.1")
+    assert opened("wxbs", root.parent).count == 1
 
 
 # --- rankings --------------------------------------------------------------------------------
@@ -273,8 +309,53 @@ def test_coseg_takes_every_class_there_is(tree: Callable[[str], Path]) -> None:
     assert found == {"P Bus": 0.75, "J Bus": 0, "P": 0.75, "J": 0}
 
 
-def test_a_mask_of_another_size_than_its_image_is_named(tree: Callable[[str], Path]) -> None:
-    root = tree("coseg")
-    Image.fromarray(np.zeros((50, 50), np.uint8)).save(root / "masks" / "Bus" / "img_1.png")
-    with pytest.raises(ValueError, match=r"img_1\.png is \(50, 50\)"):
-        scores("coseg", root, lambda images, sigma: [None] * len(images))
+def test_cosegmentation_scores_both_masks_and_what_positions_carry_over(tmp_path: Path) -> None:
+    root = write_kinds(tmp_path / "data", Bus=2)
+    write_mask(root / "masks" / "Bus" / "1.png", (20, 10, 60, 25))
+
+    def halves(source: np.ndarray, target: np.ndarray) -> Prediction:
+        """The left half of both; everything at its own place."""
+        found = same_place(source, target)
+        half = np.zeros_like(found.source_mask)
+        half[:, :8] = 1
+        return replace(found, source_mask=half, target_mask=half)
+
+    # The objects are 40 x 30 and 40 x 15 of 80 x 60 px, half of each on the left.
+    assert scores("cosegmentation", root, halves) == pytest.approx({
+        "P": np.mean([1 - (600 + 1800) / 4800, 1 - (300 + 2100) / 4800]),
+        "J": np.mean([600 / 3000, 300 / 2700]), "transfer IoU": 0.5,
+    })  # fmt: skip
+
+
+def test_cosegmentation_finds_area_where_classes_share_nothing(tree: Callable[[str], Path]) -> None:
+    root = tree("cosegmentation")
+    assert opened("cosegmentation", root).count == 9
+    asked = []
+
+    def noted(source: np.ndarray, target: np.ndarray) -> Prediction:
+        """All of the source, nothing of the target."""
+        asked.append((source, target))
+        found = same_place(source, target)
+        return replace(found, target_mask=0 * found.target_mask)
+
+    found = scores("cosegmentation", root, noted)
+    assert found["false area"] == 0.5
+    assert found["J"] == 0.25 / 2
+    shutil.rmtree(root / "images" / "Cat")
+    assert "false area" not in scores("cosegmentation", root, same_place, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "way"),
+    [
+        ("coseg", "Bus/img_1.png", lambda images, sigma: [None] * len(images)),
+        ("cosegmentation", "Bus/1.png", same_place), ("animals", "cat/1.png", same_place),
+    ],
+)  # fmt: skip
+def test_a_mask_of_another_size_than_its_image_is_named(
+    name: str, mask: str, way: Any, tree: Callable[[str], Path]
+) -> None:
+    root = tree(name)
+    Image.fromarray(np.zeros((50, 50), np.uint8)).save(root / "masks" / mask)
+    with pytest.raises(ValueError, match=rf"{Path(mask).name} is \(50, 50\)"):
+        scores(name, root, way)

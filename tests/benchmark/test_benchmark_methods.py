@@ -7,18 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_benchmarks import (
+    HEIGHT,
     TREES,
+    WIDTH,
     same_place,
     write_brueghel,
+    write_kinds,
     write_pascal,
     write_pitts,
     write_tokyo,
 )
 from made_models import save_model
+from PIL import Image
 
 from pipelines.benchmark.job import BenchmarkConfig, measure
 from pipelines.benchmark.methods import Contestants, discover_masks
 from pipelines.benchmark.sets import BENCHMARKS, places
+from segswap.evaluation.baselines import ellipse_mask
 from segswap.files.images import read_image
 from segswap.models.prediction import Prediction
 
@@ -108,6 +113,40 @@ def test_sifts_predictions_depend_on_a_model_only_where_it_makes_the_shortlists(
         measured(other)
 
 
+# --- the ellipse -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cosegmentation", "coseg"])
+@pytest.mark.parametrize("share", [0.2, 0.45])
+def test_of_the_ellipses_the_one_with_the_best_masks_is_shown(
+    name: str, share: float, tmp_path: Path
+) -> None:
+    root = write_kinds(tmp_path, Bus=3)
+    for path in (root / "masks" / "Bus").iterdir():
+        Image.fromarray(ellipse_mask(WIDTH, HEIGHT, share)).save(path)
+    rows = scores_of(BenchmarkConfig(name, str(root), baseline=("ellipse", "sift")))
+    assert list(rows) == ["sift+ransac", f"ellipse {share}"]
+    assert rows[f"ellipse {share}"]["J"] > 0.95
+    # In discovery the mask is not brought to a grid in between.
+    assert name == "cosegmentation" or rows[f"ellipse {share}"]["J"] == 1
+
+
+def test_animals_show_the_ellipse_with_the_best_masks(tmp_path: Path) -> None:
+    root = TREES["animals"](tmp_path)
+    for path in (root / "masks" / "cat").iterdir():
+        Image.fromarray(ellipse_mask(WIDTH, HEIGHT, 0.35)).save(path)
+    rows = scores_of(BenchmarkConfig("animals", str(root), baseline=("ellipse",)))
+    assert list(rows) == ["ellipse 0.35"]
+    assert rows["ellipse 0.35"]["PCK@0.10 within"] == 0.75
+
+
+@pytest.mark.parametrize("name", ["wxbs", "spair", "pitts30k"])
+def test_without_masks_there_is_no_ellipse(name: str, tmp_path: Path) -> None:
+    root = str(TREES[name](tmp_path / "data"))
+    rows = scores_of(BenchmarkConfig(name, root, baseline=("ellipse", "sift")))
+    assert list(rows) == ["sift+ransac"]
+
+
 # --- real data -------------------------------------------------------------------------------
 
 
@@ -126,6 +165,27 @@ def test_sift_on_real_planes_and_cars(real: Path) -> None:
     cars = scores_of(BenchmarkConfig("tss", str(real / "tss"), baseline=("sift",)))["sift+ransac"]
     assert set(cars) == {"flow FG3DCar", "flow", "P", "J", "LT-ACC", "transfer IoU"}
     assert cars["flow"] == cars["flow FG3DCar"]
+
+
+def test_real_places_in_another_light_are_scored(real: Path) -> None:
+    rows = scores_of(BenchmarkConfig("wxbs", str(real / "wxbs"), baseline=("sift",)))
+    shares = list(rows["sift+ransac"].values())
+    assert 0.03 < shares[0] < shares[1] < shares[2] < 0.3
+
+
+def test_real_kinds_have_ellipses_of_their_own_size(data: Path) -> None:
+    found = {}
+    for name, folder in (
+        ("cosegmentation", "benchmarks/coseg"), ("cosegmentation", "benchmarks/davis"),
+        ("cosegmentation", "classes"), ("animals", "animals"),
+    ):  # fmt: skip
+        if not (data / folder).is_dir():
+            pytest.skip(f"no {folder} in {data}")
+        config = BenchmarkConfig(name, str(data / folder), baseline=("ellipse",), limit=10)
+        ((found[folder], row),) = scores_of(config).items()
+        assert ("false area" in row) == (folder == "classes")
+    # Buses fill their pictures, what a video is about does not.
+    assert found["benchmarks/davis"] < found["benchmarks/coseg"] == "ellipse 0.35"
 
 
 def test_sift_finds_real_frames_of_a_sequence(real: Path, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from made_pairs import pasted_pair, write_dataset
 
 from pipelines.evaluate import predictions
 from pipelines.evaluate.job import EvalConfig, evaluate, score_methods, table
+from pipelines.evaluate.pair_sets import real_sets
+from pipelines.evaluate.predictions import ellipse_names
+from segswap.evaluation.baselines import ellipse
 from segswap.evaluation.metrics import Scores
 from segswap.models.model import Model
 from segswap.models.prediction import Prediction
@@ -99,6 +102,21 @@ def test_tables_and_json_hold_the_same_scores(
     assert pairs["sift+ransac"]["PCK@5%"] > 0.2
     assert planes["sift+ransac"]["PCK@1%"] > 0.9
     assert stereo["tiny (correlation)"]["PCK@5%"] > 0.5
+
+
+def test_the_best_of_five_ellipses_is_shown_where_masks_are_scored(tmp_path: Path) -> None:
+    rows = score_methods(EvalConfig(baseline=("sift", "ellipse"), tss=str(write_tss(tmp_path))))
+    assert list(rows["stereo"]) == ["sift+ransac"]
+    _, best = rows["tss-cars"]
+    assert best in ellipse_names().values()
+    # The same table with each of them.
+    (pairs,) = real_sets(None, str(tmp_path))[1:]
+    (task,) = pairs.tasks()
+    overlaps = {
+        name: task.score(ellipse(task.source, task.target, share)).mask_iou
+        for share, name in ellipse_names().items()
+    }
+    assert rows["tss-cars"][best].mask_iou == max(overlaps.values()) == overlaps[best]
 
 
 def test_table_leaves_out_what_nobody_has_and_marks_what_one_lacks() -> None:

@@ -1,11 +1,14 @@
 """The baselines find what is there to be found."""
 
 import numpy as np
+import pytest
 from conftest import textured
 from skimage.data import astronaut
 
 from segswap import geometry
-from segswap.evaluation.baselines import nearest_features, sift
+from segswap.evaluation.baselines import ELLIPSES, ellipse, ellipse_mask, nearest_features, sift
+from segswap.evaluation.segmentation import jaccard
+from segswap.models.prediction import enlarge
 
 
 def test_sift_finds_a_known_affine_map_of_a_photograph() -> None:
@@ -82,3 +85,20 @@ def test_nearest_features_against_a_plain_loop() -> None:
             back = nearest(b, there, a)
             assert mask[cell] == (max(abs(back[0] - cell[0]), abs(back[1] - cell[1])) <= 1)
     assert 0 < found.source_mask.mean() < 1
+
+
+def test_an_ellipse_lies_in_the_middle_and_leaves_everything_at_its_place() -> None:
+    mask = ellipse_mask(400, 200, 0.25)
+    assert mask.shape == (200, 400)
+    # Semi-axes of 100 and 50 px.
+    assert mask.mean() == pytest.approx(np.pi / 16, rel=0.01)
+    assert mask.any(axis=0).sum() == 200
+    assert mask.any(axis=1).sum() == 100
+    assert (mask == mask[::-1, ::-1]).all()
+    source, target = textured(60, 80, 0), textured(90, 40, 1)
+    for share in ELLIPSES:
+        found = ellipse(source, target, share)
+        points = np.array([[0.1, 0.2], [0.9, 0.5]])
+        assert found.points(points) == pytest.approx(points)
+        assert found.points_back(points) == pytest.approx(points)
+        assert jaccard(enlarge(found.source_mask, 80, 60) > 0.5, ellipse_mask(80, 60, share)) > 0.95

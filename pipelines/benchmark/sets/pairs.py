@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.benchmark.base import Advance, Scores, means
+from pipelines.benchmark.base import Advance, Scores, mean, means
 from pipelines.evaluate.predictions import Predict, damage_says
-from segswap.models.prediction import Prediction
+from segswap.evaluation.segmentation import Mask, jaccard, pixel_precision
+from segswap.files.images import read_image
+from segswap.models.prediction import Prediction, enlarge
 
 Image = NDArray[np.uint8]
 
@@ -32,6 +34,25 @@ class PairTask:
     score: Callable[[Prediction], Scores]
 
 
+def read_both(source: Path, target: Path) -> tuple[Image, Image]:
+    """The images of a pair, from their files."""
+    return read_image(source), read_image(target)
+
+
+def score_masks(prediction: Prediction, source: Mask, target: Mask) -> Scores:
+    """P and J of a prediction's masks, cut at 0.5 at the sizes of the true ones, bool (H, W) and
+    (H', W'): means of both images.
+    """
+    judged = [
+        (enlarge(grid, true.shape[1], true.shape[0]) > 0.5, true)
+        for grid, true in ((prediction.source_mask, source), (prediction.target_mask, target))
+    ]
+    return {
+        "P": mean([pixel_precision(found, true) for found, true in judged]),
+        "J": mean([jaccard(found, true) for found, true in judged]),
+    }
+
+
 def mean_of_pairs(rows: Sequence[tuple[str, Scores]]) -> Scores:
     """Means over all pairs, whatever their groups."""
     return means([scores for _, scores in rows])
@@ -45,11 +66,13 @@ class Pairs:
         pairs: in order.
         identity: what predictions depend on, beside the method.
         summary: the benchmark's scores from the groups and scores of its pairs.
+        masks: whether masks are scored, not positions alone.
     """
 
     pairs: Sequence[PairTask]
     identity: dict[str, Any]
     summary: Callable[[Sequence[tuple[str, Scores]]], Scores] = mean_of_pairs
+    masks: bool = False
     unit: str = "pairs"
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from pipelines.benchmark.base import Benchmark, Scores, existing, fingerprint
-from pipelines.benchmark.sets.pairs import Pairs, PairTask
+from pipelines.benchmark.sets.pairs import Pairs, PairTask, read_both
 from segswap import geometry
 from segswap.evaluation.keypoints import (
     ALPHAS,
@@ -25,7 +25,7 @@ from segswap.evaluation.keypoints import (
 )
 from segswap.evaluation.metrics import pck, point_errors
 from segswap.files.hashes import file_hash
-from segswap.files.images import read_image, read_size
+from segswap.files.images import read_size
 from segswap.models.prediction import Prediction
 
 Array = NDArray[np.float64]
@@ -89,7 +89,7 @@ def _pair(
 ) -> PairTask:
     paths = existing(root / row[0]), existing(root / row[1])
     return PairTask(
-        f"{number:05d}", kind, lambda: (read_image(paths[0]), read_image(paths[1])),
+        f"{number:05d}", kind, partial(read_both, *paths),
         partial(score_keypoints, source=source, target=target, paths=paths, side=side),
     )  # fmt: skip
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.benchmark.base import Benchmark, Scores, existing, fingerprint
-from pipelines.benchmark.sets.pairs import Pairs, PairTask
+from pipelines.benchmark.sets.pairs import Pairs, PairTask, read_both
 from segswap import geometry
 from segswap.evaluation.keypoints import ALPHAS, without_padding
 from segswap.evaluation.metrics import pck, point_errors
-from segswap.files.images import read_image, read_size
+from segswap.files.images import read_size
 from segswap.models.prediction import Prediction
 
 Array = NDArray[np.float64]
@@ -48,9 +48,7 @@ def _pair(root: Path, number: int, path: Path) -> tuple[PairTask, tuple[Path, Pa
     images = existing(folder / names[0]), existing(folder / names[1])
     side = max(right - left, bottom - top)
     score = partial(_score, source=source, target=target, paths=images, side=side)
-    pair = PairTask(
-        f"{number:06d}", kind, lambda: (read_image(images[0]), read_image(images[1])), score
-    )
+    pair = PairTask(f"{number:06d}", kind, partial(read_both, *images), score)
     return pair, images
 
 

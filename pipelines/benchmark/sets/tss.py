@@ -8,18 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.benchmark.base import Benchmark, Scores, existing, fingerprint, mean, means
-from pipelines.benchmark.sets.pairs import Pairs, PairTask
+from pipelines.benchmark.sets.pairs import Pairs, PairTask, score_masks
 from segswap import geometry
 from segswap.evaluation.flow import flow_accuracy, flow_of, mirrored_flow
-from segswap.evaluation.segmentation import (
-    jaccard,
-    label_transfer_accuracy,
-    pixel_precision,
-    transfer_iou,
-)
+from segswap.evaluation.segmentation import label_transfer_accuracy, transfer_iou
 from segswap.evaluation.tss import is_flipped, read_flow, tss_groups
 from segswap.files.images import read_image
-from segswap.models.prediction import Prediction, enlarge
+from segswap.models.prediction import Prediction
 
 Image = NDArray[np.uint8]
 
@@ -37,7 +32,7 @@ def _open(root: Path, limit: int | None) -> Pairs:
             )
         )  # fmt: skip
         files += _files(folder)
-    return Pairs(pairs, {"files": fingerprint(root, files), "limit": limit}, by_group)
+    return Pairs(pairs, {"files": fingerprint(root, files), "limit": limit}, by_group, masks=True)
 
 
 def by_group(rows: Sequence[tuple[str, Scores]]) -> Scores:
@@ -85,14 +80,9 @@ def _score(prediction: Prediction, folder: Path, flipped: bool) -> Scores:
         ]  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    found = [
-        enlarge(mask, *size) > 0.5
-        for mask, size in zip((prediction.source_mask, prediction.target_mask), sizes, strict=True)
-    ]
     return {
         "flow": mean(accuracies),
-        "P": mean([pixel_precision(*both) for both in zip(found, masks, strict=True)]),
-        "J": mean([jaccard(*both) for both in zip(found, masks, strict=True)]),
+        **score_masks(prediction, masks[0], masks[1]),
         "LT-ACC": label_transfer_accuracy(prediction, *masks),
         "transfer IoU": transfer_iou(prediction, *masks),
     }
