@@ -44,13 +44,17 @@ def parts(matches: Matches) -> list[Tensor]:
 def answers(matches: Matches, batch: Batch, negatives: Matches | None = None) -> Answers:
     """What a loss is computed from; all negatives count."""
     count = None if negatives is None else torch.ones(len(negatives.source.mask_logits))
-    return Answers(matches, batch, negatives, count)
+    return Answers(matches, batch, negatives, count, count)
 
 
 def same_batch(first: Batch, second: Batch) -> bool:
-    """Whether two batches hold the same, bit for bit."""
+    """Whether two batches hold the same, bit for bit; unknown, NaN, is the same as unknown."""
+
+    def equal(a: Tensor, b: Tensor) -> bool:
+        return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
     return all(
-        torch.equal(a, b) if a is not None and b is not None else a is b
+        equal(a, b) if a is not None and b is not None else a is b
         for one, other in zip(first, second, strict=True)
         for a, b in zip(one, other, strict=True)
     )

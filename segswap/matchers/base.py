@@ -13,9 +13,15 @@ from segswap.matchers.encoding import Encoding
 
 
 def on_grid(mask: Tensor, grid: torch.Size) -> Tensor:
-    """A soft mask (B, H, W) on a grid of so many rows and columns: means where that is coarser."""
+    """A soft mask (B, H, W) on a grid of so many rows and columns: means where that is coarser.
+
+    What is unknown, NaN, does not count; a cell of which nothing is known is NaN.
+    """
+    if mask.shape[1:] == grid:
+        return mask
     rows, columns = grid
-    return mask if mask.shape[1:] == grid else F.adaptive_avg_pool2d(mask, (rows, columns))
+    known = F.adaptive_avg_pool2d((~mask.isnan()).to(mask.dtype), (rows, columns))
+    return F.adaptive_avg_pool2d(mask.nan_to_num(), (rows, columns)) / known
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,8 @@ class BatchSide(NamedTuple):
         shown: int64 (B, P), the photographs that the image was made of, by `photograph_number`;
             rows are filled up with 0, and are 0 throughout where that is unknown.
         mask: float32 (B, H, W) in [0, 1], the share of each cell of the mask's grid that belongs to
-            what both images show.
+            what both images show: the shared objects of a generated pair, all of the kind's things
+            in a pair of one kind. NaN where nobody knows.
         positions: float32 (B, h, w, 2), where each cell's centre lies in the other image,
             normalised.
         valid: bool (B, h, w), where that is known.
@@ -101,6 +108,7 @@ class BatchSide(NamedTuple):
     keypoints: Tensor | None = None
     seen: Tensor | None = None
     labels: Tensor | None = None
+    same: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -120,6 +128,7 @@ class Batch(NamedTuple):
         known = {
             "mask": self.source.mask, "positions": self.source.positions,
             "keypoints": self.source.keypoints, "label": self.source.labels,
+            "same": self.source.same,
         }  # fmt: skip
         return frozenset({"pair"} | {name for name, value in known.items() if value is not None})
 
@@ -158,20 +167,38 @@ class Batch(NamedTuple):
         )
         return cls._make(sides)
 
-    def unrelated(self) -> Tensor:
+    def distinct(self) -> Tensor:
+        """Which sources and targets are known to show no photograph in common, so that nothing in
+        them is the very same: bool (B, B), sources along the first dimension.
+        """
+        own, other = self.source.shown[:, None, :, None], self.target.shown[None, :, None, :]
+        known = (own != 0).flatten(2).any(2) & (other != 0).flatten(2).any(2)
+        return known & ~self._meet()
+
+    def unrelated(self, kinds: bool = False) -> Tensor:
         """Which sources and targets are known to share nothing: bool (B, B), sources along the
         first dimension.
 
-        They show no photograph in common, and, where the kinds of things in them are known, no kind
-        that both may show. Where neither says so, nothing is known.
+        They show no photograph in common, and every kind of thing that one is known to show is
+        known to be absent from the other.
+
+        Args:
+            kinds: whether two things of one kind share something. If not, two images of whose kinds
+                nothing is known share nothing when they are `distinct`.
         """
+        told = self.source.labels, self.target.labels
+        if told[0] is None or told[1] is None:
+            return self.distinct() & (not kinds)
+        (own, other) = told[0][:, None], told[1][None]
+        may_share = (((own == 1) & (other != 0)) | ((other == 1) & (own != 0))).any(2)
+        known = ((told[0] != -1).any(1)[:, None], (told[1] != -1).any(1)[None])
+        by_kind = known[0] & known[1] & ~may_share & ~self._meet()
+        return by_kind if kinds else by_kind | (~known[0] & ~known[1] & self.distinct())
+
+    def _meet(self) -> Tensor:
+        """Which sources and targets show a photograph in common: bool (B, B)."""
         own, other = self.source.shown[:, None, :, None], self.target.shown[None, :, None, :]
-        same = ((own == other) & (own != 0)).flatten(2).any(2)
-        known = (own != 0).flatten(2).any(2) & (other != 0).flatten(2).any(2)
-        if self.source.labels is None or self.target.labels is None:
-            return known & ~same
-        may_show = self.source.labels != 0, self.target.labels != 0
-        return ~same & ~(may_show[0][:, None] & may_show[1][None]).any(2)
+        return ((own == other) & (own != 0)).flatten(2).any(2)
 
 
 def photograph_number(key: str) -> int:
@@ -189,14 +216,16 @@ class Answers:
         matches: of the batch's pairs.
         batch: the pairs, with what is known of them.
         negatives: matches of further pairs, which share nothing; None where there are none.
-        counted: float (N,), how much each of those pairs counts; 0 for one of which it is not
-            known. None where there are no negatives.
+        counted: float (N,), how much each of those pairs counts where masks are compared; 0 for
+            one of which it is not known that it shares nothing. None where there are no negatives.
+        counted_same: float (N,), the same where the very same thing is sought.
     """
 
     matches: Matches
     batch: Batch
     negatives: Matches | None = None
     counted: Tensor | None = None
+    counted_same: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +234,7 @@ class Term:
 
     Attributes:
         name: its column in the history; --loss-NAME is its weight.
-        needs: what must be known of the pairs: mask, positions, keypoints, label; see
+        needs: what must be known of the pairs: mask, same, positions, keypoints, label; see
             `Batch.truth`.
         compute: the term of a batch of which that is known, a scalar.
         about: what it compares, for --help.
@@ -233,6 +262,9 @@ class Matcher(nn.Module):
         mask_stride: pixels of the image a cell of the mask's grid.
         terms: the losses that it is trained with, with their default weights.
         not_saved: options that only a new matcher has a use for, such as where weights come from.
+        kinds: whether it tells the very same thing from another one of its kind. Its masks are then
+            of kinds: nothing is known of an image with itself or with another photograph, unless
+            the kinds in them are known.
         hide: probability that a training step hides the target's cells outside the shared region.
         size, match_size, lr: image side in training, image side afterwards, and learning rate, when
             the user names none.
@@ -240,6 +272,7 @@ class Matcher(nn.Module):
 
     terms: ClassVar[tuple[Term, ...]]
     not_saved: ClassVar[tuple[str, ...]] = ()
+    kinds: ClassVar[bool] = False
     hide: ClassVar[float] = 0.0
     size: ClassVar[int]
     match_size: ClassVar[int]

@@ -4,6 +4,7 @@
 Every function looks at both directions and returns their sum, a scalar in float32.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -21,25 +22,51 @@ _LEAST = 1e-6  # probabilities are kept from 0 and 1 by so much, where their log
 
 
 def mask_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
-    """Binary cross-entropy of the masks with the soft ground truth, BCE(M_gt, M).
+    """Binary cross-entropy of the masks with the soft ground truth, BCE(M_gt, M), over the cells of
+    which it is known.
 
     The masks of the negatives must be 0 everywhere; they are part of the same mean.
 
     Args:
         positive_weight: how often a cell counts by its share in the true mask; published is 1.
     """
+    return _entropy(
+        answers, lambda side: side.mask_logits, lambda truth: truth.mask, answers.counted,
+        positive_weight,
+    )  # fmt: skip
+
+
+def same_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy of the logits `Side.extra["same"]` (B, h, w) with the share of each cell
+    that shows the very same thing; as `mask_loss`.
+
+    Raises:
+        ValueError: the matches have no such logits.
+    """
+    return _entropy(
+        answers, lambda side: _extra(side, "same"), lambda truth: truth.same, answers.counted_same,
+        positive_weight,
+    )  # fmt: skip
+
+
+def _entropy(
+    answers: Answers, logits_of: Callable[[Side], Tensor],
+    true_of: Callable[[BatchSide], Tensor | None], counted: Tensor | None, positive_weight: float,
+) -> Tensor:  # fmt: skip
     negatives, total = answers.negatives, _zero(answers)
     for number, (side, truth) in enumerate(_sides(answers)):
-        losses = _logit_entropy(
-            side.mask_logits, _mask(truth, side.mask_logits.shape[1:]), positive_weight
-        )
-        if negatives is None or answers.counted is None:
-            total = total + losses.mean()
-            continue
-        empty = (negatives.source, negatives.target)[number].mask_logits
-        more = _logit_entropy(empty, torch.zeros_like(empty, dtype=torch.float32), positive_weight)
-        cells = len(losses) + answers.counted.sum()
-        total = total + (losses.mean((1, 2)).sum() + more.mean((1, 2)) @ answers.counted) / cells
+        logits = logits_of(side)
+        true = _on_cells(true_of(truth), logits.shape[1:])
+        known = ~true.isnan()
+        losses = _logit_entropy(logits, true.nan_to_num(), positive_weight)
+        found, cells = (losses * known).sum(), known.sum()
+        if negatives is not None and counted is not None:
+            empty = logits_of((negatives.source, negatives.target)[number])
+            nothing = torch.zeros_like(empty, dtype=torch.float32)
+            more = _logit_entropy(empty, nothing, positive_weight).sum((1, 2))
+            found = found + more @ counted
+            cells = cells + counted.sum() * empty.shape[1:].numel()
+        total = total + found / cells.clamp(min=1)
     return total
 
 
@@ -52,7 +79,8 @@ def _logit_entropy(logits: Tensor, truth: Tensor, positive_weight: float) -> Ten
 
 def transfer_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
     """BCE(M_gt^s, M^t at C^{s->t}): the other image's mask, carried over by the predicted
-    positions, must give this image's mask too. Gradients reach the mask and the positions.
+    positions, must give this image's mask too, where that is known. Gradients reach the mask and
+    the positions.
 
     What is sampled is the mask, not its logits: midway between probabilities 1 and 0.12 it is 0.56.
     """
@@ -60,16 +88,17 @@ def transfer_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
     for (side, other), truth in zip(answers.matches.both(), answers.batch, strict=True):
         probability = other.mask_logits.float().sigmoid()[:, None]
         carried = sample(probability, side.positions.float())[:, 0].clamp(_LEAST, 1 - _LEAST)
-        mask = _mask(truth, carried.shape[1:])
+        true = _on_cells(truth.mask, carried.shape[1:])
+        mask = true.nan_to_num()
         entropy = positive_weight * mask * carried.log() + (1 - mask) * (1 - carried).log()
-        total = total - entropy.mean()
+        total = total - _mean(entropy, ~true.isnan())
     return total
 
 
-def _mask(truth: BatchSide, grid: torch.Size) -> Tensor:
-    """The true mask (B, h, w) on a grid of so many rows and columns."""
-    assert truth.mask is not None
-    return on_grid(truth.mask, grid)
+def _on_cells(true: Tensor | None, grid: torch.Size) -> Tensor:
+    """A true mask (B, h, w) on a grid of so many rows and columns."""
+    assert true is not None
+    return on_grid(true, grid)
 
 
 # --- positions -------------------------------------------------------------------------------
@@ -119,10 +148,14 @@ def correlation_loss(answers: Answers) -> Tensor:
     """
     total = _zero(answers)
     for (side, other), truth in zip(answers.matches.both(), answers.batch, strict=True):
-        if "correlation" not in side.extra:
-            raise ValueError("these matches have no correlation")
-        total = total + _classes(side.extra["correlation"].float(), other, truth)
+        total = total + _classes(_extra(side, "correlation").float(), other, truth)
     return total
+
+
+def _extra(side: Side, name: str) -> Tensor:
+    if name not in side.extra:
+        raise ValueError(f"these matches have no {name}")
+    return side.extra[name]
 
 
 def _classes(logits: Tensor, other: Side, truth: BatchSide) -> Tensor:

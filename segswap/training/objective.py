@@ -71,42 +71,52 @@ class Objective(nn.Module):
         if not self.matcher.hide or mask is None:
             return None
         whole = torch.rand((batch.pairs, 1, 1), device=mask.device) >= self.matcher.hide
-        return (mask > 0) | whole
+        return ~(mask <= 0) | whole  # what may be shared, unknown as it is, is seen
 
     def _with_negatives(self, answers: Answers, source: Encoding, target: Encoding) -> Answers:
         """The answers with matches of pairs that share nothing: the batch's sources with targets of
         its other samples, and the extra ones behind.
         """
-        batch = answers.batch
-        chosen, unrelated = negative_targets(batch, self.negatives)
+        batch, kinds = answers.batch, self.matcher.kinds
+        chosen, unrelated = negative_targets(batch, self.negatives, kinds)
+        own = torch.arange(batch.pairs, device=chosen.device)
+        distinct = batch.distinct()[own, chosen]
         more = torch.arange(batch.pairs, source.images, device=chosen.device)
-        sources = torch.arange(batch.pairs, device=chosen.device).repeat(len(chosen))
-        sources, targets = torch.cat([sources, more]), torch.cat([chosen.flatten(), more])
-        negatives = self.matcher.match(source.at(sources), target.at(targets))
-        counted = torch.cat([unrelated.flatten(), torch.ones_like(more)]).float()
-        return Answers(answers.matches, batch, negatives, counted)
+        sources = torch.cat([own.repeat(len(chosen)), more])
+        negatives = self.matcher.match(
+            source.at(sources), target.at(torch.cat([chosen.flatten(), more]))
+        )
+        # The extra ones are of other photographs, which may show the same kinds.
+        counted, counted_same = (
+            torch.cat([known.flatten().float(), more.new_full((len(more),), told).float()])
+            for known, told in ((unrelated, int(not kinds)), (distinct, 1))
+        )
+        return Answers(answers.matches, batch, negatives, counted, counted_same)
 
 
-def negative_targets(batch: Batch, count: int) -> tuple[Tensor, Tensor]:
+def negative_targets(batch: Batch, count: int, kinds: bool = False) -> tuple[Tensor, Tensor]:
     """For each source of a batch, targets of other samples that it shares nothing with.
 
     The nearest of the samples before it, in a circle, that are known to share nothing come first,
-    and then others, so that every batch gives as many.
+    then those of which only the photographs are known to differ, and then others, so that every
+    batch gives as many.
 
     Args:
         count: for each source, at most; no more than there are other samples.
+        kinds: whether things of one kind share something: see `Batch.unrelated`.
 
     Returns:
         int64 (K, B), the k-th target's number for each source; bool (K, B), whether the two are
         known to share nothing.
     """
     size = batch.pairs
-    unrelated = batch.unrelated()
+    unrelated = batch.unrelated(kinds)
     own = torch.arange(size, device=unrelated.device)
     shifts = torch.arange(1, size, device=unrelated.device)
     others = (own[:, None] - shifts) % size
     allowed = unrelated.gather(1, others)
-    order = allowed.int().argsort(dim=1, descending=True, stable=True)[:, : max(count, 0)]
+    rank = 2 * allowed.int() + batch.distinct().gather(1, others)
+    order = rank.argsort(dim=1, descending=True, stable=True)[:, : max(count, 0)]
     return others.gather(1, order).T, allowed.gather(1, order).T
 
 

@@ -8,12 +8,13 @@ import torch
 from made_matches import answers, batch_of, matches_of
 from torch import Tensor
 
-from segswap.matchers.base import Batch, Matches, Side
+from segswap.matchers.base import Batch, Matches, Side, on_grid
 from segswap.matchers.losses import (
     correlation_loss,
     correspondence_loss,
     keypoint_loss,
     mask_loss,
+    same_loss,
     transfer_loss,
 )
 from segswap.matchers.sampling import cell_centres
@@ -355,3 +356,92 @@ def test_a_finer_masks_truth_is_compared_on_its_own_grid_and_carried_on_the_cell
     assert torch.allclose(mask_loss(answers(fine, truth)), plain, rtol=1e-5)
     assert torch.allclose(mask_loss(answers(fine, truth)), mask_loss(answers(matches, truth)))
     assert transfer_loss(answers(fine, truth)).isfinite()
+
+
+def with_unknown(batch: Batch, unknown: Tensor | None = None) -> Batch:
+    """The batch with the first column of its masks unknown, or all of some pairs'."""
+    sides = []
+    for side in batch:
+        mask = side.mask.clone()
+        if unknown is None:
+            mask[:, :, 0] = torch.nan
+        else:
+            mask[unknown] = torch.nan
+        sides.append(side._replace(mask=mask))
+    return Batch(*sides)
+
+
+def cut(matches: Matches) -> Matches:
+    """Without the first column of the masks' logits."""
+    return Matches(*(replace(side, mask_logits=side.mask_logits[..., 1:])
+                     for side, _ in matches.both()))  # fmt: skip
+
+
+def test_cells_of_which_nobody_knows_do_not_count_in_the_mask_loss() -> None:
+    matches, batch = random_matches(), with_unknown(random_batch())
+    rest = Batch(*(side._replace(mask=side.mask[..., 1:]) for side in batch))
+    expected = mask_loss(answers(cut(matches), rest))
+    torch.testing.assert_close(mask_loss(answers(matches, batch)), expected)
+    # One pair of two unknown: the other one's mean.
+    half = with_unknown(random_batch(), torch.tensor([True, False]))
+    own = sides(matches, half)
+    told = sum(
+        np.mean([cross_entropy(t, z) for t, z in zip(truth[1].flat, logits[1].flat, strict=True)])
+        for logits, _, _, truth, *_ in own
+    )
+    assert float(mask_loss(answers(matches, half))) == pytest.approx(told, rel=1e-5)
+
+
+def test_cells_of_which_nobody_knows_do_not_count_in_the_transfer_loss() -> None:
+    matches, batch = random_matches(), with_unknown(random_batch())
+    rest = Batch(*(side._replace(mask=side.mask[..., 1:]) for side in batch))
+    moved = Matches(*(replace(side, positions=side.positions[:, :, 1:])
+                      for side, _ in matches.both()))  # fmt: skip
+    expected = transfer_loss(answers(moved, rest))
+    torch.testing.assert_close(transfer_loss(answers(matches, batch)), expected)
+
+
+@pytest.mark.parametrize("loss", [mask_loss, transfer_loss])
+def test_without_a_known_cell_masks_teach_nothing(loss: object) -> None:
+    matches, batch = random_matches(), with_unknown(random_batch(), torch.ones(2).bool())
+    for side, _ in matches.both():
+        side.mask_logits.requires_grad_()
+        side.positions.requires_grad_()
+    value = loss(answers(matches, batch))  # type: ignore[operator]
+    assert float(value.detach()) == 0
+    value.backward()
+    for side, _ in matches.both():
+        assert not side.mask_logits.grad.any()  # NaN would be true
+
+
+def test_unknown_cells_of_a_finer_grid_leave_the_mean_of_what_is_known() -> None:
+    mask = torch.tensor(
+        [[[1.0, torch.nan, torch.nan, torch.nan], [0.5, 0.0, torch.nan, torch.nan]]]
+    )
+    coarse = on_grid(mask, torch.Size((1, 2)))
+    assert coarse[0, 0, 0] == pytest.approx(0.5)
+    assert coarse[0, 0, 1].isnan()
+
+
+def test_same_loss_is_the_mask_loss_of_the_logits_of_the_very_same_thing() -> None:
+    """With negatives that count by their photographs alone."""
+    matches, empty = random_matches(), random_matches(5, 3)
+    batch = with_unknown(random_batch())
+    told = Batch(*(side._replace(same=side.mask, mask=None) for side in batch))
+
+    def as_same(found: Matches) -> Matches:
+        return Matches(*(replace(side, extra={"same": side.mask_logits},
+                                 mask_logits=side.mask_logits.detach() * 0)
+                         for side, _ in found.both()))  # fmt: skip
+
+    torch.testing.assert_close(
+        same_loss(answers(as_same(matches), told)), mask_loss(answers(matches, batch))
+    )
+    both = answers(matches, batch, empty)
+    count = torch.tensor([1.0, 0.0, 1.0])
+    expected = mask_loss(replace(both, counted=count, counted_same=torch.zeros(3)))
+    same = replace(answers(as_same(matches), told, as_same(empty)),
+                   counted=torch.zeros(3), counted_same=count)  # fmt: skip
+    torch.testing.assert_close(same_loss(same), expected)
+    with pytest.raises(ValueError, match="these matches have no same"):
+        same_loss(answers(matches, told))

@@ -206,6 +206,79 @@ def test_kinds_that_both_images_may_show_are_no_negatives() -> None:
     ]  # fmt: skip
 
 
+def test_kinds_unknown_in_both_images_stand_in_no_negatives_way() -> None:
+    """Of two sources one lists all of its kinds; the other's further kind nobody looked for."""
+    labels = [[1, 0, -1], [0, 1, -1], [-1, -1, 1]]
+    batch = numbered([[1], [2], [3]], [[4], [5], [6]], (labels, labels))
+    assert batch.unrelated(kinds=True).tolist() == [
+        [False, True, False], [True, False, False], [False, False, False]
+    ]  # fmt: skip
+
+
+def test_generated_pairs_share_nothing_by_their_photographs_unless_kinds_are_told_apart() -> None:
+    # Two generated pairs, whose kinds nobody knows, beside one that shows no kind at all.
+    labels = [[-1, -1], [-1, -1], [0, 0]]
+    batch = numbered([[1], [2], [3]], [[4], [1], [6]], (labels, labels))
+    unknown = [True, False, False], [True, True, False], [False, False, True]
+    assert batch.unrelated().tolist() == list(map(list, unknown))
+    assert batch.unrelated(kinds=True).tolist() == [[False] * 3, [False] * 3, [False, False, True]]
+    assert batch.distinct().tolist() == [[True, False, True], [True, True, True], [True] * 3]
+    bare = numbered([[1], [2]], [[3], [4]])
+    assert not bare.unrelated(kinds=True).any()
+
+
+def test_negatives_that_share_no_kind_come_before_those_of_other_photographs() -> None:
+    labels = [[1, 0], [0, 1], [1, 0], [-1, -1]]
+    batch = numbered([[1], [2], [3], [4]], [[1], [2], [3], [3]], (labels, labels))
+    targets, unrelated = negative_targets(batch, 2, kinds=True)
+    assert targets.T.tolist() == [[1, 3], [0, 2], [1, 0], [2, 1]]
+    assert unrelated.T.tolist() == [[True, False], [True, True], [True, False], [False, False]]
+
+
+class Telling(CorrelationMatcher):
+    """Tells the very same thing from another one of its kind."""
+
+    kinds = True
+
+    def match(self, source: Encoding, target: Encoding, visible: Tensor | None = None) -> Matches:
+        found = super().match(source, target, visible)
+        return Matches(*(replace(side, extra={**side.extra, "same": side.mask_logits})
+                         for side, _ in found.both()))  # fmt: skip
+
+
+def test_other_photographs_are_negatives_of_the_very_same_thing_alone(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Answers] = []
+
+    def noted(answers: Answers) -> Tensor:
+        told.append(answers)
+        return losses.same_loss(answers)
+
+    terms = (*Telling.terms, Term("same", frozenset({"same"}), noted, "", negatives=True))
+    monkeypatch.setattr(Telling, "terms", terms)
+    torch.manual_seed(0)
+    batch = Batch(*(side._replace(same=side.mask) for side in batch))
+    extra = (batch.source.image[[0]], batch.target.image[[1]])
+    found = Objective(Telling(), {"mask": 1.0, "same": 1.0}, negatives=1)(batch, extra)
+    assert told[0].counted.tolist() == [0] * 5
+    assert told[0].counted_same.tolist() == [1] * 5
+    torch.manual_seed(0)
+    alone = Objective(Telling(), {"mask": 1.0, "same": 1.0}, negatives=0)(batch)
+    assert torch.allclose(found["mask"], alone["mask"], rtol=1e-5)
+    assert not torch.allclose(found["same"], alone["same"], rtol=1e-3)
+
+
+def test_what_may_be_shared_is_not_hidden(batch: Batch) -> None:
+    unknown = batch.target.mask.clone()
+    unknown[:, 0] = torch.nan
+    told = Batch(batch.source, batch.target._replace(mask=unknown))
+    visible = Objective(Noted(hide=1.0).matcher, ALL, negatives=0)._visible(told)
+    assert visible is not None
+    assert visible[:, 0].all()
+    assert not visible.all()
+
+
 def test_pairs_of_which_it_is_not_known_do_not_count(batch: Batch) -> None:
     related = Batch(*(side._replace(shown=torch.ones(4, 1, dtype=torch.int64)) for side in batch))
     found = Objective(Noted().matcher, ALL, negatives=2)(related)
