@@ -132,7 +132,8 @@ def unmirrored(prediction: Prediction) -> Prediction:
     to_target = geometry.transform_points(geometry.mirroring(), prediction.to_target)
     return Prediction(
         to_target.astype(prediction.to_target.dtype), geometry.mirror(prediction.to_source),
-        prediction.source_mask, geometry.mirror(prediction.target_mask),
+        prediction.source_mask, geometry.mirror(prediction.target_mask), prediction.source_same,
+        None if prediction.target_same is None else geometry.mirror(prediction.target_same),
     )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ class Side:
             show. Its grid may be finer than that of the positions.
         features: (B, C, h, w) float, of length 1 along C: what the score compares.
         extra: what only some matchers have, by name. "correlation": (B, h w, h' w') logits of
-            "these cells correspond".
+            "these cells correspond". "same": (B, h, w) logits of "both images show the very same
+            thing here, not another one of its kind".
     """
 
     positions: Tensor
@@ -51,6 +52,12 @@ class Side:
         finer.
         """
         return on_grid(self.mask_logits.sigmoid(), self.positions.shape[1:3])
+
+    def same(self) -> Tensor:
+        """The probability that both images show the very same thing in a cell: (B, h, w). Matchers
+        that do not tell it from another one of its kind take all in the mask for the same.
+        """
+        return self.extra["same"].sigmoid() if "same" in self.extra else self.cell_mask()
 
     def float(self) -> "Side":
         """The same in float32."""

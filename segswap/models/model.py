@@ -67,6 +67,15 @@ class Match:
         """Where target points lie in the source; see `points`."""
         return self.prediction.points_back(xy)
 
+    def confidence(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """How sure it is that the target shows the very same thing as the source does at source
+        points, and not another one of its kind: (N,) in [0, 1] of (N, 2), normalised.
+
+        Raises:
+            ValueError: the points are not of shape (N, 2).
+        """
+        return self.prediction.confidence(xy)
+
 
 class Model:
     """A matcher with its weights and working size.
@@ -317,5 +326,7 @@ def as_predictions(matches: Matches) -> list[Prediction]:
         source.positions, target.positions,
         source.mask_logits.sigmoid(), target.mask_logits.sigmoid(),
     ]  # fmt: skip
+    if "same" in source.extra:
+        arrays += [source.same(), target.same()]
     stacked = [array.detach().float().cpu().numpy() for array in arrays]
     return [Prediction(*(array[i] for array in stacked)) for i in range(len(stacked[0]))]

@@ -1,6 +1,6 @@
 """Prediction: one image pair's answer of any method, at any resolution, and its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,12 +24,18 @@ class Prediction:
         source_mask: float32 (H, W) in [0, 1], probability of belonging to the shared region; on the
             grid of the positions or a finer one.
         target_mask: float32 (H', W').
+        source_same: float32 (h, w) in [0, 1], for each source cell the probability that both images
+            show the very same thing there, not another one of its kind; None where the method does
+            not tell the two apart, and takes all in the masks for the same.
+        target_same: float32 (h', w'), or None.
     """
 
     to_target: Array
     to_source: Array
     source_mask: Array
     target_mask: Array
+    source_same: Array | None = None
+    target_same: Array | None = None
 
     def points(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised target positions (N, 2) of normalised source points (N, 2)."""
@@ -38,6 +44,13 @@ class Prediction:
     def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Normalised source positions (N, 2) of normalised target points (N, 2)."""
         return warp_points(self.to_source, _checked(xy))
+
+    def confidence(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """The probability (N,) that both images show the very same thing at source points (N, 2),
+        normalised; where the method does not tell, that of the mask.
+        """
+        told = self.source_mask if self.source_same is None else self.source_same
+        return geometry.sample(told, _checked(xy))
 
     def on_cells(self) -> "Prediction":
         """The same with the masks on the grids of the positions: means where they are finer."""
@@ -48,7 +61,24 @@ class Prediction:
                 (self.target_mask, self.to_source.shape[:2]),
             )
         )
-        return Prediction(self.to_target, self.to_source, *masks)
+        return replace(self, source_mask=next(masks), target_mask=next(masks))
+
+    def reversed(self) -> "Prediction":
+        """The same with source and target exchanged."""
+        return Prediction(
+            self.to_source,
+            self.to_target,
+            self.target_mask,
+            self.source_mask,
+            self.target_same,
+            self.source_same,
+        )
+
+    def of_things(self) -> "Prediction":
+        """The same with masks of the very same thing, instead of all things of one kind."""
+        if self.source_same is None or self.target_same is None:
+            return self
+        return replace(self, source_mask=self.source_same, target_mask=self.target_same)
 
     def draw(
         self, source: NDArray[np.uint8], target: NDArray[np.uint8], *, points: int = 14,
@@ -73,7 +103,7 @@ class Prediction:
 
     def save(self, path: Path) -> None:
         """Write the arrays as an .npz file."""
-        np.savez(path, **self.__dict__)
+        np.savez(path, **{name: array for name, array in vars(self).items() if array is not None})
 
     @classmethod
     def load(cls, path: Path) -> "Prediction":
@@ -84,7 +114,10 @@ class Prediction:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                read = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+                unknown = sorted(set(arrays) - cls.__dataclass_fields__.keys())
+                if unknown:
+                    raise ValueError(f"it has an array {unknown[0]}")
+                read = cls(**arrays)
             for positions, mask in (
                 (read.to_target, read.source_mask), (read.to_source, read.target_mask)
             ):  # fmt: skip

@@ -15,7 +15,8 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     """What every source cell adds to S(s, t) of Shen et al. (arXiv 2110.15904), section 4.
 
     The product of M^s, of M^t at the cell's match, and of the cosine between the features of the
-    cell and of the target cell that the match lies in. Of several source cells whose matches lie
+    cell and of the target cell that the match lies in; M is the probability of the very same thing,
+    so that another one of its kind scores less. Of several source cells whose matches lie
     in one target cell only the best counts, the others are 0, and so is every cell whose product
     is not positive or whose match lies outside the target.
 
@@ -28,11 +29,11 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     source, target = matches.source, matches.target
     rows, columns = target.positions.shape[1:3]
     positions = source.positions
-    carried = sample(target.mask_logits.sigmoid()[:, None], positions)[:, 0]
+    carried = sample(target.same()[:, None], positions)[:, 0]
     size = torch.tensor([columns, rows], device=positions.device)
     landing = cell_at(positions * size, rows, columns).flatten(1)
     cosine = _products(source.features, target.features, landing)
-    mask = source.cell_mask() * ((positions >= 0) & (positions <= 1)).all(-1)
+    mask = source.same() * ((positions >= 0) & (positions <= 1)).all(-1)
     scores = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
     flat = scores.flatten(1)
     best = flat.new_zeros(len(flat), rows * columns)
@@ -78,8 +79,8 @@ def self_consistent(matcher: Matcher, query: Encoding, inside: Tensor) -> Tensor
     """
     matches = matcher.match(query, query).float()
     source, target = matches.source, matches.target
-    mask = inside * source.cell_mask()
-    there = sample(mask[:, None], target.positions) * target.cell_mask()[:, None]
+    mask = inside * source.same()
+    there = sample(mask[:, None], target.positions) * target.same()[:, None]
     return mask * sample(there, source.positions)[:, 0]
 
 

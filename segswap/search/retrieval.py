@@ -297,13 +297,13 @@ def box_of(mask: NDArray[np.float32], width: int, height: int) -> Box | None:
 
 
 def _regions(matches: Matches, inside: Tensor) -> Tensor:
-    """The found regions of the targets (B, h', w'): their masks, where they lie in the detail.
+    """The found regions of the targets (B, h', w'): what is the very same thing as in the detail.
 
     Args:
         inside: (1, h, w), which source cells belong to the detail.
     """
-    source, target = matches.source.cell_mask() * inside, matches.target
-    return target.cell_mask() * sample(source[:, None], target.positions)[:, 0]
+    source, target = matches.source.same() * inside, matches.target
+    return target.same() * sample(source[:, None], target.positions)[:, 0]
 
 
 def _shown(query: Query, flip: bool) -> NDArray[np.float64]:

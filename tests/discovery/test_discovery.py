@@ -101,7 +101,7 @@ def placed(x: float, y: float, side: float = 0.4) -> np.ndarray:
 @given(seed=st.integers(0, 1000))
 def test_flipping_twice_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    one = Prediction(*rng.random((2, 3, 4, 2)), *rng.random((2, 3, 4)))
+    one = Prediction(*rng.random((2, 3, 4, 2)), *rng.random((4, 3, 4)))
     twice = unmirrored(unmirrored(one))
     for name, value in one.__dict__.items():
         np.testing.assert_allclose(getattr(twice, name), value, atol=1e-12)

@@ -54,13 +54,13 @@ def _open(root: Path, limit: int | None) -> Pairs:
 
 def _score(prediction: Prediction, root: Path, both: Both) -> Scores:
     source, target = (read_mask(root, path) for path in both)
-    turned = Prediction(
-        prediction.to_source, prediction.to_target, prediction.target_mask, prediction.source_mask
-    )
     return {
         **score_masks(prediction, source, target),
         "transfer IoU": mean(
-            [transfer_iou(prediction, source, target), transfer_iou(turned, target, source)]
+            [
+                transfer_iou(prediction, source, target),
+                transfer_iou(prediction.reversed(), target, source),
+            ]
         ),
     }
 
