@@ -2,9 +2,10 @@
 
 import atexit
 import signal
+import sys
 import weakref
-from collections.abc import Callable, Generator, Iterator
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Protocol
 
 import cv2
 import torch
@@ -15,21 +16,32 @@ from segswap.matchers.base import Batch
 
 
 class Samples(Protocol):
-    """Samples by number, each of them the same whoever asks and however often.
+    """Samples by number, each of them the same whoever asks and however often."""
 
-    Attributes:
-        skipped: by number of the thing, why samples of it were passed over so far.
-    """
-
-    skipped: dict[int, str]
+    @property
+    def skipped(self) -> Mapping[Any, str]:
+        """By what it is known by, why something was passed over so far."""
 
     def __getitem__(self, number: int) -> Batch:
         """A sample: a Batch without the batch dimension."""
 
 
+class Sayer:
+    """Names on stderr what was passed over, once."""
+
+    def __init__(self) -> None:
+        self._said: set[Any] = set()
+
+    def __call__(self, skipped: Mapping[Any, str]) -> None:
+        """Say the reasons that are new."""
+        for key in sorted(skipped.keys() - self._said):
+            print(f"skipped: {skipped[key]}", file=sys.stderr, flush=True)
+            self._said.add(key)
+
+
 def load_batches(
     samples: Samples, batch: int, first: int, last: int, rank: int, ranks: int, *, workers: int,
-    say: Callable[[dict[int, str]], None],
+    say: Callable[[Mapping[Any, str]], None],
 ) -> Iterator[Batch]:  # fmt: skip
     """The batches of the steps `first` to `last` - 1: see `Stream.batches`.
 
@@ -45,7 +57,7 @@ def load_batches(
 
 def _load(
     samples: Samples, batch: int, starts: range, workers: int,
-    say: Callable[[dict[int, str]], None],
+    say: Callable[[Mapping[Any, str]], None],
 ) -> Generator[Batch, None, None]:  # fmt: skip
     loader = DataLoader(
         _Batches(samples, batch), sampler=starts, batch_size=None, num_workers=workers,
@@ -83,7 +95,7 @@ class _Batches(Dataset):
     def __init__(self, samples: Samples, batch: int) -> None:
         self.samples, self.batch = samples, batch
 
-    def __getitem__(self, start: int) -> tuple[Batch | Exception, dict[int, str]]:
+    def __getitem__(self, start: int) -> tuple[Batch | Exception, Mapping[Any, str]]:
         loaded: Batch | Exception
         try:
             loaded = Batch.joined([self.samples[start + k] for k in range(self.batch)])

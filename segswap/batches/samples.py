@@ -1,7 +1,6 @@
 """One pair as a training sample: augmented, resized, with its ground truth on a matcher's grid."""
 
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -44,7 +43,7 @@ def choose_styled(members: Members, rng: np.random.Generator, augment: bool = Tr
 
 def make_sample(
     pair: Pair, rng: np.random.Generator, *, size: int, cells: int, mask_cells: int | None = None,
-    augment: bool = True,
+    augment: bool = True, kinds: bool = False,
 ) -> Batch:  # fmt: skip
     """A pair as a sample, a Batch without the batch dimension.
 
@@ -54,37 +53,36 @@ def make_sample(
         cells: cells along each side of the matcher's grid of positions.
         mask_cells: the same of its masks' grid, by default as many.
         augment: False changes nothing but the size.
+        kinds: for a matcher that tells the very same thing from another one of its kind. What of
+            an image with itself is a thing is then unknown, and light changes strongly at times.
     """
-    source_warp, target_warp = Warp(), Warp()
+    warps, alone = (Warp(), Warp()), False
     shown = shown_images(pair)
     if augment:
         kept = pair.source_mask > 0, pair.target_mask > 0
-        if rng.random() < _SAME:
+        if alone := rng.random() < _SAME:
             pair, box, shown = _same_image(pair, rng)
             kept = box, box
-        source_warp, target_warp = _random_warps(kept, rng, size)
-    source = source_warp.image(pair.source, size)
-    target = target_warp.image(pair.target, size)
+        warps = random_warps(kept, rng, size)
+    source, target = warps[0].image(pair.source, size), warps[1].image(pair.target, size)
     if augment:
-        source, target = photometric(source, rng), photometric(target, rng)
-    warps = source_warp, target_warp
-    source_side = _side(source, shown[0], _truth(source_truth, pair, warps, cells, mask_cells))
-    target_side = _side(target, shown[1], _truth(target_truth, pair, warps, cells, mask_cells))
+        source, target = photometric(source, rng, kinds), photometric(target, rng, kinds)
+    sides = []
+    for image, photographs, truth in (
+        (source, shown[0], source_truth), (target, shown[1], target_truth)
+    ):  # fmt: skip
+        side = _side(image, photographs, truth(pair, cells, cells, *warps))
+        if alone and kinds:
+            side = side._replace(mask=torch.full((mask_cells or cells,) * 2, torch.nan))
+        elif mask_cells not in (None, cells):
+            fine = truth(pair, mask_cells, mask_cells, *warps)
+            side = side._replace(mask=torch.from_numpy(fine.mask))
+        sides.append(side)
+    source_side, target_side = sides
     # With a probability of 0.5 the two sides exchange their roles.
     if augment and rng.random() < 0.5:
         return Batch(target_side, source_side)
     return Batch(source_side, target_side)
-
-
-def _truth(
-    truth: Callable[..., GridTruth], pair: Pair, warps: tuple[Warp, Warp], cells: int,
-    mask_cells: int | None,
-) -> GridTruth:  # fmt: skip
-    """One side's truth, its mask on a grid of its own."""
-    found = truth(pair, cells, cells, *warps)
-    if mask_cells in (None, cells):
-        return found
-    return replace(found, mask=truth(pair, mask_cells, mask_cells, *warps).mask)
 
 
 def _same_image(
@@ -98,17 +96,26 @@ def _same_image(
     """
     chosen = 0 if rng.random() < 0.5 else 1
     image, shown = (pair.source, pair.target)[chosen], shown_images(pair)[chosen]
+    return with_itself(image, pair.index), random_box(image.shape[:2], rng), (shown, shown)
+
+
+def with_itself(image: NDArray[np.uint8], index: int = 0) -> Pair:
+    """An image (H, W, 3) as both of a pair's, all of it shared."""
     everything = np.ones(image.shape[:2], np.uint8)
     whole = PairObject(1, np.eye(3), None, {}, "")
+    return Pair(index, image, image, everything, everything, (whole,))
+
+
+def random_box(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A box somewhere in an image, as a mask (H, W), for crops to keep."""
     corners = np.sort(rng.random((2, 2)), axis=0)
-    (left, top), (right, bottom) = (corners * (image.shape[1], image.shape[0])).astype(int)
-    box = np.zeros(image.shape[:2], bool)
+    (left, top), (right, bottom) = (corners * shape[::-1]).astype(int)
+    box = np.zeros(shape, bool)
     box[top : bottom + 1, left : right + 1] = True
-    both = Pair(pair.index, image, image, everything, everything, (whole,))
-    return both, box, (shown, shown)
+    return box
 
 
-def _random_warps(
+def random_warps(
     kept: tuple[NDArray[np.bool_], NDArray[np.bool_]], rng: np.random.Generator, size: int
 ) -> tuple[Warp, Warp]:
     """Warps of source and target: mirrored together, the target bent, each side cropped or not.
@@ -123,14 +130,12 @@ def _random_warps(
 
 
 def _side(image: NDArray[np.uint8], shown: set[str], truth: GridTruth) -> BatchSide:
+    mask = torch.from_numpy(truth.mask)
     return BatchSide(
         # A view: the batch that it is stacked into is laid out by channels, once.
-        torch.from_numpy(image).permute(2, 0, 1),
-        photograph_numbers(shown),
-        torch.from_numpy(truth.mask),
-        torch.from_numpy(truth.positions),
-        torch.from_numpy(truth.valid),
-    )
+        torch.from_numpy(image).permute(2, 0, 1), photograph_numbers(shown), mask,
+        torch.from_numpy(truth.positions), torch.from_numpy(truth.valid), same=mask,
+    )  # fmt: skip
 
 
 def photograph_numbers(keys: Collection[str]) -> Tensor:

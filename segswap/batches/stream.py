@@ -1,13 +1,12 @@
 """Shards to batches: every pair once an epoch, shuffled, augmented, with its ground truth."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
-from segswap.batches.loading import load_batches
+from segswap.batches.loading import Sayer, load_batches
 from segswap.batches.samples import check_size, choose_styled, make_sample
 from segswap.data.manifest import DatasetError, datasets_with, split_shards
 from segswap.data.order import Mixture, Order
@@ -16,7 +15,9 @@ from segswap.data.shards import Members, listed_shard
 from segswap.files import storage
 from segswap.matchers.base import Batch
 
-GENERATED = frozenset({"pair", "mask", "positions"})  # what is known of pairs that were generated
+GENERATED = frozenset(
+    {"pair", "mask", "positions", "same"}
+)  # what is known of pairs that were generated
 _GROUP_BYTES = 1 << 30  # of shards in use at a time; a quarter of what files/cache.py keeps
 
 
@@ -61,7 +62,7 @@ class PairStream:
     def __init__(
         self, datasets: Sequence[str], split: str, *, size: int, stride: int,
         mask_stride: int | None = None, seed: int = 0, augment: bool = True, workers: int = 0,
-        weights: Sequence[float] | None = None, skip_bad: bool = False,
+        weights: Sequence[float] | None = None, skip_bad: bool = False, kinds: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -77,6 +78,7 @@ class PairStream:
                 epochs of its own. None: an epoch is every pair of all of them.
             skip_bad: in place of a sample that cannot be read, the next one that can comes again,
                 and the shard is named on stderr; otherwise it is an error.
+            kinds: see `make_sample`.
 
         Raises:
             DatasetError: a dataset is missing, unfinished, of another format or given twice; none
@@ -85,7 +87,7 @@ class PairStream:
             StorageError: a store cannot be read.
         """
         check_size(size, stride, mask_stride)
-        self.size, self.seed, self.augment = size, seed, augment
+        self.size, self.seed, self.augment, self.kinds = size, seed, augment, kinds
         self.cells, self.mask_cells = size // stride, size // (mask_stride or stride)
         self.workers, self.skip_bad = workers, skip_bad
         _check_distinct(datasets)
@@ -107,7 +109,7 @@ class PairStream:
             self._shards += shards
         self._bad: dict[int, str] = {}  # shards that cannot be opened, and why
         self.skipped: dict[int, str] = {}  # shards of which a sample was passed over, and why
-        self._said: set[int] = set()  # those of them that have been named on stderr
+        self._say = Sayer()
 
     @property
     def truth(self) -> frozenset[str]:
@@ -124,7 +126,7 @@ class PairStream:
         pair, _ = self._read(number, lambda members: choose_styled(members, rng, self.augment))
         return make_sample(
             pair, rng, size=self.size, cells=self.cells, mask_cells=self.mask_cells,
-            augment=self.augment,
+            augment=self.augment, kinds=self.kinds,
         )  # fmt: skip
 
     def pair(self, number: int) -> Pair:
@@ -170,11 +172,6 @@ class PairStream:
                     raise
                 self.skipped.setdefault(shard, str(error))
         raise DatasetError(f"no sample can be read: {self.skipped[shard]}")
-
-    def _say(self, skipped: dict[int, str]) -> None:
-        for shard in sorted(skipped.keys() - self._said):
-            print(f"skipped: {skipped[shard]}", file=sys.stderr, flush=True)
-            self._said.add(shard)
 
     def _decode(self, shard: int, place: int, choose: Callable[[Members], Members] | None) -> Pair:
         path, entry = self._shards[shard]

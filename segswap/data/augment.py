@@ -23,6 +23,8 @@ _LATTICE = 61
 _MARGIN = 0.02  # of the frame, kept around what a crop keeps
 _ENLARGED = 2.0  # the most that a crop enlarges an image's pixels
 _ASPECT = 1.25  # the most by which a crop changes the ratio of an image's sides
+_SELDOM = 0.08  # probability of each strong change of light
+_GAMMA = 0.3, 3.0
 
 
 @dataclass(frozen=True)
@@ -235,10 +237,34 @@ def _photometric() -> Any:
     )  # fmt: skip
 
 
-def photometric(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change colours, sharpness and noise of a uint8 (H, W, 3) image, and not its geometry."""
+def photometric(
+    image: NDArray[np.uint8], rng: np.random.Generator, strong: bool = False
+) -> NDArray[np.uint8]:
+    """Change colours, sharpness and noise of a uint8 (H, W, 3) image, and not its geometry.
+
+    Args:
+        strong: now and then as by night or another sensor, too: see `_other_light`.
+    """
+    if strong:
+        image = _other_light(image, rng)
     change = _photometric()
     for step in change.transforms:
         # A seed each: Compose would give all of them the same, and they would act together or not.
         step.set_random_seed(int(rng.integers(2**31)))
     return change(image=image)["image"]
+
+
+def _other_light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Seldom a negative, seldom each channel a mean of all three with random weights, seldom a
+    gamma of 0.3 to 3: what infrared, heat or night make of a scene.
+    """
+    negative, mixed, lit = rng.random(3) < _SELDOM
+    if negative:
+        image = 255 - image
+    if mixed:
+        weights = rng.dirichlet(np.ones(3), 3)
+        image = np.rint(image @ weights.T).astype(np.uint8)
+    if lit:
+        gamma = math.exp(rng.uniform(*np.log(_GAMMA)))
+        image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8))
+    return image

@@ -24,7 +24,7 @@ CELLS = SIZE // STRIDE
 
 @pytest.fixture
 def no_photometry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "photometric", lambda image, rng: image)
+    monkeypatch.setattr(samples, "photometric", lambda image, *_: image)
 
 
 def drawn(count: int, **options: int) -> Iterator[Batch]:
@@ -136,7 +136,7 @@ def test_shapes_types_and_ranges() -> None:
     expected = {
         "image": ((3, 64, 64), torch.uint8), "shown": ((PHOTOGRAPHS,), torch.int64),
         "mask": ((4, 4), torch.float32), "positions": ((4, 4, 2), torch.float32),
-        "valid": ((4, 4), torch.bool),
+        "valid": ((4, 4), torch.bool), "same": ((4, 4), torch.float32),
     }  # fmt: skip
     for side in item:
         assert {k for k, value in side._asdict().items() if value is not None} == set(expected)
@@ -171,6 +171,7 @@ def test_the_masks_grid_may_be_finer_than_that_of_the_positions() -> None:
     for coarse, side in zip(plain, item, strict=True):
         assert side.mask.shape == (2 * CELLS, 2 * CELLS)
         assert torch.equal(side.positions, coarse.positions)
+        assert torch.equal(side.same, coarse.mask)
         means = torch.nn.functional.avg_pool2d(side.mask[None], 2)[0]
         torch.testing.assert_close(means, coarse.mask, atol=1e-5, rtol=0)
 
@@ -192,3 +193,27 @@ def test_a_sample_says_which_photographs_its_images_show() -> None:
     assert {(one, both), (both, one)} <= seen
     # Some samples are of one image alone.
     assert seen <= {(a, b) for a in (one, both) for b in (one, both)}
+
+
+def test_of_an_image_with_itself_the_very_same_is_known_and_what_is_a_thing_is_not(
+    no_photometry: None,
+) -> None:
+    """For a matcher that tells things and kinds apart; of other pairs both are the object."""
+    alone = 0
+    for number in range(60):
+        pair, options = pasted_pair(number % 4), {"size": SIZE, "cells": CELLS, "mask_cells": 24}
+        told = make_sample(pair, np.random.default_rng([5, number]), kinds=True, **options)
+        plain = make_sample(pair, np.random.default_rng([5, number]), **options)
+        for side, other in zip(told, plain, strict=True):
+            assert torch.equal(side.same, other.same)
+            assert torch.equal(side.positions, other.positions)
+            if side.mask.isnan().any():
+                alone += 1
+                assert side.mask.isnan().all()
+                assert float(other.mask.mean()) == pytest.approx(float(side.same.mean()), abs=0.02)
+            else:
+                assert torch.equal(side.mask, other.mask)
+        # The cell's centre has a place in the other view where most of it does.
+        sure = (told.source.same == 1) & told.source.mask.isnan().any()
+        assert told.source.valid[sure].all()
+    assert 4 < alone < 30

@@ -113,7 +113,7 @@ def test_a_batch_has_images_masks_and_positions_of_both_sides(dataset: str) -> N
     for workers in (0, 1):
         batch = next(stream_of(dataset, workers=workers).batches(3, 0, 1))
         assert isinstance(batch, Batch)
-        assert batch.truth == {"pair", "mask", "positions"}
+        assert batch.truth == {"pair", "mask", "positions", "same"}
         for side in batch:
             assert side.image.shape == (3, 3, SIZE, SIZE)
             assert side.mask.shape == side.valid.shape == (3, CELLS, CELLS)

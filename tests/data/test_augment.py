@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from made_pairs import soft_texture
 
 from segswap import geometry
+from segswap.data import augment
 from segswap.data.augment import Spline, Warp, photometric, random_spline, random_window
 
 SIDE = 480  # pixels of the images that the tolerances below are meant for
@@ -235,3 +236,31 @@ def test_photometric_changes_act_independently() -> None:
     assert 0.1 < noisy.mean() < 0.3
     assert 0.04 < grey.mean() < 0.2
     assert 0 < (noisy & grey).sum() < min(noisy.sum(), grey.sum()) / 2
+
+
+def test_strong_light_is_seldom_a_negative_mixed_or_far_darker_or_lighter() -> None:
+    image = textured(40, 48, 2)
+    image[..., 0] //= 2
+    shown = [augment._other_light(image, np.random.default_rng(seed)) for seed in range(400)]
+    plain = np.mean([np.array_equal(image, result) for result in shown])
+    assert 0.65 < plain < 0.9
+    negative = np.mean([np.array_equal(255 - image, result) for result in shown])
+    assert 0.02 < negative < 0.15
+    levels = [result.mean() for result in shown]
+    assert min(levels) < 0.5 * image.mean()
+    assert max(levels) > 1.4 * image.mean()
+    spread = [float(np.ptp(result.mean(axis=(0, 1)))) for result in shown]
+    assert min(spread) < 0.3 * spread[int(np.argmax([np.array_equal(image, r) for r in shown]))]
+    assert all(result.dtype == np.uint8 for result in shown)
+
+
+def test_light_changes_strongly_only_where_asked() -> None:
+    image = textured(40, 48, 2)
+    for seed in range(30):
+        plain = photometric(image, np.random.default_rng(seed))
+        assert np.array_equal(plain, photometric(image, np.random.default_rng(seed), False))
+    negatives = 0
+    for seed in range(100):
+        result = photometric(image, np.random.default_rng(seed), True)
+        negatives += np.corrcoef(image.mean(2).ravel(), result.mean(2).ravel())[0, 1] < 0
+    assert 2 < negatives < 25
