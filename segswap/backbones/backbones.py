@@ -1,7 +1,7 @@
-"""Backbones: timm networks cut at strides, with weights from timm's hub or from a local file."""
+"""Backbones: timm networks cut at levels, with weights from timm's hub or from a local file."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -9,11 +9,12 @@ import torch
 from timm.layers import Format
 from torch import Tensor, nn
 
+from segswap.backbones.levels import Cut, Level, find_cut, shapes
 from segswap.backbones.weights import read_weights
 
 
 class Backbone(nn.Module):
-    """A network's feature maps at some strides; `build_backbone` makes them.
+    """A network's feature maps at some levels; `build_backbone` makes them.
 
     Attributes:
         channels: channels of each map.
@@ -21,15 +22,20 @@ class Backbone(nn.Module):
         frozen: always in evaluation mode, no gradients.
     """
 
-    def __init__(self, net: Any, strides: Sequence[int], frozen: bool) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: Any, cut: Cut, levels: Sequence[Level], frozen: bool) -> None:
         super().__init__()
         self.net: nn.Module = net
-        made = net.feature_info.reduction()  # deeper maps later, whatever order was asked for
-        self._order = [made.index(stride) for stride in strides]
-        self.strides = tuple(strides)
-        self.channels = tuple(net.feature_info.channels()[i] for i in self._order)
         self.frozen = frozen
+        self._cut = cut
+        channels, strides = shapes(cut, net, levels)
+        self.channels, self.strides = tuple(channels), tuple(strides)
         self._channels_last = getattr(net, "output_fmt", None) == Format.NHWC
+        for name in ("mean", "std"):
+            numbers = torch.tensor(net.pretrained_cfg[name]).view(3, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
         self.requires_grad_(not frozen)
         self.train()
 
@@ -39,82 +45,61 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """A map a stride, (B, channels, H / stride, W / stride), of images (B, 3, H, W).
-
-        Images are RGB, normalised with ImageNet's mean and standard deviation.
+        """A map a level, (B, channels, H / stride, W / stride), of RGB images (B, 3, H, W) in
+        [0, 1], which are normalised as those that timm's weights of the network were trained on.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps: list[Tensor] = self.net(images)
-        if self._channels_last:
-            maps = [features.movedim(-1, 1) for features in maps]
-        return [maps[i] for i in self._order]
+            maps = self._cut.maps(self.net, (images - self.mean) / self.std)
+        return [features.movedim(-1, 1) for features in maps] if self._channels_last else maps
 
 
 def build_backbone(
-    name: str, strides: Sequence[int], *, weights: str | None = None, frozen: bool = True
+    name: str, levels: Sequence[Level], *, weights: str | None = None, frozen: bool = True
 ) -> Backbone:
-    """A timm network up to the deepest of its feature maps of the given strides.
+    """A timm network up to the deepest of its feature maps at the given levels.
 
     Args:
         name: any timm model that offers `features_only`. Vision transformers take any image size,
             window transformers (Swin) only their own.
-        strides: pixels of the image a cell. Of maps with the same stride it is the last one:
-            resnet50 at stride 16 ends with layer3.
+        levels: each a stride, pixels of the image a cell, or the name of a stage or block. Of maps
+            with the same stride it is the last one: resnet50 at 16 ends with layer3. Names are
+            those of the feature network's modules ("blocks.4.3", "layer3.1"), of convolutional
+            networks; the map is what the module puts out.
         weights: None draws the weights at random; "timm" downloads timm's pretrained ones;
             anything else is a local file that `read_weights` reads, with the names of timm, or of
             the network's authors where timm knows them.
         frozen: no gradients, evaluation mode whatever `train` says.
 
     Raises:
-        ValueError: unknown model, a model without one of the strides, or unusable weights file.
+        ValueError: unknown model, a model without one of the levels, or unusable weights file.
         RuntimeError: timm's pretrained weights could not be had.
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"unknown timm model {name!r}{hint}")
-    settings = _settings(name, strides)
+    cut = find_cut(name, levels)
     if weights is None:
-        net = timm.create_model(name, pretrained=False, **settings)
+        net = cut.create()
     elif weights == "timm":
-        net = _create_pretrained(name, settings)
+        net = _create_pretrained(cut)
     else:
-        net = _create_from_file(name, settings, weights)
-    return Backbone(net, strides, frozen)
+        net = _create_from_file(cut, weights)
+    return Backbone(net, cut, levels, frozen)
 
 
-def _settings(name: str, strides: Sequence[int]) -> dict[str, Any]:
-    """What timm is asked for, to make the network with feature maps of these strides."""
-    try:
-        probe: Any = timm.create_model(name, pretrained=False, features_only=True)
-    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"timm cannot make a feature network of {name!r}: {error}") from error
-    last = {info["reduction"]: index for index, info in enumerate(probe.feature_info.info)}
-    for stride in strides:
-        if stride not in last:
-            known = ", ".join(map(str, sorted(last)))
-            raise ValueError(f"{name} has no features of stride {stride}; it has {known}")
-    settings: dict[str, Any] = {
-        "features_only": True,
-        "out_indices": tuple(sorted({last[stride] for stride in strides})),
-    }
-    if hasattr(getattr(probe, "model", None), "dynamic_img_size"):
-        settings["dynamic_img_size"] = True
-    return settings
-
-
-def _create_pretrained(name: str, settings: Mapping[str, Any]) -> Any:
+def _create_pretrained(cut: Cut) -> Any:
     """A timm feature network with timm's pretrained weights, downloaded if they are not cached."""
     try:
-        return timm.create_model(name, pretrained=True, **settings)
+        return cut.create(pretrained=True)
     except Exception as error:  # each of timm's download clients has its own kinds of error
         raise RuntimeError(
-            f"could not get timm's pretrained weights of {name!r} ({error}). Without network, give "
-            "a local file instead: weights='path/to/file.safetensors' (or .pth)"
+            f"could not get timm's pretrained weights of {cut.name!r} ({error}). Without network, "
+            "give a local file instead: weights='path/to/file.safetensors' (or .pth)"
         ) from error
 
 
-def _create_from_file(name: str, settings: Mapping[str, Any], path: str) -> Any:
+def _create_from_file(cut: Cut, path: str) -> Any:
     """A timm feature network with all its weights from a file; what else is in there is left.
 
     timm gives the tensors the names and shapes that its network has. It does not say which of the
@@ -129,26 +114,26 @@ def _create_from_file(name: str, settings: Mapping[str, Any], path: str) -> Any:
         for key, value in state.items()
     }
     try:
-        traced = _create_filled(name, settings, blank).state_dict()
+        traced = _create_filled(cut, blank).state_dict()
         # Integers only count batches: files from before PyTorch 0.4.1 lack them, and so they may.
         missing = [k for k, v in traced.items() if v.is_floating_point() and not v.isnan().any()]
         if not missing:
-            return _create_filled(name, settings, state)
+            return _create_filled(cut, state)
     except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
         # Of the network alone timm made one before, so it is the tensors.
         said = _few([line.strip() for line in str(error).splitlines()], " ") or type(error).__name__
-        raise ValueError(f"weights file {path} does not fit {name}: {said}") from error
+        raise ValueError(f"weights file {path} does not fit {cut.name}: {said}") from error
     raise ValueError(
-        f"weights file {path} lacks {_few(missing, ', ')}; expected all weights of {name}"
+        f"weights file {path} lacks {_few(missing, ', ')}; expected all weights of {cut.name}"
     )
 
 
-def _create_filled(name: str, settings: Mapping[str, Any], state: dict[str, Tensor]) -> Any:
+def _create_filled(cut: Cut, state: dict[str, Tensor]) -> Any:
     """A timm feature network with those weights of its own that are among the tensors."""
     # To timm a file of another number of classes: what the feature network has no place for may
     # stay out. And nothing to be adapted to other images than RGB.
     overlay = {"state_dict": state, "num_classes": 1, "first_conv": None}
-    net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **settings)
+    net = cut.create(pretrained=True, pretrained_cfg_overlay=overlay)
     for module in net.modules():  # each keeps a copy of what it was made from
         vars(module).get("pretrained_cfg", {}).pop("state_dict", None)
     return net

@@ -15,9 +15,6 @@ from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.losses import standard_terms
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 POSITION_WEIGHT = 0.1
 LOGIT_LIMIT = math.log((1 - 1e-7) / 1e-7)  # keeps probabilities within [1e-7, 1 - 1e-7]
 
@@ -140,8 +137,6 @@ class TransformerMatcher(Matcher):
     match_size = 480
     lr = 2e-4
     stride = 16
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -161,8 +156,6 @@ class TransformerMatcher(Matcher):
         self.transformer = PairTransformer(
             self.backbone.channels[0], ARCHITECTURES[model_size], dropout
         )
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     @classmethod
     def check_new(cls, options: Mapping[str, Any]) -> None:
@@ -183,7 +176,7 @@ class TransformerMatcher(Matcher):
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"images are {width} x {height} px, not multiples of {self.stride}")
-        (features,) = self.backbone((images - self.mean) / self.std)
+        (features,) = self.backbone(images)
         return Encoding({"features": F.normalize(features, dim=1)})
 
     def compared(self, images: Encoding) -> Tensor:

@@ -1,5 +1,6 @@
 """Backbones are cut where they should be, and take weights from every layout of file."""
 
+import copy
 import os
 import pickle
 import re
@@ -186,7 +187,9 @@ def test_features_equal_those_of_the_whole_network(tmp_path: Path) -> None:
     whole: Any = timm.create_model(NAME, num_classes=10).eval()
     torch.save(whole.state_dict(), path)
     images = torch.rand(1, 3, 64, 64)
-    x = whole.maxpool(whole.act1(whole.bn1(whole.conv1(images))))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    x = whole.maxpool(whole.act1(whole.bn1(whole.conv1(normalised))))
     expected = whole.layer3(whole.layer2(whole.layer1(x)))
     (features,) = build_backbone(NAME, [16], weights=str(path))(images)
     assert torch.allclose(features, expected, atol=1e-5)
@@ -207,6 +210,97 @@ def test_unfrozen_learns() -> None:
     assert not any(module.training for module in backbone.eval().modules())
     backbone(torch.rand(2, 3, 32, 32))[0].square().mean().backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+LITE = "tf_efficientnet_lite2"
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "channels", "strides"),
+    [
+        (LITE, ["blocks.4.3", "blocks.5.4", "blocks.4.0"], (120, 208, 120), (16, 32, 16)),
+        (LITE, ["blocks.5.1", 4, "blocks.4", "blocks.4.3"], (208, 24, 120, 120), (32, 4, 16, 16)),
+        ("tf_efficientnet_lite0", ["blocks.3.1"], (80,), (16,)),
+        (NAME, ["layer3.0", 4, "layer2.1", 2], (256, 64, 128, 64), (16, 4, 8, 2)),
+        ("mobilenetv3_small_050", [4, "blocks.3.0"], (8, 24), (4, 16)),
+    ],
+)
+def test_blocks_by_name_give_what_they_put_out(
+    name: str,
+    levels: list[int | str],
+    channels: tuple[int, ...],
+    strides: tuple[int, ...],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "weights.pth"
+    whole: Any = timm.create_model(name).eval()
+    torch.save(whole.state_dict(), path)
+    backbone = build_backbone(name, levels, weights=str(path))
+    assert (backbone.channels, backbone.strides) == (channels, strides)
+    seen: dict[str, Tensor] = {}
+    by_stride = {info["reduction"]: info["module"] for info in whole.feature_info}
+    modules = [by_stride[level] if isinstance(level, int) else level for level in levels]
+    for module in modules:
+        whole.get_submodule(module).register_forward_hook(
+            lambda *call, module=module: seen.update({module: call[2].clone()})
+        )
+    images = torch.rand(2, 3, 64, 96)
+    whole((images - backbone.mean) / backbone.std)
+    for features, module, width, stride in zip(
+        backbone(images), modules, channels, strides, strict=True
+    ):
+        assert features.shape == (2, width, 64 // stride, 96 // stride)
+        torch.testing.assert_close(features, seen[module])
+
+
+@pytest.mark.parametrize("levels", [["blocks.4.3", "blocks.1.0"], [16], [4, 16]])
+def test_nothing_after_the_deepest_level_is_kept(levels: list[int | str]) -> None:
+    backbone = build_backbone(LITE, levels)
+    whole = timm.create_model(LITE).state_dict()
+    kept = {key.removeprefix("net.") for key in backbone.state_dict()}
+    assert kept < whole.keys()  # by timm's names
+    assert {key.split(".")[1] for key in kept if key.startswith("blocks")} == set("01234")
+    assert not any("conv_head" in key for key in kept)
+    last = {int(key.split(".")[2]) for key in kept if key.startswith("blocks.4.")}
+    assert last == {0, 1, 2, 3}
+
+
+def test_a_copied_backbone_computes_with_its_own_weights() -> None:
+    backbone = build_backbone(NAME, ["layer1.0", "layer2.1"])
+    images = torch.rand(1, 3, 64, 64)
+    before = backbone(images)
+    copied = copy.deepcopy(backbone)
+    for parameter in copied.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(before, backbone(images), strict=True))
+    assert not copied(images)[1].any()
+
+
+@pytest.mark.parametrize(("name", "mean"), [(LITE, 0.5), ("vit_tiny_patch16_224", 0.5)])
+def test_images_are_normalised_as_the_network_wants_them(name: str, mean: float) -> None:
+    backbone = build_backbone(name, [16])
+    images = torch.rand(1, 3, 64, 64)
+    (expected,) = backbone.net((images - mean) / mean)
+    assert torch.equal(backbone(images)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "message"),
+    [
+        (LITE, "blocks.5.5", r"no stage or block 'blocks.5.5'; it has .*blocks.5.0 to blocks.5.4"),
+        (LITE, "blocks.4.3.conv_pw", r"no stage or block 'blocks.4.3.conv_pw'"),
+        (NAME, "layer3.2", r"resnet18 has no .*; it has .*layer3.0 to layer3.1"),
+        (NAME, "layer5", "resnet18 has no stage or block 'layer5'"),
+        (NAME, "", "resnet18 has no stage or block ''"),
+        ("vit_tiny_patch16_224", "blocks.5", "none that can be had by name, only strides"),
+        ("swin_tiny_patch4_window7_224", "layers_1", "only strides"),
+    ],
+)
+def test_a_level_that_is_not_there_names_those_there_are(
+    name: str, level: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, [level])
 
 
 def test_unknown_model_names_the_nearest() -> None:
