@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_matches import matches_of
 from made_pairs import pasted_pair
+from numpy.typing import NDArray
 from torch import Tensor
 
 from segswap import geometry
@@ -253,14 +254,20 @@ def test_enlarged_masks_are_bilinear_at_the_pixels_centres(
     np.testing.assert_allclose(enlarge(mask, *size), expected, atol=1e-5)
 
 
-def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("same", [None, np.eye(4, dtype=np.float32)[:3]])
+def test_predictions_come_back_from_their_file(
+    same: NDArray[np.float32] | None, tmp_path: Path
+) -> None:
     prediction = replace(
         prediction_of(geometry.rotation(5)), to_target=np.full((3, 4, 2), np.nan, np.float32),
-        source_mask=np.zeros((3, 4), np.float32),
+        source_mask=np.zeros((3, 4), np.float32), source_same=same, target_same=same,
     )  # fmt: skip
     prediction.save(tmp_path / "one.npz")
     loaded = Prediction.load(tmp_path / "one.npz")
-    for name, array in prediction.__dict__.items():
+    for name, array in vars(prediction).items():
+        if array is None:
+            assert getattr(loaded, name) is None
+            continue
         assert np.array_equal(getattr(loaded, name), array, equal_nan=True)
         assert getattr(loaded, name).dtype == array.dtype
 

@@ -14,8 +14,9 @@ from segswap.backbones.weights import read_weights
 from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.losses import standard_terms
+from segswap.matchers.losses import correlation_loss, mask_loss, same_loss, transfer_loss
 from segswap.matchers.semantic.head import Detailed, SemanticHead
+from segswap.matchers.semantic.terms import choice_loss, dice_loss, keypoint_entropy
 
 # Of each network the levels of features: first the finest and the fine one, of strides 4 and 8,
 # then those that are joined to the coarse one, of stride 16. Of others, the last of each stride.
@@ -46,7 +47,30 @@ class SemanticMatcher(Matcher):
         ValueError: unknown backbone, one without these levels, or unusable weights.
     """
 
-    terms: ClassVar[tuple[Term, ...]] = standard_terms()
+    terms: ClassVar[tuple[Term, ...]] = (
+        Term(
+            "mask", frozenset({"mask"}), mask_loss,
+            "masks, of pairs that share something and of those that share nothing", negatives=True,
+        ),
+        Term("dice", frozenset({"mask"}), dice_loss, "overlaps of the masks", 0.3),
+        Term("transfer", frozenset({"mask"}), transfer_loss, "masks carried over", 0.3),
+        Term(
+            "same", frozenset({"same"}), same_loss, "where the very same thing is", negatives=True
+        ),
+        Term(
+            "correlation", frozenset({"positions"}), correlation_loss,
+            "the semantic correlation at the true positions", 0.3,
+        ),
+        Term(
+            "keypoints", frozenset({"keypoints"}), keypoint_entropy,
+            "the semantic correlation at keypoints", 0.3,
+        ),
+        Term(
+            "choice", frozenset({"positions"}), choice_loss,
+            "the choice between detailed and semantic positions", 0.3,
+        ),
+    )  # fmt: skip
+    kinds: ClassVar[bool] = True
     not_saved: ClassVar[tuple[str, ...]] = ("backbone_weights", "detail_weights")
     size: ClassVar[int] = 320
     match_size: ClassVar[int] = 320
