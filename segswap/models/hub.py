@@ -55,7 +55,9 @@ def find_model(where: PathLike) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """What two models with the same answers have in common: hashes of weights and settings."""
+    """What two models with the same answers have in common: hashes of weights and settings, which
+    hold that of a shared backbone.
+    """
     return " ".join(file_hash(folder / name) for name in (WEIGHTS, SETTINGS))
 
 

@@ -29,6 +29,7 @@ from segswap.models.hub import CARD, SETTINGS, WEIGHTS, find_model, fingerprint
 from segswap.models.model_card import model_card
 from segswap.models.prediction import Prediction, enlarge
 from segswap.models.score import pair_score
+from segswap.models.shared import SHARED, with_shared, without_shared
 
 DEFAULT_MODEL = "segswap-tiny"
 MODEL_FORMAT = 1  # of model.json; other ones are refused
@@ -83,7 +84,7 @@ class Model:
     Attributes:
         matcher: in eval mode, on its device.
         settings: matcher, its own settings (options), and size, the side in pixels to which both
-            images are brought: what model.json holds.
+            images are brought: what model.json holds beside its format and a shared backbone.
         folder: where it was loaded from; None for a new one.
     """
 
@@ -162,6 +163,8 @@ class Model:
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write weights and settings into a folder, each file whole or not at all.
 
+        A frozen backbone with the weights that ship is named by its hash and not written.
+
         Args:
             half: store the weights in half precision, in half the bytes; `load` gives float32.
 
@@ -169,8 +172,9 @@ class Model:
             ValueError: a weight is too large for half precision.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: _stored(name, v, half) for name, v in self.matcher.state_dict().items()}
-        settings = {**self.settings, "format": MODEL_FORMAT}
+        own, shared = without_shared(self.matcher)
+        state = {name: _stored(name, value, half) for name, value in own.items()}
+        settings = {**self.settings, **shared, "format": MODEL_FORMAT}
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=1).encode())
         write_atomically(folder / WEIGHTS, encode(state))
 
@@ -226,8 +230,11 @@ class Model:
         if self.folder is not None and (self.folder / CARD).is_file():
             shutil.copyfile(self.folder / CARD, folder / CARD)
             return
-        parameters = sum(parameter.numel() for parameter in self.matcher.parameters())
-        card = model_card(self.settings, parameters, where, self.folder)
+        own, shared = without_shared(self.matcher)
+        numbers = {name: value.numel() for name, value in self.matcher.named_parameters()}
+        held = sum(number for name, number in numbers.items() if name in own)
+        settings = {**self.settings, **shared}
+        card = model_card(settings, sum(numbers.values()), held, where, self.folder)
         write_atomically(folder / CARD, card.encode())
 
 
@@ -243,8 +250,8 @@ def load(
         device: a torch device.
 
     Raises:
-        ValueError: there is no model, its files are damaged or of another version, or there is no
-            such device.
+        ValueError: there is no model, its files are damaged or of another version, its backbone is
+            not the one that ships, or there is no such device.
         RuntimeError: the hub cannot be reached.
     """
     folder = find_model(where)
@@ -255,9 +262,11 @@ def load(
             raise ValueError(
                 f"it is of format {written!r}, and this version of segswap reads {MODEL_FORMAT}"
             )
-        # Whatever was pretrained is in the weights file too.
+        shared = settings.pop(SHARED, None)
+        # Whatever else was pretrained is in the weights file too.
         matcher = build(settings["matcher"], **settings["options"])
-        _load_weights(matcher, settings["matcher"], read_weights(folder / WEIGHTS))
+        state = with_shared(matcher, read_weights(folder / WEIGHTS), shared)
+        _load_weights(matcher, settings["matcher"], state)
         if settings["size"] < matcher.stride or settings["size"] % matcher.stride:
             raise ValueError(f"size {settings['size']} is no multiple of {matcher.stride}")
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

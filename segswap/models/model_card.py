@@ -13,19 +13,23 @@ _SCORES = {
 }  # fmt: skip
 
 
-def model_card(settings: dict[str, Any], parameters: int, where: str, run: Path | None) -> str:
+def model_card(
+    settings: dict[str, Any], parameters: int, held: int, where: str, run: Path | None
+) -> str:
     """The card as Markdown, with the front matter that the Hugging Face hub reads.
 
     Args:
         settings: of the model, as in model.json.
         parameters: how many numbers the model has.
+        held: how many of them are in its file; the others are those of the backbone that ships.
         where: what `segswap.load` is to be given.
         run: the folder that the model was loaded from; the scores of a training run in it are
             shown.
     """
+    shared = "" if held == parameters else _SHARED.format(held=f"{held:,}")
     return _CARD.format(
         matcher=settings["matcher"], size=settings["size"], parameters=f"{parameters:,}",
-        where=json.dumps(where), settings=json.dumps(settings, indent=1),
+        shared=shared, where=json.dumps(where), settings=json.dumps(settings, indent=1),
         scores=_scores(run / SCORES) if run else "",
     )  # fmt: skip
 
@@ -45,6 +49,8 @@ def _scores(path: Path) -> str:
     )
 
 
+_SHARED = ", {held} of them in this file, the others in the backbone that ships with segswap"
+
 _CARD = """---
 library_name: segswap
 tags:
@@ -56,8 +62,8 @@ tags:
 # A segswap matcher
 
 Given two images, it finds the region that both show, as a mask of each, and where every point of
-the one lies in the other. Matcher: `{matcher}`, {parameters} parameters; both images are brought to
-{size} x {size} pixels.
+the one lies in the other. Matcher: `{matcher}`, {parameters} parameters{shared}; both images are
+brought to {size} x {size} pixels.
 
 ## Use
 
@@ -71,6 +77,12 @@ match.points([[0.5, 0.5]])            # where normalised source points lie in th
 match.score                           # how much the images share
 ```
 {scores}
+## Licence
+
+The weights are bound by the licences of the pictures that they were trained on, which this card
+does not know: say here which they were. segswap's code is under the MIT licence, the backbone that
+ships with it under Apache-2.0.
+
 ## Settings
 
 ```json

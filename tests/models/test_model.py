@@ -283,6 +283,23 @@ def test_pretrained_models_come_with_a_card(saved: Path, tmp_path: Path) -> None
     assert "| 0.500 | 0.750 | 0.250 | 0.625 |" in scored
 
 
+@pytest.mark.parametrize("name", segswap.shipped())
+def test_the_cards_of_models_that_ship_say_what_binds_their_weights(name: str) -> None:
+    card = (hub.find_model(name) / "README.md").read_text()
+    front, text = card.split("---\n")[1], card.split("## Licence")[1]
+    assert "license: other" in front
+    assert "license: mit" not in front
+    for part in ("MIT", "trained on", "for research"):
+        assert part in " ".join(text.split())
+
+
+def test_a_new_card_claims_no_licence_of_the_weights(saved: Path, tmp_path: Path) -> None:
+    segswap.load(saved).save_pretrained(tmp_path / "new")
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "license:" not in card
+    assert "bound by the licences of the pictures that they were trained on" in card
+
+
 def test_a_card_that_is_there_is_kept_and_passed_on(saved: Path, tmp_path: Path) -> None:
     (saved / "README.md").write_text("by hand")
     segswap.load(saved).save_pretrained(tmp_path / "copy")
