@@ -1,6 +1,6 @@
 """Pairs of pictures that show the same kind of thing, as training samples."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +25,25 @@ from segswap.matchers.base import Batch, BatchSide
 
 _ALONE = 0.15  # share of samples in which a picture meets a changed copy of itself
 _ACROSS = 0.25  # share of samples of two kinds that have the same keypoints
+_NOTHING = 0.25  # share of samples that share nothing, where the labels tell of such
 _CROPPED, _SMALLER = 0.5, 0.15  # shares of images that are cropped around the kind, or made smaller
 _LEAST_KNOWN = 1e-3  # share of a cell, below which it is unknown
 
-Drawn = list[tuple[int, NDArray[np.intp]]]
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What a sample is of.
+
+    Attributes:
+        what: "kind", two pictures of one; "alone", one with itself; "across", two kinds;
+            "nothing", two that share none.
+        kinds: of each picture that is shown.
+        places: for each, numbers of pictures in the order in which they are tried.
+    """
+
+    what: str
+    kinds: tuple[int, ...]
+    places: tuple[NDArray[np.intp], ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,8 @@ class CategoryStream:
     Both are mirrored or not, cropped around the kind or not or made smaller, and changed in colour,
     each on its own. Some samples are two views of one picture, so that the very same thing is known
     apart from another of its kind; where pictures of several kinds have keypoints, some samples are
-    of two kinds, of which these alone are known. All of it follows from (pictures, seed, n).
+    of two kinds, of which these alone are known; and where all kinds in pictures are known, some
+    are of two that share none. All of it follows from (pictures, seed, n).
     """
 
     def __init__(
@@ -89,8 +105,9 @@ class CategoryStream:
         self.workers, self.skip_bad = workers, skip_bad
         self.skipped: dict[int, str] = {}
         self._say = Sayer()
-        labels = np.array([picture.labels for picture in pictures.pictures])
-        shown = [np.flatnonzero(labels[:, kind] == 1) for kind in range(labels.shape[1])]
+        self._labels = np.array([picture.labels for picture in pictures.pictures])
+        self._complete = bool((self._labels == 0).any())
+        shown = [np.flatnonzero(labels == 1) for labels in self._labels.T]
         self._of_kind = {kind: found for kind, found in enumerate(shown) if len(found) > 1}
         self._pointed: dict[int, NDArray[np.intp]] = {}  # those whose keypoints are known
         for kind, found in enumerate(shown):
@@ -112,14 +129,15 @@ class CategoryStream:
         rng = np.random.default_rng([self.seed, 3, number])
         drawn = self._draw(rng)
         views = self._views(drawn)
-        if len(views) == 1:
+        if drawn.what == "alone":
             return self._alone(views[0], rng)
-        sides = [self._side(*self._changed(view, rng), rng) for view in views]
-        if drawn[0][0] != drawn[1][0] and "mask" in self.truth:
+        source, target = (self._side(*self._changed(view, rng), rng) for view in views)
+        if "mask" in self.truth and drawn.what in ("across", "nothing"):
             # Whether a cat's picture shows what is in a dog's is nobody's to say.
-            nothing = torch.full((self.mask_cells, self.mask_cells), torch.nan)
-            sides = [side._replace(mask=nothing) for side in sides]
-        return Batch(*sides)
+            value = torch.nan if drawn.what == "across" else 0.0
+            mask = torch.full((self.mask_cells, self.mask_cells), value)
+            source, target = source._replace(mask=mask), target._replace(mask=mask)
+        return Batch(source, target)
 
     def batches(
         self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
@@ -132,58 +150,85 @@ class CategoryStream:
     def name(self, number: int) -> str:
         """See `Stream.name`."""
         drawn = self._draw(np.random.default_rng([self.seed, 3, number]))
-        kinds = dict.fromkeys(self.pictures.kinds[kind] for kind, _ in drawn)
-        places = [places[side if len(kinds) == 1 else 0] for side, (_, places) in enumerate(drawn)]
-        paths = [self.pictures.pictures[place].path for place in places]
-        said = " and ".join(paths) if len(paths) > 1 else f"{paths[0]} with itself"
-        return f"{said} ({' and '.join(kinds)})"
+        tried: list[int] = []
+        for side in range(len(drawn.kinds)):
+            tried.append(next(self._candidates(drawn, side, tried, tried)))
+        said = " and ".join(self.pictures.pictures[place].path for place in tried)
+        said += " with itself" if drawn.what == "alone" else ""
+        kinds = dict.fromkeys(self.pictures.kinds[kind] for kind in drawn.kinds)
+        return f"{said} ({'nothing' if drawn.what == 'nothing' else ' and '.join(kinds)})"
 
     # --- which pictures ----------------------------------------------------------------------
 
-    def _draw(self, rng: np.random.Generator) -> Drawn:
-        """For each picture to show a kind and the numbers of the kind's pictures, in the order in
-        which they are tried. One is shown with itself.
-        """
+    def _draw(self, rng: np.random.Generator) -> _Drawn:
         what = rng.random() if self.augment else 1.0
         if _ALONE <= what < _ALONE + _ACROSS and len(self._pointed) > 1:
             one, other = rng.permutation(list(self._pointed))[:2].tolist()
-            alone = np.setdiff1d(self._pointed[other], self._pointed[one])
-            if len(alone):
-                return [(one, rng.permutation(self._pointed[one])), (other, rng.permutation(alone))]
+            apart = np.setdiff1d(self._pointed[other], self._pointed[one])
+            if len(apart):
+                pointed = rng.permutation(self._pointed[one]), rng.permutation(apart)
+                return _Drawn("across", (one, other), pointed)
         kind = int(rng.choice(list(self._of_kind)))
         places = rng.permutation(self._of_kind[kind])
-        return [(kind, places)] * (1 if what < _ALONE else 2)
+        if what < _ALONE:
+            return _Drawn("alone", (kind,), (places,))
+        if 1 > what >= 1 - _NOTHING and self._complete and self._apart(int(places[0])).any():
+            return _Drawn("nothing", (kind, kind), (places, rng.permutation(len(self))))
+        return _Drawn("kind", (kind, kind), (places, places))
 
-    def _views(self, drawn: Drawn) -> list[_View]:
+    def _apart(self, place: int) -> NDArray[np.bool_]:
+        """Which pictures are known to show none of a picture's kinds, as `Batch.unrelated`."""
+        own, others = self._labels[place], self._labels
+        may_share = ((own == 1) & (others != 0)) | ((others == 1) & (own != 0))
+        return ~may_share.any(1) & (others != -1).any(1)
+
+    def _candidates(
+        self, drawn: _Drawn, side: int, shown: Sequence[int], tried: Container[int]
+    ) -> Iterator[int]:
+        """Numbers of the pictures that may be one side of a sample.
+
+        Args:
+            shown: what the other side shows.
+            tried: which are not taken again.
+        """
+        places = drawn.places[side]
+        if side and drawn.what == "nothing":
+            places = places[self._apart(shown[0])[places]]
+        return (place for place in places.tolist() if place not in tried)
+
+    def _views(self, drawn: _Drawn) -> list[_View]:
         """Different pictures, the first of each that can be read."""
-        views: list[_View] = []
+        views, shown = list[_View](), list[int]()
         # Which ones cannot be read is found anew: what was seen before must not change a sample.
         tried: dict[int, str] = {}
-        for kind, places in drawn:
-            count = len(views)
-            for place in (place for place in places.tolist() if place not in tried):
+        for side, kind in enumerate(drawn.kinds):
+            for place in self._candidates(drawn, side, shown, tried):
                 tried[place] = ""
                 try:
-                    views.append(self._view(self.pictures.pictures[place], kind))
+                    views.append(self._view(self.pictures.pictures[place], kind, drawn.what))
+                    shown.append(place)
                     break
                 except ValueError as error:
                     if not self.skip_bad:
                         raise
                     tried[place] = self.skipped.setdefault(place, str(error))
-            if len(views) == count:
-                few = "fewer than two" if count and kind == drawn[0][0] else "no"
+            if len(views) == side:
+                few = "fewer than two" if side and drawn.what == "kind" else "no"
                 reason = next(filter(None, tried.values()))
                 raise ValueError(
                     f"{few} pictures of {self.pictures.kinds[kind]} can be read: {reason}"
                 )
         return views
 
-    def _view(self, picture: Picture, kind: int) -> _View:
+    def _view(self, picture: Picture, kind: int, what: str) -> _View:
         image = read_image(picture.path)
+        if picture.labels[kind] != 1:  # in a pair that shares nothing: crops keep something else
+            kind = next(iter(picture.masks), kind)
         mask = picture.mask(kind, image.shape[:2])
         unknown = None if mask is None else picture.unknown(kind, mask)
         nowhere = np.full((len(self.pictures.keypoints), 2), np.nan, np.float32)
-        return _View(picture, image, mask, unknown, picture.points.get(kind, nowhere))
+        points = nowhere if what == "nothing" else picture.points.get(kind, nowhere)
+        return _View(picture, image, mask, unknown, points)
 
     # --- what is shown of them ---------------------------------------------------------------
 

@@ -35,6 +35,7 @@ def one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every sample is of two pictures of one kind."""
     monkeypatch.setattr(categories, "_ALONE", 0)
     monkeypatch.setattr(categories, "_ACROSS", 0)
+    monkeypatch.setattr(categories, "_NOTHING", 0)
 
 
 def stream_of(pictures: Pictures, **changes: Any) -> CategoryStream:
@@ -124,7 +125,9 @@ def test_samples_repeat_and_loaders_change_none(folder: str) -> None:
     assert alone[0].truth == {"pair", "label", "mask", "keypoints", "same", "positions"}
 
 
-def test_complete_labels_alone_tell_that_two_pictures_share_no_kind(folder: str, coco: str) -> None:
+def test_complete_labels_alone_tell_that_two_pictures_share_no_kind(
+    folder: str, coco: str, one_kind: None
+) -> None:
     for source, expected in ((folder, False), (coco, True)):
         batches = stream_of(read_pictures(source)).batches(4, 0, 12)
         unrelated = torch.stack([batch.unrelated() for batch in batches])

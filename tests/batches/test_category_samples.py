@@ -15,7 +15,7 @@ from segswap.batches import categories, pictures
 from segswap.batches.categories import CategoryStream
 from segswap.batches.pictures import read_pictures
 from segswap.data.truth import GridTruth
-from segswap.matchers.base import Batch
+from segswap.matchers.base import Batch, BatchSide
 
 SIZE, STRIDE = 96, 8
 
@@ -39,9 +39,12 @@ def across(item: Batch) -> bool:
 
 
 def only(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All samples are of pictures with themselves, or across kinds, or of two of one kind."""
+    """All samples are of pictures with themselves, or across kinds, or share nothing, or are of two
+    pictures of one kind.
+    """
     monkeypatch.setattr(categories, "_ALONE", float(what == "alone"))
     monkeypatch.setattr(categories, "_ACROSS", float(what == "across"))
+    monkeypatch.setattr(categories, "_NOTHING", float(what == "nothing"))
 
 
 def test_some_samples_are_of_one_picture_and_a_quarter_of_two_kinds(folder: str) -> None:
@@ -127,10 +130,11 @@ def test_without_keypoints_of_two_kinds_all_samples_are_of_one_kind(
     folder: str, tmp_path: Path
 ) -> None:
     bare = write_folder(tmp_path / "bare", {"cat": [0, 1], "dog": [3, 4]}, keypoints=False)
+    stream = stream_of(bare)
+    assert not any(across(stream[number]) for number in range(60))
     # COCO's cats alone have keypoints.
-    for source in (bare, write_coco(tmp_path / "coco")):
-        stream = stream_of(source)
-        assert not any(across(stream[number]) for number in range(60))
+    coco = stream_of(write_coco(tmp_path / "coco"))
+    assert not any(side.mask.isnan().any() for number in range(60) for side in coco[number])
     path = Path(folder) / "keypoints.json"
     content = json.loads(path.read_text())
     for name, entry in content["images"].items():
@@ -139,6 +143,43 @@ def test_without_keypoints_of_two_kinds_all_samples_are_of_one_kind(
     path.write_text(json.dumps(content))
     stream = stream_of(folder)
     assert not any(across(stream[number]) for number in range(60))
+
+
+def test_a_quarter_of_the_pairs_share_nothing_where_all_kinds_are_known(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = stream_of(write_coco(tmp_path / "coco"))
+    items = [stream[number] for number in range(300)]
+    nothing = [item for item in items if across(item)]
+    # A picture of both a cat and a dog shares something with every other one.
+    assert 0.1 < len(nothing) / len(items) < 0.27
+    for number, item in enumerate(items):
+        assert across(item) == ("(nothing)" in stream.name(number))
+        assert across(item) == bool(Batch(*map(batched, item)).unrelated().any())
+    for side in (side for item in nothing for side in item):
+        assert not side.mask.any()
+        assert not side.same.any()
+        assert not side.seen.any()
+    only("nothing", monkeypatch)
+    incomplete = stream_of(folder)
+    assert not any(across(incomplete[number]) for number in range(30))
+
+
+def test_of_pairs_that_share_nothing_a_bad_picture_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only("nothing", monkeypatch)
+    source = write_coco(tmp_path)
+    found = read_pictures(source)
+    Path(found.pictures[0].path).write_bytes(b"no picture")
+    stream = CategoryStream(found, size=SIZE, stride=STRIDE, skip_bad=True)
+    shown = {int(side.shown[0]) for number in range(40) for side in stream[number]}
+    assert len(shown) == 3
+    assert "0.png" in " ".join(stream.skipped.values())
+
+
+def batched(side: BatchSide) -> BatchSide:
+    return side._make(None if value is None else value[None] for value in side)
 
 
 def test_two_pictures_show_nothing_that_is_the_very_same(
