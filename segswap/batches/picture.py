@@ -111,15 +111,18 @@ class Pictures:
             found.append(numbers.get(swapped[0], number) if swapped else number)
         return np.array(found, np.intp)
 
-    def check_pairs(self) -> None:
+    def check_pairs(self, held_out: int) -> None:
         """Refuse pictures of which no two show the same kind.
+
+        Args:
+            held_out: how many further ones are not trained on.
 
         Raises:
             ValueError: there are no two.
         """
         labels = [picture.labels == 1 for picture in self.pictures]
         if not labels or not (np.sum(labels, axis=0) > 1).any():
-            beside = f", beside {len(self.held_out)} held out," if self.held_out else ""
+            beside = f", beside {held_out} held out," if held_out else ""
             raise ValueError(
                 f"{self.source} holds {len(labels)} pictures{beside} of {len(self.kinds)} kinds, "
                 "and no two of one kind; expected a folder for each kind with two pictures or "
@@ -147,14 +150,13 @@ def merged(sources: Sequence[Pictures]) -> tuple[Pictures, ...]:
     for source in sources:
         kind_at = [numbers[name.casefold()] for name in source.kinds]
         point_at = [keypoints.index(name) for name in source.keypoints]
+        kept = [picture for picture in source.pictures if picture.key not in held_out]
         trained, scored = (
             tuple(_renumbered(p, kind_at, len(kinds), point_at, len(keypoints)) for p in pictures)
-            for pictures in (
-                [p for p in source.pictures if p.key not in held_out], source.held_out
-            )
-        )  # fmt: skip
+            for pictures in (kept, source.held_out)
+        )
         found.append(Pictures(source.source, tuple(kinds.values()), keypoints, trained, scored))
-        found[-1].check_pairs()
+        found[-1].check_pairs(len(source.pictures) - len(kept) + len(scored))
     return tuple(found)
 
 

@@ -52,7 +52,7 @@ def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
         found = _folder(source, bad)
     for reason in bad or ():
         print(f"skipped: {reason}", file=sys.stderr, flush=True)
-    found.check_pairs()
+    found.check_pairs(len(found.held_out))
     return found
 
 

@@ -67,6 +67,10 @@ def test_what_one_source_holds_out_is_trained_on_in_none(tmp_path: Path) -> None
     assert [Path(p.path).name for p in second.pictures] == ["3.png", "4.png", "5.png"]
     assert [Path(p.path).name for p in first.held_out] == ["0.png", "2.png"]
     assert not second.held_out
+    (tmp_path / "one" / "heldout.txt").write_text("cat/2.png\ncat/3.png\n")
+    third = write_folder(tmp_path / "third", {"cat": [2, 3, 4]})
+    with pytest.raises(ValueError, match="third holds 1 pictures, beside 2 held out, of 1 kinds"):
+        merged([read_pictures(one), read_pictures(third)])
 
 
 def test_all_samples_of_a_mix_have_the_same_fields(
