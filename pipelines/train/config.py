@@ -10,6 +10,8 @@ import tyro
 from pipelines.command.cli import FLAT, as_dict
 from pipelines.generate.config import Composition, Inputs, Styling
 from pipelines.train.flags import Given, filled, flags_of, matcher_of, start_of
+from segswap.batches.picture import Pictures, merged
+from segswap.batches.pictures import read_pictures
 from segswap.matchers.registry import matcher_class, names
 
 _POOL = 500  # images, as published
@@ -30,7 +32,7 @@ class TrainConfig:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PAIRS [PAIRS ...]]")
     ]
     """Datasets, folders or URLs; their train splits are learned from, their val splits scored on.
-    None with --live or --category-images."""
+    None with --live; --category-images may stand alone."""
     out: str
     """Folder of the run: model, checkpoint, history, curves."""
     resume: bool = False
@@ -81,14 +83,19 @@ class TrainConfig:
     pool: int = _POOL
     """Images of which --hard-negatives scores all pairs in turn."""
 
-    category_images: str | None = None
-    """Learn from pairs of pictures that show the same kind of thing, instead of PAIRS: a folder
-    with a folder for each kind, or COCO's ANNOTATIONS.json:IMAGES. Masks and keypoints are learned
-    from where there are some; docs/categories.md says how they are laid out."""
+    category_images: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="SOURCE [SOURCE ...]")
+    ] = ()  # fmt: skip
+    """Learn from pairs of pictures that show the same kind of thing, too, or alone: folders with a
+    folder for each kind, or COCO's ANNOTATIONS.json:IMAGES. Masks and keypoints are learned from
+    where there are some, and pictures that a folder's heldout.txt lists are scored on;
+    docs/categories.md says how they are laid out."""
     mixture: tuple[float, ...] = ()
-    """Shares of the datasets in training, one each; by default as many as they have pairs."""
+    """Shares in training: one for each of PAIRS, or one with --live, then one for each of
+    --category-images. By default generated pairs are one half and category pairs the other; within
+    them shares follow the numbers of pairs and of pictures."""
     skip_bad: bool = False
-    """Pass over shards and samples that are missing or damaged, and say so."""
+    """Pass over shards, samples and pictures that are missing or damaged, and say so."""
     live: bool = False
     """Make the pairs while training, on Ray, instead of reading them. What they are made from and
     how is said by the flags below, as for segswap-generate."""
@@ -141,29 +148,40 @@ class TrainConfig:
         given = [name for group, default in made.items()
                  for name in _differing(getattr(self, group), default)]  # fmt: skip
         if self.live:
-            if self.data or self.category_images:
-                given = [*self.data, *filter(None, [self.category_images])]
-                raise ValueError(f"--live makes its pairs; leave out {' '.join(given)}")
-            if self.mixture or self.skip_bad:
+            if self.data:
+                raise ValueError(f"--live makes its pairs; leave out {' '.join(self.data)}")
+            if (self.mixture or self.skip_bad) and not self.category_images:
                 raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
             if not self.workers:
                 raise ValueError("--workers is 0; --live needs at least 1, which makes the pairs")
-            return
-        if given:
+        elif given:
             raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")
-        if self.category_images:
-            if self.data or self.mixture:
-                raise ValueError("--category-images is learned from alone; leave out PAIRS")
-            return
-        if not self.data:
+        elif not self.data and not self.category_images:
             raise ValueError(
                 "there is nothing to train on: give PAIRS, --category-images, or --live"
             )
-        if self.mixture and len(self.mixture) != len(self.data):
+        for source in self.category_images:
+            if self.category_images.count(source) > 1:
+                raise ValueError(f"--category-images has {source} twice; expected each once")
+        parts = self.generated + len(self.category_images)
+        if self.mixture and len(self.mixture) != parts:
             raise ValueError(
-                f"--mixture has {len(self.mixture)} shares for {len(self.data)} datasets; expected "
-                "one each"
+                f"--mixture has {len(self.mixture)} shares for {parts} datasets; expected one each"
             )
+
+    @property
+    def generated(self) -> int:
+        """How many sources of generated pairs there are."""
+        return 1 if self.live else len(self.data)
+
+    @cached_property
+    def pictures(self) -> tuple[Pictures, ...]:
+        """What --category-images names, with the same kinds and keypoints; read once.
+
+        Raises:
+            ValueError: one of them cannot be used.
+        """
+        return merged([read_pictures(source, self.skip_bad) for source in self.category_images])
 
     def _check_model(self) -> None:
         self._check_losses()
@@ -183,7 +201,7 @@ class TrainConfig:
             if not any(self.weights[term] for term in learning):
                 said = " and ".join(f"--loss-{term}" for term in learning)
                 raise ValueError(f"--hard-negatives acts through {said}, which is 0")
-            if self.category_images:
+            if not self.generated:
                 raise ValueError("--hard-negatives are sought in PAIRS, not in --category-images")
             if self.num_gpus > 1:
                 raise ValueError("--hard-negatives works on one device; leave out --num-gpus")

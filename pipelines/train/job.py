@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 
@@ -12,25 +12,23 @@ from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.stopping import noted_signals
 from pipelines.train.config import TrainConfig, command_line
 from pipelines.train.curves import draw_curves
+from pipelines.train.data import training_data
 from pipelines.train.report import RunReport, best_of
 from pipelines.train.run_folder import check_folder, describe, identity_of
-from segswap.batches.categories import CategoryStream
-from segswap.batches.pictures import read_pictures
-from segswap.batches.stream import PairSource, PairStream, Stream
-from segswap.data.manifest import DatasetError, datasets_with
-from segswap.data.pair import Pair
+from segswap.batches.stream import PairSource, Stream
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, matcher_class, options_of
 from segswap.models.model import Model, load
-from segswap.training.matching import MatcherTask
+from segswap.training.matching import KIND_SCORES, MatcherTask
 from segswap.training.mining import Mining
 from segswap.training.schedule import Execution, Schedule
 from segswap.training.task import Observer
 from segswap.training.trainer import Trainer
 
-_VAL_PAIRS = 32
 _HARD_LR = 1e-5  # of the second stage, as published
-_DRAWN = tuple(f"val_{name}" for name in ("mask_iou", "pck_1", "pck_3", "pck_5", "false_area"))
+_DRAWN = tuple(
+    f"val_{name}" for name in ("mask_iou", "pck_1", "pck_3", "pck_5", "false_area", *KIND_SCORES)
+)
 _LARGEST = 8192  # pixels of a side
 _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
 
@@ -78,19 +76,20 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
     _check_sizes(size, model.settings["size"], matcher)
     execution = Execution(_precision(config, device), config.compile, rank, ranks)
     with (
-        _data(config, size, matcher, rank, ranks) as (stream, val),
+        training_data(config, size, matcher, rank, ranks) as data,
         # Not before Ray is up, which sets handlers of its own.
         _stopping(ranks) as asked,
     ):
-        _check_truth(config, matcher, stream)
+        _check_truth(config, matcher, data.stream)
         mining = None
         if config.hard_negatives:
             mining = Mining(
-                cast(PairSource, stream), size=size, pool=config.pool, batch=config.batch,
+                cast(PairSource, data.stream), size=size, pool=config.pool, batch=config.batch,
                 accumulate=config.accumulate, seed=config.seed,
             )  # fmt: skip
         task = MatcherTask(
-            model, stream, val, weights=config.weights, negatives=config.negatives, mining=mining
+            model, data.stream, data.val, weights=config.weights, negatives=config.negatives,
+            mining=mining, val_kinds=data.val_kinds,
         )  # fmt: skip
         trainer = Trainer(task, _schedule(config, matcher), Path(config.out), execution, asked)
         torch.manual_seed(config.seed + rank)
@@ -228,36 +227,6 @@ def _precision(config: TrainConfig, device: torch.device) -> Literal["fp32", "bf
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-@contextmanager
-def _data(
-    config: TrainConfig, size: int, matcher: Matcher, rank: int, ranks: int
-) -> Iterator[tuple[Stream, list[Pair]]]:
-    """The training data, and for rank 0 pairs to score on."""
-    grids: dict[str, Any] = {
-        "size": size, "stride": matcher.stride, "mask_stride": matcher.mask_stride,
-    }  # fmt: skip
-    if config.category_images:
-        yield CategoryStream(
-            read_pictures(config.category_images), **grids, seed=config.seed,
-            workers=config.workers, skip_bad=config.skip_bad,
-        ), []  # fmt: skip
-        return
-    if config.live:
-        from pipelines.train.live import live_stream
-
-        with live_stream(
-            config.inputs, config.composition, config.styling, **grids, seed=config.seed,
-             workers=max(1, config.workers // ranks), address=config.address,
-        ) as live:  # fmt: skip
-            yield live, live.val_pairs(_VAL_PAIRS) if rank == 0 else []
-        return
-    stream = PairStream(
-        config.data, "train", **grids, seed=config.seed, workers=config.workers,
-        weights=config.mixture or None, skip_bad=config.skip_bad,
-    )  # fmt: skip
-    yield stream, _val_pairs(config, size, matcher.stride) if rank == 0 else []
-
-
 def _check_truth(config: TrainConfig, matcher: Matcher, stream: Stream) -> None:
     """Refuse data that tell nothing that a loss needs; say which losses they leave out.
 
@@ -272,19 +241,3 @@ def _check_truth(config: TrainConfig, matcher: Matcher, stream: Stream) -> None:
                 f"--loss-{term.name} needs {' and '.join(sorted(term.needs - stream.truth))}, "
                 f"which these data do not have; they have {', '.join(sorted(stream.truth))}"
             )
-
-
-def _val_pairs(config: TrainConfig, size: int, stride: int) -> list[Pair]:
-    """The first val pairs of all datasets that have any, about as many of each."""
-    try:
-        found = datasets_with(config.data, "val")
-    except DatasetError:
-        return []
-    pairs = []
-    for path in found:
-        stream = PairStream(
-            (path,), "val", size=size, stride=stride, augment=False, skip_bad=config.skip_bad
-        )
-        count = min(len(stream), -(-_VAL_PAIRS // len(found)))
-        pairs += [stream.pair(number) for number in range(count)]
-    return pairs[:_VAL_PAIRS]

@@ -22,8 +22,8 @@ class RunReport(Observer):
     def row(self, row: Row) -> None:
         """See Observer.row."""
         note = f"loss {row['loss']:.3f}, {row['samples_per_second']:.1f} pairs/s"
+        note += "".join(f", {said}" for said in _said(row))
         if "val_mask_iou" in row:
-            note += f", val mask IoU {row['val_mask_iou']:.3f}, PCK@5% {row['val_pck_5']:.3f}"
             pair = self._task.val[0]
             model = self._task.model_of(self._trainer.average.module)
             picture = model.predict(pair.source, pair.target).draw(pair.source, pair.target)
@@ -59,7 +59,13 @@ class RunReport(Observer):
 def best_of(rows: list[Row], task: MatcherTask) -> str:
     """The best scores of a history as the end of a sentence; empty without any."""
     best = best_row(rows, task.quality)
-    return "" if best is None else (
-        f"; best at step {best['step']}: val mask IoU {best['val_mask_iou']:.3f}, "
-        f"PCK@5% {best['val_pck_5']:.3f}"
-    )  # fmt: skip
+    return "" if best is None else f"; best at step {best['step']}: {', '.join(_said(best))}"
+
+
+def _said(row: Row) -> list[str]:
+    """The scores of a row that decide on the best one."""
+    names = {
+        "val_mask_iou": "val mask IoU", "val_pck_5": "PCK@5%",
+        "val_kind_iou": "IoU of kinds", "val_kind_pck_10": "PCK@10%",
+    }  # fmt: skip
+    return [f"{said} {row[name]:.3f}" for name, said in names.items() if name in row]

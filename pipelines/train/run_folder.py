@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.command import outputs
 from pipelines.train.config import TrainConfig
-from segswap.batches.pictures import pictures_hash
+from segswap.batches.picture import pictures_hash
 from segswap.data.manifest import MANIFEST, datasets_with
 from segswap.files import storage
 from segswap.files.hashes import file_hash
@@ -24,17 +24,17 @@ _MACHINE = ("resume", "workers", "device", "compile", "address")
 
 
 def identity_of(config: TrainConfig) -> dict[str, Any]:
-    """What a run is: its settings, and the datasets by the hash of their manifests.
+    """What a run is: its settings, and its data by the hash of their manifests or of what is told
+    of pictures.
 
     Raises:
         DatasetError: a dataset is unfinished, or none has pairs to train on.
+        ValueError: pictures of kinds cannot be used.
     """
-    datasets = {}
-    if config.category_images:
-        datasets = {config.category_images: pictures_hash(config.category_images)}
-    elif not config.live:
+    if config.data:
         datasets_with(config.data, "train")
-        datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
+    datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
+    datasets |= {pictures.source: pictures_hash(pictures) for pictures in config.pictures}
     return {"config": _settings(config), "datasets": datasets}
 
 

@@ -45,10 +45,10 @@ class Stream(Protocol):
 
 
 class PairSource(Stream, Protocol):
-    """A stream of pairs that were generated, or are."""
+    """A stream of pairs that were generated, or are, perhaps among others."""
 
-    def pair(self, number: int) -> Pair:
-        """The pair behind a sample, as it was generated."""
+    def pair(self, number: int) -> Pair | None:
+        """The pair behind a sample, as it was generated; None of a sample that was not."""
 
 
 class PairStream:

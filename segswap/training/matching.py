@@ -1,7 +1,8 @@
 """Training a matcher: what it minimises, how it is scored, what is kept of it."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from segswap.batches.held_out import KindPair
 from segswap.batches.stream import Stream
 from segswap.data.pair import Pair, share_nothing
+from segswap.evaluation.kinds import score_kind_pair
 from segswap.evaluation.metrics import Scores, mean_scores, score_negative, score_pair
 from segswap.files.storage import write_atomically
 from segswap.matchers.base import Batch, Matcher
@@ -20,33 +23,36 @@ from segswap.training.mining import Mining
 from segswap.training.objective import Objective
 from segswap.training.task import Observer, Row, Task
 
+KIND_SCORES = ("kind_iou", "kind_pck_10")  # as `score_kind_pair` gives them
+
 
 class MatcherTask(Task):
     """See Task.
 
     Attributes:
         val: pairs that are scored on.
+        val_kinds: pairs of pictures of one kind that are scored on.
     """
-
-    scores = tuple(Scores.__dataclass_fields__)
 
     def __init__(
         self, model: Model, stream: Stream, val: list[Pair], *, weights: dict[str, float],
-        negatives: int, mining: Mining | None = None,
+        negatives: int, mining: Mining | None = None, val_kinds: Sequence[KindPair] = (),
     ) -> None:  # fmt: skip
         """
         Args:
             model: whose matcher is trained.
             stream: the training data.
-            val: pairs to score on; without any, the last weights count as the best.
+            val: pairs to score on; without any, of either sort, the last weights count as the best.
             weights: of the loss's terms, by name; 0 switches one off.
             negatives: pairs that share nothing for each pair of a batch.
             mining: finds hard negatives of the same stream; None trains without.
+            val_kinds: pairs of pictures of one kind to score on.
         """
         matcher = model.matcher.to(memory_format=torch.channels_last)
         self._settings, self._device = model.settings, model.device
         self._mining, self._negatives = mining, negatives
-        self.network, self.samples, self.val = matcher, stream, val
+        self.network, self.samples, self.val, self.val_kinds = matcher, stream, val, val_kinds
+        self.scores = (*Scores.__dataclass_fields__, *(KIND_SCORES if val_kinds else ()))
         self.objective = Objective(matcher, weights, negatives)
         known = [term for term in matcher.terms if term.needs <= stream.truth]
         self.terms = tuple(term.name for term in known)
@@ -77,11 +83,14 @@ class MatcherTask(Task):
         write_atomically(folder / SCORES, json.dumps(scores, indent=1).encode())
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
-        """Mean scores on the val pairs, and on about 8 pairs of images that share nothing."""
-        if not self.val:
-            return {}
-        model, stride = self.model_of(averaged), max(1, len(self.val) // 8)
-        scores = []
+        """Mean scores on the val pairs, on about 8 pairs of images that share nothing, and on the
+        pairs of one kind.
+        """
+        model = self.model_of(averaged)
+        return (self._pair_scores(model) if self.val else {}) | self._kind_scores(model)
+
+    def _pair_scores(self, model: Model) -> dict[str, float]:
+        stride, scores = max(1, len(self.val) // 8), []
         for number, pair in enumerate(self.val):
             scores.append(score_pair(model.predict(pair.source, pair.target), pair))
             if number % stride:
@@ -91,11 +100,28 @@ class MatcherTask(Task):
                 scores.append(score_negative(model.predict(pair.source, other.target)))
         return vars(mean_scores(scores))
 
+    def _kind_scores(self, model: Model) -> dict[str, float]:
+        """Means over the pairs of one kind that have a score; without those that none has."""
+        scores = [
+            score_kind_pair(model.predict(pair.source.image, pair.target.image), pair)
+            for pair in self.val_kinds
+        ]
+        told = {
+            name: [value for value in column if not math.isnan(value)]
+            for name, column in zip(KIND_SCORES, zip(*scores, strict=True), strict=False)
+        }
+        return {name: sum(values) / len(values) for name, values in told.items() if values}
+
     def quality(self, row: Row) -> float | None:
-        """Mask IoU plus PCK@5%."""
-        if "val_mask_iou" not in row:
-            return None
-        return float(row["val_mask_iou"] + row["val_pck_5"])
+        """Mask IoU plus PCK@5% of the val pairs; of pairs of one kind mask IoU plus PCK@10%, or
+        twice the one that there is; the mean of both sums where there are both.
+        """
+        sums = []
+        if "val_mask_iou" in row:
+            sums.append(float(row["val_mask_iou"] + row["val_pck_5"]))
+        if kinds := [float(row[f"val_{n}"]) for n in KIND_SCORES if f"val_{n}" in row]:
+            sums.append(2 * sum(kinds) / len(kinds))
+        return sum(sums) / len(sums) if sums else None
 
     def next_round(
         self, step: int, steps: int, *, autocast: Callable[[], AbstractContextManager[Any]],

@@ -118,7 +118,8 @@ class Mining:
         chosen = self._drawn(batch)
         sources, targets = torch.triu_indices(len(self.numbers), len(self.numbers), 1)[:, chosen]
         if self._images is None:  # after a resume
-            self._images = _stacked((self.stream.pair(n) for n in self.numbers), self.size)
+            pairs = filter(None, map(self.stream.pair, self.numbers))
+            self._images = _stacked(pairs, self.size)
         return self._images[sources], self._images[targets]
 
     def extra_numbers(self, batch: int) -> list[int]:
@@ -160,11 +161,11 @@ def _draw_pool(
     images = []
     number = first
     while len(seen) < count and number < first + _LOOKED_AT * count and not stop():
-        pair = stream.pair(number)
-        image = _origin(pair, stream, number)
-        if image not in seen:
-            seen[image] = number
-            images.append(_prepared(pair, size))
+        if pair := stream.pair(number):
+            image = _origin(pair, stream, number)
+            if image not in seen:
+                seen[image] = number
+                images.append(_prepared(pair, size))
         number += 1
     if len(seen) < 2 and not stop():
         raise ValueError(

@@ -8,44 +8,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import textured
+from made_kinds import BOX, HEIGHT, NAMES, WIDTH, write_coco, write_folder, write_picture
 from made_matches import same_batch
 
 from segswap.batches import categories
 from segswap.batches.categories import CategoryStream
-from segswap.batches.pictures import Pictures, pictures_hash, read_pictures
+from segswap.batches.picture import Pictures, pictures_hash
+from segswap.batches.pictures import read_pictures
 
-HEIGHT, WIDTH, SIZE, STRIDE = 80, 120, 96, 8
-BOX = (30, 20, 90, 60)  # what the masks show
-NAMES = ["left_eye", "right_eye", "nose"]
-POINTS = [[40.0, 30.0], [80.0, 30.0], [60.0, 50.0]]
-
-
-def write_picture(path: Path, seed: int) -> None:
-    """A texture with a disc at each of POINTS: red, green and blue."""
-    image = textured(HEIGHT, WIDTH, seed) // 3
-    for point, colour in zip(POINTS, np.eye(3), strict=True):
-        centre = tuple(int(value) for value in point)
-        cv2.circle(image, centre, 4, (255 * colour).tolist(), -1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image[..., ::-1])
-
-
-def write_folder(root: Path, kinds: dict[str, list[int]], keypoints: bool = True) -> str:
-    """Pictures of seeds for each kind, with masks and keypoints."""
-    images: dict[str, Any] = {}
-    for kind, seeds in kinds.items():
-        for seed in seeds:
-            write_picture(root / "images" / kind / f"{seed}.png", seed)
-            images[f"{kind}/{seed}.png"] = {"width": WIDTH, "height": HEIGHT, "points": POINTS}
-            mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-            mask[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
-            (root / "masks" / kind).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(root / "masks" / kind / f"{seed}.png"), mask)
-    if keypoints:
-        content = {"keypoints": NAMES, "images": images}
-        (root / "keypoints.json").write_text(json.dumps(content))
-    return str(root)
+SIZE, STRIDE = 96, 8
 
 
 @pytest.fixture
@@ -56,29 +27,15 @@ def folder(tmp_path: Path) -> str:
 @pytest.fixture
 def coco(tmp_path: Path) -> str:
     """Four pictures: two of a cat, one of a dog, one of both; a further one is listed and gone."""
-    x0, y0, x1, y1 = BOX
-    polygon = [x0, y0, x1, y0, x1, y1, x0, y1]
-    for number in range(4):
-        write_picture(tmp_path / "photos" / f"{number}.png", number)
-    images = [
-        {"id": n, "file_name": f"{n}.png", "width": WIDTH, "height": HEIGHT} for n in range(5)
-    ]
-    kinds = [(0, 1), (1, 1), (2, 2), (3, 1), (3, 2), (4, 1)]
-    seen = [value for x, y in POINTS for value in (x, y, 2)]
-    annotations = [
-        {"id": n, "image_id": image, "category_id": kind, "segmentation": [polygon],
-         "keypoints": seen if kind == 1 else [], "iscrowd": 0}
-        for n, (image, kind) in enumerate(kinds)
-    ]  # fmt: skip
-    categories = [
-        {"id": 1, "name": "cat", "keypoints": NAMES}, {"id": 2, "name": "dog"},
-        {"id": 3, "name": "boat"},
-    ]  # fmt: skip
-    path = tmp_path / "instances.json"
-    path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    return f"{path}:{tmp_path / 'photos'}"
+    return write_coco(tmp_path)
+
+
+@pytest.fixture
+def one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sample is of two pictures of one kind."""
+    monkeypatch.setattr(categories, "_ALONE", 0)
+    monkeypatch.setattr(categories, "_ACROSS", 0)
+    monkeypatch.setattr(categories, "_NOTHING", 0)
 
 
 def stream_of(pictures: Pictures, **changes: Any) -> CategoryStream:
@@ -114,7 +71,7 @@ def test_coco_lists_all_kinds_that_a_picture_shows(coco: str) -> None:
     assert found.pictures[0].points[0][0] == pytest.approx([40.5 / WIDTH, 30.5 / HEIGHT])
 
 
-def test_both_pictures_show_the_kind_and_are_two(folder: str) -> None:
+def test_both_pictures_show_the_kind_and_are_two(folder: str, one_kind: None) -> None:
     found = read_pictures(folder)
     stream = stream_of(found)
     seen = set()
@@ -131,7 +88,7 @@ def test_keypoints_stay_on_what_they_name(folder: str, monkeypatch: pytest.Monke
     """Mirrored, an animal's left eye is where its right one seems to be: the names change places,
     and so do the colours of the discs in this test.
     """
-    monkeypatch.setattr(categories, "photometric", lambda image, rng: image)
+    monkeypatch.setattr(categories, "photometric", lambda image, *_: image)
     stream = stream_of(read_pictures(folder))
     swapped, upright = 0, 0
     for number in range(40):
@@ -165,10 +122,12 @@ def test_samples_repeat_and_loaders_change_none(folder: str) -> None:
     shared = list(stream_of(found, seed=1, workers=2).batches(2, 0, 3))
     assert all(same_batch(a, b) for a, b in zip(alone, shared, strict=True))
     assert not same_batch(alone[0], next(stream_of(found, seed=2).batches(2, 0, 1)))
-    assert alone[0].truth == {"pair", "label", "mask", "keypoints"}
+    assert alone[0].truth == {"pair", "label", "mask", "keypoints", "same", "positions"}
 
 
-def test_complete_labels_alone_tell_that_two_pictures_share_no_kind(folder: str, coco: str) -> None:
+def test_complete_labels_alone_tell_that_two_pictures_share_no_kind(
+    folder: str, coco: str, one_kind: None
+) -> None:
     for source, expected in ((folder, False), (coco, True)):
         batches = stream_of(read_pictures(source)).batches(4, 0, 12)
         unrelated = torch.stack([batch.unrelated() for batch in batches])
@@ -181,7 +140,11 @@ def test_without_masks_or_keypoints_there_is_still_the_pair(tmp_path: Path) -> N
         write_picture(tmp_path / "kinds" / "cat" / f"{number}.png", number)
     found = read_pictures(str(tmp_path / "kinds"))
     assert found.truth == {"pair", "label"}
-    assert next(stream_of(found).batches(2, 0, 1)).truth == {"pair", "label"}
+    stream = stream_of(found)
+    assert stream.truth == {"pair", "label", "same", "positions"}
+    assert next(stream.batches(2, 0, 1)).truth == stream.truth
+    plain = stream_of(found, augment=False)
+    assert next(plain.batches(2, 0, 1)).truth == plain.truth == {"pair", "label", "same"}
 
 
 def test_a_picture_that_cannot_be_read_is_named_or_passed_over(
@@ -195,7 +158,7 @@ def test_a_picture_that_cannot_be_read_is_named_or_passed_over(
     assert "0.png" in capsys.readouterr().err
 
 
-def test_what_was_passed_over_before_changes_no_sample(folder: str) -> None:
+def test_what_was_passed_over_before_changes_no_sample(folder: str, one_kind: None) -> None:
     found = read_pictures(folder)
     (Path(folder) / "images" / "cat" / "0.png").write_bytes(b"no picture")
     used = stream_of(found, skip_bad=True)
@@ -265,10 +228,13 @@ def test_what_holds_no_pair_is_refused(what: str, tmp_path: Path) -> None:
 
 
 def test_a_source_is_known_by_its_content(folder: str) -> None:
-    before = pictures_hash(folder)
-    assert pictures_hash(folder) == before
+    before = pictures_hash(read_pictures(folder))
+    assert pictures_hash(read_pictures(folder)) == before
     write_picture(Path(folder) / "images" / "cat" / "2.png", 77)
-    assert pictures_hash(folder) != before
+    changed = pictures_hash(read_pictures(folder))
+    assert changed != before
+    (Path(folder) / "heldout.txt").write_text("cat/2.png\n")
+    assert pictures_hash(read_pictures(folder)) not in (before, changed)
 
 
 def test_real_animals_have_masks_and_keypoints(data: Path) -> None:
@@ -277,6 +243,6 @@ def test_real_animals_have_masks_and_keypoints(data: Path) -> None:
     found = read_pictures(str(data / "animals"))
     assert len(found.kinds) == 5
     assert found.truth == {"pair", "label", "mask", "keypoints"}
-    batch = next(stream_of(found, size=128).batches(4, 0, 1))
+    batch = next(stream_of(found, size=128, augment=False).batches(4, 0, 1))
     assert (batch.source.seen & batch.target.seen).sum(1).min() > 0
     assert float(batch.source.mask.mean()) > 0.05

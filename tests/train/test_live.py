@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_kinds import write_folder
 from made_matches import same_batch
 
 from pipelines.command.tasks import ray_cluster
@@ -25,6 +27,9 @@ from pipelines.generate.config import (
 from pipelines.generate.job import generate
 from pipelines.train import live
 from pipelines.train.live import LiveStream, live_stream
+from segswap.batches.categories import CategoryStream
+from segswap.batches.mixed import MixedStream
+from segswap.batches.pictures import read_pictures
 from segswap.batches.samples import choose_styled, make_sample
 from segswap.data.shards import Shard, shard_name
 from segswap.matchers.base import Batch
@@ -193,6 +198,38 @@ def test_closing_the_batches_ends_their_making(opened: Open) -> None:
         while ray.available_resources().get("CPU") != 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_pairs_of_kinds_are_mixed_with_those_that_are_made(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "kinds", {"cat": [0, 1, 2], "dog": [3, 4]})
+    pictures = read_pictures(source)
+    grids: dict[str, Any] = {"size": SIZE, "stride": STRIDE, "seed": SEED}
+    categories = CategoryStream(pictures, **grids)
+
+    def mix(*made: Any) -> MixedStream:
+        return MixedStream([*made, categories], [1, 1], **grids, kinds=2, keypoints=3)
+
+    def opened() -> AbstractContextManager[LiveStream]:
+        return live_stream(Inputs(), Composition(), Styling(), **grids, workers=2, mix=mix)
+
+    with live_stream(Inputs(), Composition(), Styling(), **grids, workers=2) as alone:
+        (made,) = alone.batches(8, 0, 1)
+        generated = [made.each(lambda tensor, n=n: tensor[n]) for n in range(8)]
+    with opened() as stream:
+        assert stream.truth == {"pair", "mask", "positions", "same", "keypoints", "label"}
+        found = list(stream.batches(8, 0, 2))
+        parts = [stream._samples.place(number) for number in range(8)]  # type: ignore[union-attr]
+        assert {part for part, _ in parts} == {0, 1}
+        for place, (part, own) in enumerate(parts):
+            sample = found[0].each(lambda tensor, place=place: tensor[place])
+            told = generated[own] if part == 0 else categories[own]
+            for side, expected in zip(sample, told, strict=True):
+                assert torch.equal(side.image, expected.image)
+                assert torch.equal(side.same, expected.same)
+                assert (side.labels == -1).all() == (part == 0)
+            assert (stream.pair(place) is None) == (part == 1)
+    with opened() as stream:
+        assert_same(list(stream.batches(8, 1, 2)), found[1:])
 
 
 def test_names_and_bad_numbers(opened: Open) -> None:

@@ -1,0 +1,104 @@
+"""What a run of segswap-train learns from and is scored on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pipelines.train.config import TrainConfig
+from segswap.batches.categories import CategoryStream
+from segswap.batches.held_out import KindPair, held_out_pairs
+from segswap.batches.mixed import MixedStream, Part
+from segswap.batches.stream import PairStream, Stream
+from segswap.data.manifest import DatasetError, datasets_with
+from segswap.data.pair import Pair
+from segswap.matchers.base import Matcher
+
+_VAL_PAIRS = 32  # of each sort
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Samples to train on, and what to score on: generated pairs and pairs of one kind."""
+
+    stream: Stream
+    val: list[Pair] = field(default_factory=list)
+    val_kinds: list[KindPair] = field(default_factory=list)
+
+
+@contextmanager
+def training_data(
+    config: TrainConfig, size: int, matcher: Matcher, rank: int, ranks: int
+) -> Iterator[TrainingData]:
+    """The training data of one process, and for rank 0 pairs to score on.
+
+    Raises:
+        ValueError, RuntimeError: they cannot be used.
+    """
+    grids: dict[str, Any] = {
+        "size": size, "stride": matcher.stride, "mask_stride": matcher.mask_stride,
+        "seed": config.seed, "kinds": matcher.kinds,
+    }  # fmt: skip
+    categories = [
+        CategoryStream(
+            pictures, **grids, workers=config.workers, skip_bad=config.skip_bad
+        ) for pictures in config.pictures
+    ]  # fmt: skip
+    mix = partial(_mixed, config, categories, grids)
+    val_kinds = held_out_pairs(config.pictures, _VAL_PAIRS, config.skip_bad) if rank == 0 else []
+    if config.live:
+        from pipelines.train.live import live_stream
+
+        with live_stream(
+            config.inputs, config.composition, config.styling, **grids,
+            workers=max(1, config.workers // ranks), address=config.address,
+            mix=mix if categories else None,
+        ) as live:  # fmt: skip
+            val = live.val_pairs(_VAL_PAIRS) if rank == 0 else []
+            yield TrainingData(live, val, val_kinds)
+        return
+    if not config.data:
+        yield TrainingData(mix() if len(categories) > 1 else categories[0], [], val_kinds)
+        return
+    stream = PairStream(
+        config.data, "train", **grids, workers=config.workers, skip_bad=config.skip_bad,
+        weights=config.mixture[: len(config.data)] or None,
+    )  # fmt: skip
+    val = _val_pairs(config, size, matcher.stride) if rank == 0 else []
+    yield TrainingData(mix(stream) if categories else stream, val, val_kinds)
+
+
+def _mixed(
+    config: TrainConfig, categories: list[CategoryStream], grids: dict[str, Any], *made: Part
+) -> MixedStream:
+    """Generated pairs, where there are some, and pairs of kinds."""
+    pictures = config.pictures[0]
+    if config.mixture:
+        own = sum(config.mixture[: config.generated])
+        weights = [own] * len(made) + list(config.mixture[config.generated :])
+    else:
+        # Half and half.
+        counts = [len(stream) for stream in categories]
+        weights = [float(sum(counts))] * len(made) + [float(count) for count in counts]
+    of_streams = {name: value for name, value in grids.items() if name != "kinds"}
+    return MixedStream(
+        [*made, *categories], weights, **of_streams, kinds=len(pictures.kinds),
+        keypoints=len(pictures.keypoints), workers=config.workers,
+    )  # fmt: skip
+
+
+def _val_pairs(config: TrainConfig, size: int, stride: int) -> list[Pair]:
+    """The first val pairs of all datasets that have any, about as many of each."""
+    try:
+        found = datasets_with(config.data, "val")
+    except DatasetError:
+        return []
+    pairs = []
+    for path in found:
+        stream = PairStream(
+            (path,), "val", size=size, stride=stride, augment=False, skip_bad=config.skip_bad
+        )
+        count = min(len(stream), -(-_VAL_PAIRS // len(found)))
+        pairs += [stream.pair(number) for number in range(count)]
+    return pairs[:_VAL_PAIRS]
