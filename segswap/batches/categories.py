@@ -48,12 +48,13 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _View:
-    """A picture that was read, with what is known of one kind in it.
+    """A picture that was read, with what is known of a kind in it, or of several.
 
     Attributes:
         mask: bool (H, W); None where it is not known at all.
         unknown: bool (H, W), where nobody knows; None for nowhere.
         points: float32 (K, 2), normalised; NaN where one is not seen.
+        masks: of all its kinds whose masks are known, by their numbers.
     """
 
     picture: Picture
@@ -61,6 +62,14 @@ class _View:
     mask: Mask | None
     unknown: Mask | None
     points: Points
+    masks: dict[int, Mask]
+
+    def of_kinds(self, kinds: Sequence[int]) -> "_View":
+        """The same with the mask of all things of some of its kinds, one or more."""
+        mask = np.any([self.masks[kind] for kind in kinds], axis=0)
+        crowds = [self.picture.unknown(kind, self.masks[kind]) for kind in kinds]
+        told = [crowd for crowd in crowds if crowd is not None]
+        return replace(self, mask=mask, unknown=np.any(told, axis=0) & ~mask if told else None)
 
 
 class CategoryStream:
@@ -129,6 +138,10 @@ class CategoryStream:
         rng = np.random.default_rng([self.seed, 3, number])
         drawn = self._draw(rng)
         views = self._views(drawn)
+        if drawn.what in ("kind", "alone"):
+            # Two pictures of people may both show dogs, too.
+            shared = sorted(set(views[0].masks) & set(views[-1].masks))
+            views = [view.of_kinds(shared) for view in views] if shared else views
         if drawn.what == "alone":
             return self._alone(views[0], rng)
         source, target = (self._side(*self._changed(view, rng), rng) for view in views)
@@ -224,11 +237,14 @@ class CategoryStream:
         image = read_image(picture.path)
         if picture.labels[kind] != 1:  # in a pair that shares nothing: crops keep something else
             kind = next(iter(picture.masks), kind)
-        mask = picture.mask(kind, image.shape[:2])
+        shape = image.shape[:2]
+        told = {own: picture.mask(own, shape) for own in picture.masks}
+        masks = {own: mask for own, mask in told.items() if mask is not None}
+        mask = masks.get(kind)
         unknown = None if mask is None else picture.unknown(kind, mask)
         nowhere = np.full((len(self.pictures.keypoints), 2), np.nan, np.float32)
         points = nowhere if what == "nothing" else picture.points.get(kind, nowhere)
-        return _View(picture, image, mask, unknown, points)
+        return _View(picture, image, mask, unknown, points, masks)
 
     # --- what is shown of them ---------------------------------------------------------------
 

@@ -135,6 +135,24 @@ def test_complete_labels_alone_tell_that_two_pictures_share_no_kind(
         assert not unrelated.diagonal(dim1=1, dim2=2).any()
 
 
+def test_the_mask_is_of_all_kinds_that_both_pictures_show(tmp_path: Path, one_kind: None) -> None:
+    source = write_folder(tmp_path / "kinds", {"cat": [0, 1], "sofa": [0, 1, 2]})
+    sofa = np.zeros((HEIGHT, WIDTH), np.uint8)
+    sofa[70:, :] = 255
+    for number in range(2):
+        cv2.imwrite(f"{source}/masks/sofa/{number}.png", sofa)
+    stream = stream_of(read_pictures(source), augment=False)
+    one = (BOX[2] - BOX[0]) * (BOX[3] - BOX[1]) / (HEIGHT * WIDTH)
+    areas: dict[frozenset[int], set[float]] = {}
+    for number in range(24):
+        batch, name = stream[number], stream.name(number)
+        shown = frozenset(n for n in range(3) if f"{n}.png" in name)
+        found = {round(float(side.mask.mean()), 4) for side in batch}
+        areas.setdefault(shown, set()).update(found)
+    assert areas[frozenset({0, 1})] == {round(one + 10 / HEIGHT, 4)}  # a cat and a sofa each
+    assert areas[frozenset({0, 2})] == {round(one, 4), round(10 / HEIGHT, 4)}  # sofas alone
+
+
 def test_without_masks_or_keypoints_there_is_still_the_pair(tmp_path: Path) -> None:
     for number in range(2):
         write_picture(tmp_path / "kinds" / "cat" / f"{number}.png", number)
