@@ -42,8 +42,8 @@ def _scores(path: Path) -> str:
         f"| {' | '.join(shown)} |\n|{'---|' * len(shown)}\n"
         f"| {' | '.join(f'{value:.3f}' for value in shown.values())} |\n\n"
         "PCK@k%: share of points of the true masks whose match is off by at most k% of the image's "
-        "side. False area: share of two images that share nothing which the masks cover. Of kinds: on "
-        "pairs of held-out pictures of one kind, PCK@10% of the keypoints' box.\n"
+        "side. False area: share of two images that share nothing which the masks cover. Of kinds: "
+        "on pairs of held-out pictures of one kind, PCK@10% of the thing's box.\n"
     )
 
 
