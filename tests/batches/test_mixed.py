@@ -16,6 +16,7 @@ from segswap.batches.held_out import held_out_pairs
 from segswap.batches.mixed import MixedStream
 from segswap.batches.picture import Pictures, merged
 from segswap.batches.pictures import read_pictures
+from segswap.files.hashes import file_hash
 from segswap.training.objective import negative_targets
 
 
@@ -208,3 +209,22 @@ def test_real_sources_give_negatives_to_most_pairs_of_coco(data: Path) -> None:
     batches = mix.batches(8, 0, 12)
     found = [negative_targets(batch, 1, kinds=True)[1].float().mean() for batch in batches]
     assert float(torch.stack(found).mean()) > 0.7
+
+
+def test_real_held_out_pictures_are_in_no_sample(data: Path) -> None:
+    if not (data / "animals").is_dir() or not (data / "classes").is_dir():
+        pytest.skip(f"{data} has no animals or classes")
+    animals, classes = merged([read_pictures(str(data / name)) for name in ("animals", "classes")])
+    assert animals.kinds == ("cat", "cow", "dog", "horse", "sheep", *classes.kinds[5:])
+    for source, name in ((animals, "animals"), (classes, "classes")):
+        lines = (data / name / "heldout.txt").read_text().split()
+        hashes = {file_hash(data / name / "images" / line) for line in lines}
+        assert {picture.key for picture in source.held_out} == hashes
+        trained = {picture.key for part in (animals, classes) for picture in part.pictures}
+        assert not hashes & trained
+    pairs = held_out_pairs([animals, classes], 32)
+    assert len(pairs) == 32
+    assert all(view.mask is not None for pair in pairs for view in (pair.source, pair.target))
+    seen = [np.isfinite(pair.source.points[:, 0]).sum() for pair in pairs]
+    assert sum(count >= 8 for count in seen) > 5
+    assert all(pair.source.box_side > 20 for pair, count in zip(pairs, seen, strict=True) if count)
