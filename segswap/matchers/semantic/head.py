@@ -52,7 +52,7 @@ class SemanticHead(nn.Module):
         self.identity = Identity(_SHAPES)
         self.mask = nn.Sequential(
             nn.Conv2d(_SHAPES + _FINEST + 2, 48, 3, padding=1), nn.GELU(),
-            nn.Conv2d(48, 1, 3, padding=1),
+            nn.Conv2d(48, 2, 3, padding=1),
         )  # fmt: skip
 
     def encode(self, features: Tensor, fine: Tensor, finest: Tensor) -> dict[str, Tensor]:
@@ -127,7 +127,9 @@ class SemanticHead(nn.Module):
         larger = F.interpolate(
             torch.cat([shapes, matched], dim=1), image["finest"].shape[2:], mode="bilinear"
         )
-        mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0]
+        kind, share = self.mask(torch.cat([larger, image["finest"]], dim=1)).unbind(1)
+        # Of the very same thing the detailed match knows the outline already.
+        mask = kind + share.sigmoid() * 4 * larger[:, -1]
         extra = {
             "correlation": logits, "same": same, "choice": choice,
             "detailed": own.positions, "semantic": fields[0].positions,
