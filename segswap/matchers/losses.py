@@ -53,8 +53,8 @@ def _entropy(
     answers: Answers, logits_of: Callable[[Side], Tensor],
     true_of: Callable[[BatchSide], Tensor | None], counted: Tensor | None, positive_weight: float,
 ) -> Tensor:  # fmt: skip
-    negatives, total = answers.negatives, _zero(answers)
-    for number, (side, truth) in enumerate(_sides(answers)):
+    negatives, total = answers.negatives, zero(answers)
+    for number, (side, truth) in enumerate(sides_with_truth(answers)):
         logits = logits_of(side)
         true = _on_cells(true_of(truth), logits.shape[1:])
         known = ~true.isnan()
@@ -84,14 +84,14 @@ def transfer_loss(answers: Answers, positive_weight: float = 1.0) -> Tensor:
 
     What is sampled is the mask, not its logits: midway between probabilities 1 and 0.12 it is 0.56.
     """
-    total = _zero(answers)
+    total = zero(answers)
     for (side, other), truth in zip(answers.matches.both(), answers.batch, strict=True):
         probability = other.mask_logits.float().sigmoid()[:, None]
         carried = sample(probability, side.positions.float())[:, 0].clamp(_LEAST, 1 - _LEAST)
         true = _on_cells(truth.mask, carried.shape[1:])
         mask = true.nan_to_num()
         entropy = positive_weight * mask * carried.log() + (1 - mask) * (1 - carried).log()
-        total = total - _mean(entropy, ~true.isnan())
+        total = total - mean_over(entropy, ~true.isnan())
     return total
 
 
@@ -110,12 +110,12 @@ def correspondence_loss(answers: Answers) -> Tensor:
 
     That is the paper's formula; the published code takes the mean over x and y, half of it.
     """
-    total = _zero(answers)
-    for side, truth in _sides(answers):
+    total = zero(answers)
+    for side, truth in sides_with_truth(answers):
         assert truth.positions is not None
         assert truth.valid is not None
         distance = (side.positions.float() - truth.positions).abs().sum(dim=-1)
-        total = total + ETA * _mean(distance, truth.valid)
+        total = total + ETA * mean_over(distance, truth.valid)
     return total
 
 
@@ -123,7 +123,7 @@ def keypoint_loss(answers: Answers) -> Tensor:
     """eta times the mean L1 distance between where the keypoints that both images show are found
     and where they are.
     """
-    total = _zero(answers)
+    total = zero(answers)
     for (side, _), (truth, there) in zip(answers.matches.both(), answers.batch.both(), strict=True):
         assert truth.keypoints is not None
         assert truth.seen is not None
@@ -135,7 +135,7 @@ def keypoint_loss(answers: Answers) -> Tensor:
         way = sample((positions - home).permute(0, 3, 1, 2), truth.keypoints[:, None])[:, :, 0]
         found = truth.keypoints + way.transpose(1, 2)
         distance = (found - there.keypoints).abs().sum(dim=-1)
-        total = total + ETA * _mean(distance, truth.seen & there.seen)
+        total = total + ETA * mean_over(distance, truth.seen & there.seen)
     return total
 
 
@@ -146,7 +146,7 @@ def correlation_loss(answers: Answers) -> Tensor:
     Raises:
         ValueError: the matches have no correlation.
     """
-    total = _zero(answers)
+    total = zero(answers)
     for (side, other), truth in zip(answers.matches.both(), answers.batch, strict=True):
         total = total + _classes(_extra(side, "correlation").float(), other, truth)
     return total
@@ -164,20 +164,22 @@ def _classes(logits: Tensor, other: Side, truth: BatchSide) -> Tensor:
     rows, columns = other.positions.shape[1:3]
     cells, weights = cells_around(truth.positions.flatten(1, 2), rows, columns)
     expected = (weights * logits.gather(-1, cells)).sum(-1)
-    return _mean(logits.logsumexp(dim=-1) - expected, truth.valid.flatten(1))
+    return mean_over(logits.logsumexp(dim=-1) - expected, truth.valid.flatten(1))
 
 
-def _sides(answers: Answers) -> tuple[tuple[Side, BatchSide], tuple[Side, BatchSide]]:
+def sides_with_truth(answers: Answers) -> tuple[tuple[Side, BatchSide], tuple[Side, BatchSide]]:
+    """Each side of the matches with what is true of it."""
     matches, batch = answers.matches, answers.batch
     return (matches.source, batch.source), (matches.target, batch.target)
 
 
-def _zero(answers: Answers) -> Tensor:
+def zero(answers: Answers) -> Tensor:
+    """The sum of no terms, a scalar where the batch is."""
     return torch.zeros((), device=answers.batch.source.image.device)
 
 
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over the chosen places; 0 where there are none."""
+def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of values over the chosen places, bool of their shape; 0 where there are none."""
     return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segswap.matchers.base import Answers, BatchSide, Side, on_grid
+from segswap.matchers.base import Answers, on_grid
+from segswap.matchers.losses import mean_over, sides_with_truth, zero
 from segswap.matchers.sampling import cells_around
 
 _FAR = 0.1  # a position off by more than this share of the image is no worse than one off by it
@@ -17,15 +18,15 @@ def dice_loss(answers: Answers) -> Tensor:
 
     Cross-entropy alone counts a small thing little.
     """
-    total = _zero(answers)
-    for side, truth in _sides(answers):
+    total = zero(answers)
+    for side, truth in sides_with_truth(answers):
         assert truth.mask is not None
         true = on_grid(truth.mask, side.mask_logits.shape[1:])
         known = ~true.isnan()
         mask, found = true.nan_to_num(), side.mask_logits.float().sigmoid() * known
         sizes = found.sum((1, 2)) + mask.sum((1, 2))
         lost = 1 - (2 * (found * mask).sum((1, 2)) + 1) / (sizes + 1)
-        total = total + _mean(lost, mask.sum((1, 2)) > 0)
+        total = total + mean_over(lost, mask.sum((1, 2)) > 0)
     return total
 
 
@@ -34,7 +35,7 @@ def keypoint_entropy(answers: Answers) -> Tensor:
     the other, both shared between four cells by bilinear weights; mean over the keypoints that both
     images show, sum of both directions.
     """
-    total = _zero(answers)
+    total = zero(answers)
     for (side, other), (truth, there) in zip(
         answers.matches.both(), answers.batch.both(), strict=True
     ):
@@ -48,7 +49,7 @@ def keypoint_entropy(answers: Answers) -> Tensor:
         rows = (weights[..., None] * logits[pair, cells]).sum(2)
         cells, weights = cells_around(there.keypoints, *other.positions.shape[1:3])
         expected = (weights * rows.gather(-1, cells)).sum(-1)
-        total = total + _mean(rows.logsumexp(-1) - expected, truth.seen & there.seen)
+        total = total + mean_over(rows.logsumexp(-1) - expected, truth.seen & there.seen)
     return total
 
 
@@ -56,8 +57,8 @@ def choice_loss(answers: Answers) -> Tensor:
     """Binary cross-entropy of the choice between the detailed and the semantic position with which
     one is nearer to the truth, weighted by how much nearer; sum of both directions.
     """
-    total = _zero(answers)
-    for side, truth in _sides(answers):
+    total = zero(answers)
+    for side, truth in sides_with_truth(answers):
         assert truth.positions is not None
         assert truth.valid is not None
         detailed, semantic = (
@@ -68,19 +69,5 @@ def choice_loss(answers: Answers) -> Tensor:
         entropy = F.binary_cross_entropy_with_logits(
             side.extra["choice"].float(), nearer, reduction="none"
         )
-        total = total + _mean((detailed - semantic).abs() / _UNIT * entropy, truth.valid)
+        total = total + mean_over((detailed - semantic).abs() / _UNIT * entropy, truth.valid)
     return total
-
-
-def _sides(answers: Answers) -> tuple[tuple[Side, BatchSide], tuple[Side, BatchSide]]:
-    matches, batch = answers.matches, answers.batch
-    return (matches.source, batch.source), (matches.target, batch.target)
-
-
-def _zero(answers: Answers) -> Tensor:
-    return torch.zeros((), device=answers.batch.source.image.device)
-
-
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over the chosen places; 0 where there are none."""
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)
