@@ -38,20 +38,19 @@ def training_data(
     """
     grids: dict[str, Any] = {
         "size": size, "stride": matcher.stride, "mask_stride": matcher.mask_stride,
-        "seed": config.seed, "kinds": matcher.kinds,
+        "seed": config.seed,
     }  # fmt: skip
     categories = [
-        CategoryStream(
-            pictures, **grids, workers=config.workers, skip_bad=config.skip_bad
-        ) for pictures in config.pictures
-    ]  # fmt: skip
+        CategoryStream(pictures, **grids, workers=config.workers, skip_bad=config.skip_bad)
+        for pictures in config.pictures
+    ]
     mix = partial(_mixed, config, categories, grids)
     val_kinds = held_out_pairs(config.pictures, _VAL_PAIRS, config.skip_bad) if rank == 0 else []
     if config.live:
         from pipelines.train.live import live_stream
 
         with live_stream(
-            config.inputs, config.composition, config.styling, **grids,
+            config.inputs, config.composition, config.styling, **grids, kinds=matcher.kinds,
             workers=max(1, config.workers // ranks), address=config.address,
             mix=mix if categories else None,
         ) as live:  # fmt: skip
@@ -62,8 +61,8 @@ def training_data(
         yield TrainingData(mix() if len(categories) > 1 else categories[0], [], val_kinds)
         return
     stream = PairStream(
-        config.data, "train", **grids, workers=config.workers, skip_bad=config.skip_bad,
-        weights=config.mixture[: len(config.data)] or None,
+        config.data, "train", **grids, kinds=matcher.kinds, workers=config.workers,
+        skip_bad=config.skip_bad, weights=config.mixture[: len(config.data)] or None,
     )  # fmt: skip
     val = _val_pairs(config, size, matcher.stride) if rank == 0 else []
     yield TrainingData(mix(stream) if categories else stream, val, val_kinds)
@@ -81,9 +80,8 @@ def _mixed(
         # Half and half.
         counts = [len(stream) for stream in categories]
         weights = [float(sum(counts))] * len(made) + [float(count) for count in counts]
-    of_streams = {name: value for name, value in grids.items() if name != "kinds"}
     return MixedStream(
-        [*made, *categories], weights, **of_streams, kinds=len(pictures.kinds),
+        [*made, *categories], weights, **grids, kinds=len(pictures.kinds),
         keypoints=len(pictures.keypoints), workers=config.workers,
     )  # fmt: skip
 

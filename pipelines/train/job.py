@@ -17,7 +17,7 @@ from pipelines.train.report import RunReport, best_of
 from pipelines.train.run_folder import check_folder, describe, identity_of
 from segswap.batches.stream import PairSource, Stream
 from segswap.matchers.base import Matcher
-from segswap.matchers.registry import build, matcher_class, options_of
+from segswap.matchers.registry import build, build_blank, matcher_class, options_of
 from segswap.models.model import Model, load
 from segswap.training.matching import KIND_SCORES, MatcherTask
 from segswap.training.mining import Mining
@@ -194,7 +194,7 @@ def _initial(config: TrainConfig, init: str) -> Model:
             )
     if options == settings["options"]:
         return model
-    matcher = build(settings["matcher"], **options)
+    matcher = build_blank(settings["matcher"], options)
     matcher.load_state_dict(model.matcher.state_dict())
     return Model(matcher, {**settings, "options": options})
 

@@ -86,7 +86,6 @@ class CategoryStream:
     def __init__(
         self, pictures: Pictures, *, size: int, stride: int, mask_stride: int | None = None,
         seed: int = 0, augment: bool = True, workers: int = 0, skip_bad: bool = False,
-        kinds: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -99,13 +98,12 @@ class CategoryStream:
             workers: loader processes; 0 loads in this process. They change no sample.
             skip_bad: draw another picture in place of one that cannot be read, and name that one on
                 stderr; otherwise it is an error.
-            kinds: whether light changes strongly at times: see `make_sample`.
 
         Raises:
             ValueError: the size does not fit.
         """
         check_size(size, stride, mask_stride)
-        self.pictures, self.seed, self.augment, self.strong = pictures, seed, augment, kinds
+        self.pictures, self.seed, self.augment = pictures, seed, augment
         self.size, self.cells, self.mask_cells = (
             size,
             size // stride,
@@ -263,7 +261,7 @@ class CategoryStream:
         """A view as one of two pictures, which show nothing that is the very same."""
         shown = warp.image(view.image, self.size)
         if self.augment:
-            shown = photometric(shown, rng, self.strong)
+            shown = photometric(shown, rng)
         keypoints, seen = self._keypoints(view.points, warp)
         grid = self.cells, self.cells
         side = BatchSide(

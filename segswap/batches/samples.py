@@ -54,7 +54,7 @@ def make_sample(
         mask_cells: the same of its masks' grid, by default as many.
         augment: False changes nothing but the size.
         kinds: for a matcher that tells the very same thing from another one of its kind. What of
-            an image with itself is a thing is then unknown, and light changes strongly at times.
+            an image with itself is a thing is then unknown.
     """
     warps, alone = (Warp(), Warp()), False
     shown = shown_images(pair)
@@ -66,7 +66,7 @@ def make_sample(
         warps = random_warps(kept, rng, size)
     source, target = warps[0].image(pair.source, size), warps[1].image(pair.target, size)
     if augment:
-        source, target = photometric(source, rng, kinds), photometric(target, rng, kinds)
+        source, target = photometric(source, rng), photometric(target, rng)
     sides = []
     for image, photographs, truth in (
         (source, shown[0], source_truth), (target, shown[1], target_truth)

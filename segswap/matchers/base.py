@@ -268,7 +268,8 @@ class Matcher(nn.Module):
         stride: pixels of the image a cell, in both directions.
         mask_stride: pixels of the image a cell of the mask's grid.
         terms: the losses that it is trained with, with their default weights.
-        not_saved: options that only a new matcher has a use for, such as where weights come from.
+        not_saved: options that only a new matcher has a use for: where weights come from, or None
+            for weights that are filled in afterwards.
         kinds: whether it tells the very same thing from another one of its kind. Its masks are then
             of kinds: nothing is known of an image with itself or with another photograph, unless
             the kinds in them are known.

