@@ -22,7 +22,6 @@ from pipelines.evaluate.predictions import (
     predictions_folder,
     with_best_ellipse,
 )
-from segswap.discovery.graph import CONFIDENCE
 
 Name = Literal[
     "all", "internet", "brueghel", "tokyo247", "pitts30k", "pf-willow", "pf-pascal", "tss",
@@ -57,8 +56,9 @@ class BenchmarkConfig:
     the best masks. One that cannot do what a benchmark asks is left out."""
     limit: int | None = None
     """Only so many pairs, queries, or images of each class: the first ones."""
-    confidence: float = CONFIDENCE
-    """Of discovery: that a match must have to be looked at, 0 to 1; 0.85 is the published one."""
+    confidence: float | None = None
+    """Of discovery: that a match must have to be looked at, 0 to 1; by default 0.5 for models that
+    know kinds of things, else the published 0.85."""
     json: str | None = None
     """Write the scores to this file too."""
     predictions: str | None = None
@@ -78,7 +78,7 @@ class BenchmarkConfig:
                 raise ValueError(f"--{flag} names {twice[0]} twice")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; expected at least 1")
-        if not 0 <= self.confidence < 1:
+        if self.confidence is not None and not 0 <= self.confidence < 1:
             raise ValueError(f"--confidence is {self.confidence}; expected 0 to below 1")
 
 

@@ -24,8 +24,8 @@ from pipelines.evaluate.predictions import (
     pair_methods,
 )
 from pipelines.search.index import build_index
-from segswap.discovery.discovery import Settings, discover
-from segswap.discovery.graph import CONFIDENCE, SIGMA
+from segswap.discovery.discovery import discover
+from segswap.discovery.settings import Settings, same_for
 from segswap.evaluation.baselines import ellipse_mask
 from segswap.files.images import read_image, read_size
 from segswap.models.model import Model
@@ -43,14 +43,14 @@ class Contestants:
         baselines: among sift, pooled, features, ellipse.
         device: that indexes are made on.
         folder: for the indexes.
-        confidence: that a match must have in discovery; see `segswap.discovery.discovery.Settings`.
+        confidence: that a match must have in discovery; see `segswap.discovery.settings.Settings`.
     """
 
     models: Sequence[NamedModel]
     baselines: Sequence[str]
     device: str
     folder: Path
-    confidence: float = CONFIDENCE
+    confidence: float | None = None
     _opened: dict[Path, ModelRetriever] = field(default_factory=dict, init=False)
 
     def methods(self, task: Task) -> dict[str, Method[Any]]:
@@ -119,14 +119,15 @@ def discover_masks(
     matcher: Model | Predict,
     images: Sequence[str],
     sigma: float | None,
-    confidence: float = CONFIDENCE,
+    confidence: float | None = None,
 ) -> Sequence[Mask | None]:
     """What repeats in a collection, as masks of its images.
 
     Raises:
         ValueError: an image cannot be read.
     """
-    settings = Settings(confidence, SIGMA if sigma is None else sigma)
+    same = same_for(matcher, None) if isinstance(matcher, Model) else "thing"
+    settings = Settings.of(same, confidence, sigma)
     read = lru_cache(maxsize=128)(read_image)
     model = matcher if isinstance(matcher, Model) else partial(_predict, matcher, read, images)
     progress: Progress | None = None

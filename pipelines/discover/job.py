@@ -31,16 +31,16 @@ from pipelines.discover.discovered import PAGE, write_results
 from pipelines.search.index import build_index, images_in, say_skipped
 from pipelines.search.index_shards import state_of
 from segswap.discovery.clusters import LEAST_IMAGES
-from segswap.discovery.discovery import Settings, find_repeats
-from segswap.discovery.graph import CONFIDENCE, SIGMA
+from segswap.discovery.discovery import find_repeats
 from segswap.discovery.links import Links, sharing
 from segswap.discovery.pairing import check_enough, chosen_pairs, match_pairs, model_predict
+from segswap.discovery.settings import Same, Settings, same_for
 from segswap.files.storage import absolute, sweep, write_atomically
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import DEFAULT_MODEL, Model, load
 from segswap.search.index import Index
 
-FORMAT = 1  # of discovery.json, the files of pairs and groups.json
+FORMAT = 2  # of discovery.json, the files of pairs and groups.json
 KEY = "discovery.json"
 _UNIT = 32  # pairs: the unit of work and of retry
 
@@ -62,10 +62,14 @@ class DiscoverConfig:
     neighbours: int | None = None
     """Match each image with so many others, those that look most alike as a whole. By default all
     pairs of up to 100 images are matched, and 20 neighbours of each image of more."""
-    sigma: float = SIGMA
-    """How far matches may be off and still agree, in cells of the model's grid."""
-    confidence: float = CONFIDENCE
-    """That a match must have to be looked at, 0 to 1."""
+    same: Same | None = None
+    """Whether what repeats is the very same thing, or things of one kind; by default kinds where
+    the model knows them."""
+    sigma: float | None = None
+    """How far matches may be off and still agree, in cells of the model's grid; by default 1.2 for
+    things, 5 for kinds."""
+    confidence: float | None = None
+    """That a match must have to be looked at, 0 to 1; by default 0.85 for things, 0.5 for kinds."""
     least_images: int = LEAST_IMAGES
     """Groups of fewer images are dropped. Groups of 2 are as often false as their matches are."""
     device: str = "auto"
@@ -77,11 +81,11 @@ class DiscoverConfig:
             raise ValueError("no images given; expected folders of images, or image files")
         if self.neighbours is not None and self.neighbours < 1:
             raise ValueError(f"--neighbours is {self.neighbours}; expected at least 1")
-        self.settings()
+        self.settings(self.same or "thing")
 
-    def settings(self) -> Settings:
+    def settings(self, same: Same) -> Settings:
         """What counts as repeated."""
-        return Settings(self.confidence, self.sigma, self.least_images)
+        return Settings.of(same, self.confidence, self.sigma, self.least_images)
 
 
 def main() -> None:
@@ -100,7 +104,8 @@ def discover(config: DiscoverConfig) -> int:
     out = Path(absolute(config.out))
     images = images_in(config.images)
     model = Path(absolute(find_model(config.model)))
-    _begin(out, _key(config, images, model))
+    settings = config.settings(same_for(load(model), config.same))
+    _begin(out, _key(config, images, model, settings.same))
     try:
         with config.running.started() as run:
             plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
@@ -108,11 +113,11 @@ def discover(config: DiscoverConfig) -> int:
             check_enough(len(plain), plain.skipped)
             pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
             with Stopping() as stopping:
-                links = _match(config, out, model, pairs, run, stopping)
-                whole, groups = find_repeats(links, config.settings())
+                links = _match(config, out, model, pairs, settings, run, stopping)
+                whole, groups = find_repeats(links, settings)
                 record = {
                     "format": FORMAT, "model": config.model,
-                    "settings": {**asdict(config.settings()), "neighbours": config.neighbours},
+                    "settings": {**asdict(settings), "neighbours": config.neighbours},
                 }  # fmt: skip
                 write_results(out, config.images, plain, whole, groups, record, run, stopping)
     except KeyboardInterrupt:
@@ -135,7 +140,7 @@ def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool)
 # --- what the work is done with ------------------------------------------------------------------
 
 
-def _key(config: DiscoverConfig, images: list[str], model: Path) -> dict[str, Any]:
+def _key(config: DiscoverConfig, images: list[str], model: Path, same: Same) -> dict[str, Any]:
     """What the files of pairs depend on."""
     states = [(image, state_of(image)) for image in images]
     return {
@@ -144,6 +149,7 @@ def _key(config: DiscoverConfig, images: list[str], model: Path) -> dict[str, An
         "fingerprint": fingerprint(model),
         "images": f"{len(images)} ({hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]})",
         "neighbours": config.neighbours,
+        "same": same,
     }
 
 
@@ -181,14 +187,16 @@ def _begin(out: Path, key: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class PairsTask:
-    """Pairs of images to be matched: their numbers in the indexes, the results' folder, and by
-    which model."""
+    """Pairs of images to be matched: their numbers in the indexes, the results' folder, by which
+    model, and what counts as the same.
+    """
 
     out: Path
     number: int
     pairs: tuple[tuple[int, int], ...]
     model: Path
     device: str
+    settings: Settings
 
     @property
     def path(self) -> Path:
@@ -200,7 +208,7 @@ def match_task(task: PairsTask) -> int:
     """Match pairs and write what they share; returns how many they are."""
     model, plain, mirrored = _opened(task.out, task.model, task.device)
     with out_of_memory_says("use --device cpu, or fewer --workers"):
-        links = match_pairs(task.pairs, model_predict(model, plain, mirrored))
+        links = match_pairs(task.pairs, model_predict(model, plain, mirrored), task.settings)
     links.save(task.path)
     return len(task.pairs)
 
@@ -213,12 +221,12 @@ def _opened(out: Path, model: Path, device: str) -> tuple[Model, Index, Index]:
 
 
 def _match(
-    config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]], run: Run,
-    stopping: Stopping,
+    config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]],
+    settings: Settings, run: Run, stopping: Stopping,
 ) -> Links:  # fmt: skip
     """Match the pairs that no earlier run has matched, and read all that share something."""
     tasks = [
-        PairsTask(out, number, tuple(pairs[first : first + _UNIT]), model, config.device)
+        PairsTask(out, number, tuple(pairs[first : first + _UNIT]), model, config.device, settings)
         for number, first in enumerate(range(0, len(pairs), _UNIT))
     ]
     missing = [task for task in tasks if not task.path.exists()]

@@ -44,13 +44,15 @@ def training_data(
         CategoryStream(pictures, **grids, workers=config.workers, skip_bad=config.skip_bad)
         for pictures in config.pictures
     ]
+    # What a kind of thing is, category pairs tell; generated ones know one thing of it alone.
+    masked = not (matcher.kinds and any("mask" in stream.truth for stream in categories))
     mix = partial(_mixed, config, categories, grids)
     val_kinds = held_out_pairs(config.pictures, _VAL_PAIRS, config.skip_bad) if rank == 0 else []
     if config.live:
         from pipelines.train.live import live_stream
 
         with live_stream(
-            config.inputs, config.composition, config.styling, **grids, kinds=matcher.kinds,
+            config.inputs, config.composition, config.styling, **grids, masked=masked,
             workers=max(1, config.workers // ranks), address=config.address,
             mix=mix if categories else None,
         ) as live:  # fmt: skip
@@ -61,7 +63,7 @@ def training_data(
         yield TrainingData(mix() if len(categories) > 1 else categories[0], [], val_kinds)
         return
     stream = PairStream(
-        config.data, "train", **grids, kinds=matcher.kinds, workers=config.workers,
+        config.data, "train", **grids, masked=masked, workers=config.workers,
         skip_bad=config.skip_bad, weights=config.mixture[: len(config.data)] or None,
     )  # fmt: skip
     val = _val_pairs(config, size, matcher.stride) if rank == 0 else []

@@ -43,7 +43,7 @@ def choose_styled(members: Members, rng: np.random.Generator, augment: bool = Tr
 
 def make_sample(
     pair: Pair, rng: np.random.Generator, *, size: int, cells: int, mask_cells: int | None = None,
-    augment: bool = True, kinds: bool = False,
+    augment: bool = True, masked: bool = True,
 ) -> Batch:  # fmt: skip
     """A pair as a sample, a Batch without the batch dimension.
 
@@ -53,14 +53,14 @@ def make_sample(
         cells: cells along each side of the matcher's grid of positions.
         mask_cells: the same of its masks' grid, by default as many.
         augment: False changes nothing but the size.
-        kinds: for a matcher that tells the very same thing from another one of its kind. What of
-            an image with itself is a thing is then unknown.
+        masked: False leaves the masks unknown, where others tell what a kind of thing is: another
+            thing of an object's kind may be beside it. Of the very same thing all is known.
     """
-    warps, alone = (Warp(), Warp()), False
+    warps = Warp(), Warp()
     shown = shown_images(pair)
     if augment:
         kept = pair.source_mask > 0, pair.target_mask > 0
-        if alone := rng.random() < _SAME:
+        if rng.random() < _SAME:
             pair, box, shown = _same_image(pair, rng)
             kept = box, box
         warps = random_warps(kept, rng, size)
@@ -72,7 +72,7 @@ def make_sample(
         (source, shown[0], source_truth), (target, shown[1], target_truth)
     ):  # fmt: skip
         side = _side(image, photographs, truth(pair, cells, cells, *warps))
-        if alone and kinds:
+        if not masked:
             side = side._replace(mask=torch.full((mask_cells or cells,) * 2, torch.nan))
         elif mask_cells not in (None, cells):
             fine = truth(pair, mask_cells, mask_cells, *warps)

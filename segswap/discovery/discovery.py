@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap import geometry
-from segswap.discovery.clusters import LEAST_IMAGES, groups_of, image_maps, leading_eigenvector
-from segswap.discovery.graph import CONFIDENCE, SIGMA, Nodes, graph_of
+from segswap.discovery.clusters import groups_of, image_maps, leading_eigenvector
+from segswap.discovery.graph import Nodes, graph_of
 from segswap.discovery.links import Links, best_partners, sharing
 from segswap.discovery.pairing import (
     Advance,
@@ -21,6 +21,7 @@ from segswap.discovery.pairing import (
     silent,
 )
 from segswap.discovery.refine import refine
+from segswap.discovery.settings import Settings, same_for
 from segswap.files.images import read_image
 from segswap.models.model import DEFAULT_MODEL, Model, load
 
@@ -29,29 +30,6 @@ _AGREED = 0.1  # of the value of the pair's best match: what a shown point has a
 LEAST_STRENGTH = 0.02  # of a member; where a false match agrees with a group by chance, it is less
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What counts as repeated.
-
-    Attributes:
-        confidence: that a match must have to be looked at, 0 to 1.
-        sigma: how far matches may be off and still agree, in cells of the model's grid.
-        least_images: of a group, 2 or more.
-    """
-
-    confidence: float = CONFIDENCE
-    sigma: float = SIGMA
-    least_images: int = LEAST_IMAGES
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.confidence < 1:
-            raise ValueError(f"confidence is {self.confidence}; expected 0 to below 1")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma is {self.sigma}; expected more than 0 cells")
-        if self.least_images < 2:
-            raise ValueError(f"least_images is {self.least_images}; expected at least 2")
 
 
 @dataclass(frozen=True)
@@ -134,14 +112,14 @@ def discover(
         neighbours: match each image with so many others only, those with the most similar
             descriptors; needs a model. By default all pairs are matched, and with a model the
             20 of each image where there are more than 100 images.
-        settings: what counts as repeated.
+        settings: what counts as repeated; by default things of one kind where the model knows
+            kinds, otherwise the very same thing.
         advance: told how many more pairs are matched, and how many there are in all.
 
     Raises:
         ValueError: fewer than two images can be read, or model or settings cannot be used.
         RuntimeError: the hub with the model cannot be reached.
     """
-    settings = settings or Settings()
     names = [os.fspath(image) for image in images]
     if callable(model) and not isinstance(model, Model):
         if neighbours is not None:
@@ -149,10 +127,12 @@ def discover(
         numbers, skipped = readable(names)
         check_enough(len(numbers), skipped)
         pairs = [(a, b) for n, a in enumerate(numbers) for b in numbers[n + 1 :]]
-        links = match_pairs(pairs, model, advance)
+        settings = settings or Settings()
+        links = match_pairs(pairs, model, settings, advance)
     else:
         model = model if isinstance(model, Model) else load(model)
-        links, skipped = match_images(names, model, neighbours, advance)
+        settings = settings or Settings.of(same_for(model, None))
+        links, skipped = match_images(names, model, neighbours, settings, advance)
     repeats = find_repeats(links, settings)
     return _refined(names, skipped, repeats, links)
 

@@ -89,6 +89,7 @@ def link(
     pairs: Sequence[tuple[int, int]],
     plain: Sequence[Prediction],
     mirrored: Sequence[Prediction] | None = None,
+    tolerance: float = RETURN_CELLS,
 ) -> Links:
     """Links of matched pairs.
 
@@ -97,15 +98,16 @@ def link(
         plain: what a method says of them.
         mirrored: what it says of the same pairs with the target flipped left to right; a pair keeps
             the better of the two, by the sum of both consistent masks. None: not looked at.
+        tolerance: of consistent masks, see `consistent`.
 
     Raises:
         ValueError: the predictions are on different grids.
     """
     best, flips = [], []
     for number, prediction in enumerate(plain):
-        kept, flipped = consistent(prediction), False
+        kept, flipped = consistent(prediction, tolerance), False
         if mirrored is not None:
-            other = consistent(unmirrored(mirrored[number]))
+            other = consistent(unmirrored(mirrored[number]), tolerance)
             flipped = _mask_sum(other) > _mask_sum(kept)
             kept = other if flipped else kept
         best.append(kept)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segswap import geometry
 from segswap.discovery.links import Links, link
+from segswap.discovery.settings import Settings
 from segswap.files.images import ImageError, read_image
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model, as_predictions
@@ -88,12 +89,17 @@ def chosen_pairs(
     return sorted(pairs)
 
 
-def match_pairs(pairs: Pairs, predict: Predict, advance: Advance = silent) -> Links:
+def match_pairs(
+    pairs: Pairs, predict: Predict, settings: Settings, advance: Advance = silent
+) -> Links:
     """Match pairs of images, and again with the second one mirrored; see `links.link`."""
     found = []
     for first in range(0, len(pairs), _PART):
         part = pairs[first : first + _PART]
-        found.append(link(part, predict(part, False), predict(part, True)))
+        plain, mirrored = (predict(part, flipped) for flipped in (False, True))
+        if settings.same == "thing":
+            plain, mirrored = ([p.of_things() for p in some] for some in (plain, mirrored))
+        found.append(link(part, plain, mirrored, settings.tolerance))
         advance(len(part), len(pairs))
     return Links.joined(found)
 
@@ -124,13 +130,18 @@ def model_predict(model: Model, plain: Encoded, mirrored: Encoded) -> Predict:
 
 
 def match_images(
-    images: list[str], model: Model, neighbours: int | None, advance: Advance = silent
+    images: list[str],
+    model: Model,
+    neighbours: int | None,
+    settings: Settings,
+    advance: Advance = silent,
 ) -> tuple[Links, list[tuple[str, str]]]:
     """Match images by a model.
 
     Args:
         images: paths.
         neighbours: see `chosen_pairs`.
+        settings: what counts as the same.
 
     Returns:
         The links between them, and path and reason of those that cannot be read.
@@ -153,7 +164,7 @@ def match_images(
         np.concatenate(plain.descriptors), np.concatenate(mirrored.descriptors), neighbours
     )
     pairs = [(numbers[a], numbers[b]) for a, b in near]
-    return match_pairs(pairs, model_predict(model, plain, mirrored), advance), skipped
+    return match_pairs(pairs, model_predict(model, plain, mirrored), settings, advance), skipped
 
 
 class _Kept:

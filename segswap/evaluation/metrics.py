@@ -39,7 +39,10 @@ class Scores:
 
 
 def score_pair(prediction: Prediction, pair: Pair) -> Scores:
-    """Scores of a prediction for a pair with ground truth; false_area is NaN."""
+    """Scores of a prediction for a pair with ground truth, which is of the very same thing;
+    false_area is NaN.
+    """
+    prediction = prediction.of_things()
     masks = [
         mask_scores(prediction.source_mask, pair.source_mask),
         mask_scores(prediction.target_mask, pair.target_mask),
@@ -57,10 +60,15 @@ def make_scores(masks: Sequence[float], within: Sequence[float]) -> Scores:
 
 
 def score_negative(prediction: Prediction) -> Scores:
-    """Scores of a prediction for two images that share nothing: false_area alone."""
-    areas = [np.mean(mask > 0.5) for mask in (prediction.source_mask, prediction.target_mask)]
+    """Scores of a prediction for two images that share no thing: false_area alone."""
     nothing = dict.fromkeys((field.name for field in fields(Scores)), float("nan"))
-    return Scores(**nothing | {"false_area": float(np.mean(areas))})
+    return Scores(**nothing | {"false_area": mask_area(prediction.of_things())})
+
+
+def mask_area(prediction: Prediction) -> float:
+    """The predicted masks' share of both images."""
+    masks = prediction.source_mask, prediction.target_mask
+    return float(np.mean([np.mean(mask > 0.5) for mask in masks]))
 
 
 def mean_scores(scores: list[Scores]) -> Scores:

@@ -1,6 +1,8 @@
 """Discovery from predictions to masks and groups: planted collections, bad input."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,12 +11,13 @@ from conftest import textured
 from hypothesis import given
 from hypothesis import strategies as st
 from made_links import GRID, Planted, collection
-from made_models import save_model
+from made_models import save_kinds_model, save_model
 
 from segswap import geometry
-from segswap.discovery.discovery import Settings, discover, find_repeats
+from segswap.discovery.discovery import discover, find_repeats
 from segswap.discovery.links import Links, consistent, link, unmirrored
 from segswap.discovery.pairing import chosen_pairs, match_pairs
+from segswap.discovery.settings import Settings, same_for
 from segswap.models.model import load
 from segswap.models.prediction import Prediction
 
@@ -112,7 +115,7 @@ def test_flipping_twice_changes_nothing(seed: int) -> None:
 
 def test_links_are_the_same_after_saving(tmp_path: Path) -> None:
     planted = collection(6, each=3)
-    links = match_pairs(all_pairs(6), planted.predict)
+    links = match_pairs(all_pairs(6), planted.predict, Settings())
     links.save(tmp_path / "links.npz")
     read = Links.load(tmp_path / "links.npz")
     for name, value in links.__dict__.items():
@@ -163,7 +166,7 @@ def test_a_mirrored_image_is_a_neighbour() -> None:
 @pytest.mark.parametrize("false", [0, 100])
 def test_three_motifs_in_sixty_images_are_all_found_and_none_is_mixed(false: int) -> None:
     planted = collection(60, MOTIFS, each=12, false=false)
-    links = match_pairs(all_pairs(60), planted.predict)
+    links = match_pairs(all_pairs(60), planted.predict, Settings())
     whole, groups = find_repeats(links, Settings())
     members = sorted(sorted(group.maps) for group in groups)
     assert members == sorted(
@@ -194,7 +197,7 @@ def assert_on_its_motif(planted: Planted, maps: dict[int, np.ndarray]) -> None:
 def test_motifs_that_nearly_all_images_show() -> None:
     """Some images are the partners of most others; the groups are not divided by that."""
     planted = collection(40, "ab", each=28, seed=2)
-    groups = find_repeats(match_pairs(all_pairs(40), planted.predict), Settings())[1]
+    groups = find_repeats(match_pairs(all_pairs(40), planted.predict, Settings()), Settings())[1]
     assert sorted(sorted(group.maps) for group in groups) == sorted(
         [image for image in range(40) if motif in planted.motifs[image]] for motif in "ab"
     )
@@ -204,7 +207,7 @@ def test_mirrored_members_belong_to_the_group() -> None:
     planted = collection(20, "a", each=8, seed=1)
     showing = [image for image in range(20) if planted.motifs[image]]
     planted.mirrored |= {(image, "a") for image in showing[:3]}
-    links = match_pairs(all_pairs(20), planted.predict)
+    links = match_pairs(all_pairs(20), planted.predict, Settings())
     (group,) = find_repeats(links, Settings())[1]
     assert sorted(group.maps) == showing
     for (a, b), mirrored in zip(links.pairs.tolist(), links.mirrored, strict=True):
@@ -215,7 +218,7 @@ def test_mirrored_members_belong_to_the_group() -> None:
 
 def test_points_of_members_are_the_same_points() -> None:
     planted = collection(20, "a", each=8, seed=3)
-    groups = find_repeats(match_pairs(all_pairs(20), planted.predict), Settings())[1]
+    groups = find_repeats(match_pairs(all_pairs(20), planted.predict, Settings()), Settings())[1]
     (group,) = groups
     assert len(group.shared) >= 8
     for pair in group.shared:
@@ -227,7 +230,8 @@ def test_points_of_members_are_the_same_points() -> None:
 
 def test_nothing_repeats() -> None:
     planted = collection(10, "", false=4)
-    whole, groups = find_repeats(match_pairs(all_pairs(10), planted.predict), Settings())
+    links = match_pairs(all_pairs(10), planted.predict, Settings())
+    whole, groups = find_repeats(links, Settings())
     assert groups == []
     pairs = {image for pair in planted.false for image in pair}
     assert set(whole.maps) <= pairs  # the masks are what two images say, right or wrong
@@ -235,7 +239,7 @@ def test_nothing_repeats() -> None:
 
 def test_no_correspondence_at_all() -> None:
     planted = collection(5, "")
-    whole, groups = find_repeats(match_pairs(all_pairs(5), planted.predict), Settings())
+    whole, groups = find_repeats(match_pairs(all_pairs(5), planted.predict, Settings()), Settings())
     assert (whole.maps, groups) == ({}, [])
 
 
@@ -328,8 +332,38 @@ def test_neighbours_need_descriptors(photos: list[str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [({"confidence": 1.0}, "confidence is 1"), ({"sigma": 0}, "sigma is 0"),
-     ({"least_images": 1}, "least_images is 1")],
+     ({"least_images": 1}, "least_images is 1"), ({"tolerance": -1}, "tolerance is -1"),
+     ({"same": "sort"}, "same is 'sort'; expected thing or kind")],
 )  # fmt: skip
-def test_settings_that_mean_nothing(settings: dict[str, float], said: str) -> None:
+def test_settings_that_mean_nothing(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Settings(**settings)  # type: ignore[arg-type]
+        Settings(**settings)
+
+
+def test_kinds_are_looked_for_where_the_model_knows_them(tmp_path: Path) -> None:
+    things, kinds = (
+        load(save_model(tmp_path / "model", size=64)),
+        load(save_kinds_model(tmp_path / "kinds")),
+    )
+    assert same_for(things, None) == "thing" == same_for(kinds, "thing")
+    assert same_for(kinds, None) == "kind"
+    with pytest.raises(ValueError, match="correlation matcher, which finds the very same thing"):
+        same_for(things, "kind")
+    assert Settings.of("thing") == Settings()
+    assert Settings.of("kind", sigma=2.0).sigma == 2
+    assert Settings.of("kind").tolerance > Settings.of("thing").tolerance
+
+
+def test_of_things_the_masks_of_the_very_same_thing_count() -> None:
+    """Where a model finds the kind and not the thing, no thing repeats."""
+    planted = Planted([{"a": placed(0.1, 0.05)}, {"a": placed(0.4, 0.55)}], noise=0.1)
+
+    def predict(pairs: list[tuple[int, int]], flipped: bool) -> list[Prediction]:
+        found = planted.predict(pairs, flipped)
+        return [replace(p, source_same=0 * p.source_mask, target_same=0 * p.target_mask)
+                for p in found]  # fmt: skip
+
+    pairs = all_pairs(2)
+    assert match_pairs(pairs, predict, Settings()).source_mask.max() == 0
+    kinds = match_pairs(pairs, predict, Settings.of("kind"))
+    assert kinds.source_mask.max() > 0.5

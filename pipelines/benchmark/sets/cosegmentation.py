@@ -25,7 +25,7 @@ from pipelines.benchmark.sets.kinds import (
     spread,
 )
 from pipelines.benchmark.sets.pairs import Pairs, PairTask, read_both, score_masks
-from segswap.evaluation.metrics import score_negative
+from segswap.evaluation.metrics import mask_area
 from segswap.evaluation.segmentation import transfer_iou
 from segswap.models.prediction import Prediction
 
@@ -66,7 +66,7 @@ def _score(prediction: Prediction, root: Path, both: Both) -> Scores:
 
 
 def _score_disjoint(prediction: Prediction) -> Scores:
-    return {"false area": score_negative(prediction).false_area}
+    return {"false area": mask_area(prediction)}
 
 
 COSEGMENTATION = Benchmark(

@@ -51,8 +51,8 @@ class SemanticHead(nn.Module):
         )  # fmt: skip
         self.identity = Identity(_SHAPES)
         self.mask = nn.Sequential(
-            nn.Conv2d(_SHAPES + _FINEST + 2, 48, 3, padding=1), nn.GELU(),
-            nn.Conv2d(48, 2, 3, padding=1),
+            nn.Conv2d(_SHAPES + _FINEST, 48, 3, padding=1), nn.GELU(),
+            nn.Conv2d(48, 1, 3, padding=1),
         )  # fmt: skip
 
     def encode(self, features: Tensor, fine: Tensor, finest: Tensor) -> dict[str, Tensor]:
@@ -121,15 +121,11 @@ class SemanticHead(nn.Module):
         own = detailed[0]
         told = evidence(logits, (own.positions, detailed[1].positions), fields, own.mask)
         shapes = self.shapes(tokens)
-        same, choice = self.identity(shapes, told)
+        added, choice = self.identity(shapes, told)
+        same = own.mask + added  # the detailed match knows outlines already
         positions = torch.where((choice > 0)[..., None], own.positions, fields[0].positions)
-        matched = torch.stack([same, own.mask], dim=1) / 4
-        larger = F.interpolate(
-            torch.cat([shapes, matched], dim=1), image["finest"].shape[2:], mode="bilinear"
-        )
-        kind, share = self.mask(torch.cat([larger, image["finest"]], dim=1)).unbind(1)
-        # Of the very same thing the detailed match knows the outline already.
-        mask = kind + share.sigmoid() * 4 * larger[:, -1]
+        larger = F.interpolate(shapes, image["finest"].shape[2:], mode="bilinear")
+        mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0]
         extra = {
             "correlation": logits, "same": same, "choice": choice,
             "detailed": own.positions, "semantic": fields[0].positions,

@@ -9,8 +9,9 @@ EVIDENCE = 7  # channels of `evidence`
 
 
 class Identity(nn.Module):
-    """Of each cell, the logit that both images show the very same thing there, and the logit that
-    the detailed match is nearer to its place than the semantic one.
+    """Of each cell, what is added to the logit of the detailed match's mask to make it the one that
+    both images show the very same thing there, and the logit that the detailed match is nearer to
+    its place than the semantic one.
 
     Args:
         width: channels of the tokens that are looked at beside the evidence.
@@ -25,14 +26,14 @@ class Identity(nn.Module):
         )  # fmt: skip
 
     def forward(self, tokens: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, h, w) of "the very same thing" and of "the detailed match".
+        """(B, h, w) each: what is added, and the logit of "the detailed match".
 
         Args:
             tokens: (B, width, h, w).
             evidence: (B, EVIDENCE, h, w).
         """
-        same, detailed = self.layers(torch.cat([tokens, evidence], dim=1)).unbind(1)
-        return same, detailed
+        added, detailed = self.layers(torch.cat([tokens, evidence], dim=1)).unbind(1)
+        return added, detailed
 
 
 @torch.no_grad()
