@@ -16,7 +16,8 @@ those that share nothing, and on held-out pictures of --category-images. What a 
 * lite0: the smaller backbone.
 * COCO, unsupervised, salient: generated pairs alone, of such segments: the question of Shen et al.
   (arXiv 2110.15904), whether a matcher needs annotated segments.
-* nearest neighbours: of the backbone's features, untrained; ellipse: a centred one, best of five.
+* nearest neighbours: of the backbone's features, untrained; ellipse: a centred one, of five sizes
+  the one with the best masks of kinds.
 
 One seed and a small budget: before small differences mean anything, repeat them with another --seed
 and --out. Given again, the same command reuses rows that are finished, and goes on with the others.
@@ -28,6 +29,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,6 +38,7 @@ import measuring
 import numpy as np
 import torch
 
+from pipelines.evaluate.predictions import Image, Predict
 from pipelines.train.config import TrainConfig
 from pipelines.train.job import train
 from segswap.batches.held_out import KindPair, held_out_pairs
@@ -43,11 +46,14 @@ from segswap.batches.picture import merged
 from segswap.batches.pictures import read_pictures
 from segswap.batches.stream import PairStream
 from segswap.data.pair import Pair, share_nothing
+from segswap.evaluation.baselines import ELLIPSES, ellipse, nearest_features
 from segswap.evaluation.kinds import score_kind_pair
 from segswap.evaluation.metrics import score_negative, score_pair
+from segswap.matchers.registry import build
 from segswap.matchers.semantic.context import PairContext
 from segswap.matchers.semantic.semantic import LEVELS
 from segswap.models.model import Model, load
+from segswap.models.prediction import Prediction
 from segswap.training.checkpoints import STATE
 
 _BACKBONE = "tf_efficientnet_lite2"
@@ -119,21 +125,35 @@ def run_row(title: str, row: Row, options: argparse.Namespace) -> list[float]:
             print("stopped; the same command goes on", file=sys.stderr)
             sys.exit(status)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return scores_of(load(str(run), device=device), options)
+        return scores_of(load(str(run), device=device).predict, options)
 
 
-def scores_of(model: Model, options: argparse.Namespace) -> list[float]:
+def untrained(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
+    """The rows of what was not trained."""
+    with torch.random.fork_rng():
+        matcher = build("semantic")
+    model = Model(matcher, {"matcher": "semantic", "options": {}, "size": matcher.match_size})
+
+    def nearest(source: Image, target: Image) -> Prediction:
+        return nearest_features(*model.features(source, target))
+
+    yield "nearest neighbours", scores_of(nearest, options)
+    found = [scores_of(partial(ellipse, share=share), options) for share in ELLIPSES]
+    yield "ellipse", max(found)
+
+
+def scores_of(predict: Predict, options: argparse.Namespace) -> list[float]:
     """A value for each of COLUMNS."""
     kinds = [
-        score_kind_pair(model.predict(pair.source.image, pair.target.image), pair)
+        score_kind_pair(predict(pair.source.image, pair.target.image), pair)
         for pair in options.kind_pairs
     ]
     own, apart = [], []
     for number, pair in enumerate(options.val_pairs):
-        own.append(score_pair(model.predict(pair.source, pair.target), pair))
+        own.append(score_pair(predict(pair.source, pair.target), pair))
         others = (*options.val_pairs[number + 1 :], *options.val_pairs[:number])
         if other := next((other for other in others if share_nothing(pair, other)), None):
-            apart.append(score_negative(model.predict(pair.source, other.target)).false_area)
+            apart.append(score_negative(predict(pair.source, other.target)).false_area)
     means = np.nanmean([[s.mask_iou, s.pck_1, s.pck_5] for s in own], axis=0)
     return [*np.nanmean(kinds, axis=0).tolist(), *means.tolist(), float(np.mean(apart))]
 
@@ -153,6 +173,7 @@ def finished(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
         with contextlib.redirect_stdout(sys.stderr):
             values = run_row(title, rows[title], options)
         yield title, values
+    yield from untrained(options)
 
 
 def main() -> None:

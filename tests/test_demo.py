@@ -31,9 +31,9 @@ def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
     page = (out / "report.html").read_text()
     images = re.findall(r'<img[^>]* src="([^"]+)"', page)
     shown = [name for name in images if not name.startswith("data:")]
-    # Of two models the held-out matches and the stereo pair; the curves; the gallery's images are
-    # in the page.
-    assert len(shown) == len(set(shown)) == 2 * (2 + 1) + 1
+    # Of two models the held-out matches and the stereo pair; of one, three persons; the curves; the
+    # gallery's images are in the page.
+    assert len(shown) == len(set(shown)) == 2 * (2 + 1) + 3 + 1
     assert page.count('<article class="pair"') == 3
     assert len(images) - len(shown) >= 2 * 3
     assert {path.name for path in (out / "pictures").iterdir()} == {
@@ -43,7 +43,7 @@ def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
         with Image.open(out / name) as picture:
             picture.load()
     assert not re.search(r"\{\w*\}", page.split("</style>")[1].split("<script>")[0])
-    for method in ("run (correlation)", "segswap-tiny (correlation)", "sift+ransac"):
+    for method in ("run (correlation)", "segswap-base (semantic)", "sift+ransac"):
         for scores in (7, 3):  # on the pairs, and on the stereo pair
             row = rf"<td>{re.escape(method)}</td>(<td[^>]*>[\d.]+</td>){{{scores}}}</tr>"
             assert re.search(row, page)

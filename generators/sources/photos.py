@@ -3,6 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
+import matplotlib
 import skimage
 
 
@@ -12,3 +13,10 @@ def photos() -> tuple[Path, Path]:
         Path(str(files("generators.sources") / "photos.json")),
         Path(skimage.__file__).parent / "data",
     )
+
+
+def persons() -> tuple[Path, ...]:
+    """Photographs of three persons, which come with scikit-image and matplotlib."""
+    images = Path(skimage.__file__).parent / "data"
+    hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    return images / "astronaut.png", images / "camera.png", hopper

@@ -1,13 +1,14 @@
 """A report page of a run: scores, curves, pairs and their ground truth, held-out matches."""
 
 from dataclasses import asdict
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from generators.sources.photos import persons
 from pipelines.evaluate.job import HEADINGS, Rows
 from pipelines.pages.gallery import pair_view
 from pipelines.pages.look import read_samples
@@ -16,7 +17,7 @@ from segswap.data.pair import Pair
 from segswap.data.shards import read_pairs
 from segswap.evaluation.known import KnownPair
 from segswap.evaluation.stereo import stereo_pair
-from segswap.files.images import encode_jpeg
+from segswap.files.images import encode_jpeg, read_image
 from segswap.files.storage import write_atomically
 from segswap.models.model import Model
 
@@ -43,7 +44,7 @@ def write_report(
     pictures.mkdir(parents=True, exist_ok=True)
     held_out = list(islice(read_pairs(dataset, "val"), _SHOWN))
     real = stereo_pair()
-    found, stereo = {}, {}
+    found, stereo, kinds = {}, {}, {}
     for number, (name, model) in enumerate(models.items()):
         found[name] = [
             _save(pictures / f"match-{pair.index}-{number}.jpg", _picture(model, pair))
@@ -51,10 +52,15 @@ def write_report(
         ]
         picture = _picture(model, real, height=300)
         stereo[name] = [_save(pictures / f"stereo-{number}.jpg", picture)]
+        if model.matcher.kinds:
+            kinds[name] = [
+                _save(pictures / f"kinds-{number}-{k}.jpg", picture)
+                for k, picture in enumerate(_persons(model))
+            ]
     write_atomically(pictures / "curves.png", (run / "curves.png").read_bytes())
     page = render(
         "report.html", scores=_table(scores["pairs"]), stereo_scores=_table(scores["stereo"]),
-        found=found, stereo=stereo, curves="pictures/curves.png", commands=commands,
+        found=found, stereo=stereo, kinds=kinds, curves="pictures/curves.png", commands=commands,
         pairs=[pair_view(pair, files) for files, pair in islice(read_samples(dataset, "train"), 6)],
     )  # fmt: skip
     write_atomically(folder / "report.html", page.encode())
@@ -64,6 +70,12 @@ def write_report(
 def _picture(model: Model, pair: Pair | KnownPair, height: int = 320) -> NDArray[np.uint8]:
     prediction = model.predict(pair.source, pair.target)
     return prediction.draw(pair.source, pair.target, height=height)
+
+
+def _persons(model: Model) -> list[NDArray[np.uint8]]:
+    """What a model finds that pictures of three persons share, pair by pair."""
+    images = [read_image(path) for path in persons()]
+    return [model.predict(a, b).draw(a, b) for a, b in combinations(images, 2)]
 
 
 def _save(path: Path, picture: NDArray[np.uint8]) -> str:

@@ -21,7 +21,7 @@ from pipelines.search.index_shards import ShardTask, make_shard, save_array, sta
 from segswap.files.images import image_files
 from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
 from segswap.models.hub import find_model, fingerprint
-from segswap.models.model import DEFAULT_MODEL
+from segswap.models.model import SEARCH_MODEL
 from segswap.search.index import (
     FORMAT,
     SETTINGS,
@@ -49,7 +49,7 @@ class IndexConfig:
     """Folders of images, with those below them, and image files."""
     out: str
     """Folder of the index."""
-    model: str = DEFAULT_MODEL
+    model: str = SEARCH_MODEL
     """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ..."""

@@ -335,5 +335,5 @@ def _smaller(view: _View, rng: np.random.Generator) -> _View:
     points = (view.points * size[::-1] + (left, top)) / (columns, rows)
     image = placed(view.image, np.rint(view.image.mean((0, 1))))
     return replace(
-        view, image=image, mask=mask, unknown=unknown, points=points.astype(np.float32)
+        view, image=image, mask=mask, unknown=unknown, points=points.astype(np.float32), masks={}
     )  # fmt: skip

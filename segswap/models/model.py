@@ -31,7 +31,8 @@ from segswap.models.prediction import Prediction, enlarge
 from segswap.models.score import pair_score
 from segswap.models.shared import SHARED, with_shared, without_shared
 
-DEFAULT_MODEL = "segswap-tiny"
+DEFAULT_MODEL = "segswap-base"
+SEARCH_MODEL = "segswap-tiny"  # what indexes are made with by default
 MODEL_FORMAT = 1  # of model.json; other ones are refused
 ImageLike = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 

@@ -194,7 +194,7 @@ def test_without_a_model_the_shipped_one_matches(
 ) -> None:
     monkeypatch.setattr(hub, "_SHIPPED", tmp_path / "models")
     out = str(tmp_path / "match.png")
-    with pytest.raises(ValueError, match="no model 'segswap-tiny'"):
+    with pytest.raises(ValueError, match="no model 'segswap-base'"):
         match(MatchConfig(*map(str, images), out=out))
     save_model(tmp_path / "models" / DEFAULT_MODEL)
     assert match(MatchConfig(*map(str, images), out=out)) == 0

@@ -32,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the package's folder of models, with two."""
     monkeypatch.setattr(hub, "_SHIPPED", tmp_path / "package")
-    for seed, name in enumerate(("segswap-tiny", "segswap-large")):
+    for seed, name in enumerate(("segswap-base", "segswap-large")):
         save_model(tmp_path / "package" / name, seed)
     return tmp_path / "package"
 
@@ -64,8 +64,8 @@ def test_a_folder_comes_before_a_shipped_model(
     package: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(saved.parent)
-    assert segswap.shipped() == ["segswap-large", "segswap-tiny"]
-    assert segswap.load().folder == package / "segswap-tiny"
+    assert segswap.shipped() == ["segswap-large", "segswap-base"]
+    assert segswap.load().folder == package / "segswap-base"
     assert segswap.load("segswap-large").folder == package / "segswap-large"
     saved.rename("segswap-large")
     assert segswap.load("segswap-large").folder == Path("segswap-large")
@@ -73,10 +73,10 @@ def test_a_folder_comes_before_a_shipped_model(
 
 def test_what_is_nowhere_is_refused_with_what_there_is(package: Path) -> None:
     with pytest.raises(ValueError, match=r"no folder, no model of this package") as caught:
-        segswap.load("segswap-tyni")
+        segswap.load("segswap-bace")
     said = str(caught.value)
-    assert "segswap-large, segswap-tiny" in said
-    assert said.endswith("did you mean segswap-tiny?")
+    assert "segswap-large, segswap-base" in said
+    assert said.endswith("did you mean segswap-base?")
     for where in ("../elsewhere", "runs/of/yesterday", "/nowhere", "a b/c"):
         with pytest.raises(ValueError, match="no hub id") as caught:
             segswap.load(where)
