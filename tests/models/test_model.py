@@ -64,7 +64,7 @@ def test_a_folder_comes_before_a_shipped_model(
     package: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(saved.parent)
-    assert segswap.shipped() == ["segswap-large", "segswap-base"]
+    assert segswap.shipped() == ["segswap-base", "segswap-large"]
     assert segswap.load().folder == package / "segswap-base"
     assert segswap.load("segswap-large").folder == package / "segswap-large"
     saved.rename("segswap-large")
@@ -75,7 +75,7 @@ def test_what_is_nowhere_is_refused_with_what_there_is(package: Path) -> None:
     with pytest.raises(ValueError, match=r"no folder, no model of this package") as caught:
         segswap.load("segswap-bace")
     said = str(caught.value)
-    assert "segswap-large, segswap-base" in said
+    assert "segswap-base, segswap-large" in said
     assert said.endswith("did you mean segswap-base?")
     for where in ("../elsewhere", "runs/of/yesterday", "/nowhere", "a b/c"):
         with pytest.raises(ValueError, match="no hub id") as caught:
