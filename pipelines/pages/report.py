@@ -75,7 +75,7 @@ def _picture(model: Model, pair: Pair | KnownPair, height: int = 320) -> NDArray
 def _persons(model: Model) -> list[NDArray[np.uint8]]:
     """What a model finds that pictures of three persons share, pair by pair."""
     images = [read_image(path) for path in persons()]
-    return [model.predict(a, b).draw(a, b) for a, b in combinations(images, 2)]
+    return [model.predict(a, b).draw(a, b, height=320) for a, b in combinations(images, 2)]
 
 
 def _save(path: Path, picture: NDArray[np.uint8]) -> str:

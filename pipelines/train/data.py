@@ -41,9 +41,11 @@ def training_data(
         "seed": config.seed,
     }  # fmt: skip
     categories = [
-        CategoryStream(pictures, **grids, workers=config.workers, skip_bad=config.skip_bad)
-        for pictures in config.pictures
-    ]
+        CategoryStream(
+            pictures, **grids, strong=matcher.kinds, workers=config.workers,
+            skip_bad=config.skip_bad,
+        ) for pictures in config.pictures
+    ]  # fmt: skip
     # What a kind of thing is, category pairs tell; generated ones know one thing of it alone.
     masked = not (matcher.kinds and any("mask" in stream.truth for stream in categories))
     mix = partial(_mixed, config, categories, grids)
@@ -53,7 +55,7 @@ def training_data(
 
         with live_stream(
             config.inputs, config.composition, config.styling, **grids, masked=masked,
-            workers=max(1, config.workers // ranks), address=config.address,
+            strong=matcher.kinds, workers=max(1, config.workers // ranks), address=config.address,
             mix=mix if categories else None,
         ) as live:  # fmt: skip
             val = live.val_pairs(_VAL_PAIRS) if rank == 0 else []
@@ -63,7 +65,7 @@ def training_data(
         yield TrainingData(mix() if len(categories) > 1 else categories[0], [], val_kinds)
         return
     stream = PairStream(
-        config.data, "train", **grids, masked=masked, workers=config.workers,
+        config.data, "train", **grids, masked=masked, strong=matcher.kinds, workers=config.workers,
         skip_bad=config.skip_bad, weights=config.mixture[: len(config.data)] or None,
     )  # fmt: skip
     val = _val_pairs(config, size, matcher.stride) if rank == 0 else []

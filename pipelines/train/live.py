@@ -49,7 +49,8 @@ _Chunk = tuple[Batch, dict[Any, str]]
 def live_stream(
     inputs: Inputs, composition: Composition, styling: Styling, *, size: int, stride: int,
     mask_stride: int | None = None, seed: int, workers: int, address: str | None = None,
-    masked: bool = True, mix: Callable[["MadePairs"], MixedStream] | None = None,
+    masked: bool = True, strong: bool = False,
+    mix: Callable[["MadePairs"], MixedStream] | None = None,
 ) -> Iterator["LiveStream"]:  # fmt: skip
     """Training samples from the Ray cluster's workers, until the context is left.
 
@@ -66,7 +67,7 @@ def live_stream(
         seed: seeds everything.
         workers: worker processes that this process keeps busy, 1 or more.
         address: a running cluster's; None for one of this process's own.
-        masked: see `make_sample`.
+        masked, strong: see `make_sample`.
         mix: mixes the samples that are made with others, which the workers make too; theirs must be
             files that all machines share. None gives those that are made alone.
 
@@ -92,7 +93,7 @@ def live_stream(
         )  # fmt: skip
         sample = partial(
             make_sample, size=size, cells=size // stride,
-            mask_cells=size // (mask_stride or stride), masked=masked,
+            mask_cells=size // (mask_stride or stride), masked=masked, strong=strong,
         )  # fmt: skip
         sources = prepared(absolute(config))
         made = MadePairs(sources["train"], sample)

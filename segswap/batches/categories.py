@@ -86,6 +86,7 @@ class CategoryStream:
     def __init__(
         self, pictures: Pictures, *, size: int, stride: int, mask_stride: int | None = None,
         seed: int = 0, augment: bool = True, workers: int = 0, skip_bad: bool = False,
+        strong: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -98,12 +99,13 @@ class CategoryStream:
             workers: loader processes; 0 loads in this process. They change no sample.
             skip_bad: draw another picture in place of one that cannot be read, and name that one on
                 stderr; otherwise it is an error.
+            strong: whether light changes strongly at times: see `photometric`.
 
         Raises:
             ValueError: the size does not fit.
         """
         check_size(size, stride, mask_stride)
-        self.pictures, self.seed, self.augment = pictures, seed, augment
+        self.pictures, self.seed, self.augment, self.strong = pictures, seed, augment, strong
         self.size, self.cells, self.mask_cells = (
             size,
             size // stride,
@@ -261,7 +263,7 @@ class CategoryStream:
         """A view as one of two pictures, which show nothing that is the very same."""
         shown = warp.image(view.image, self.size)
         if self.augment:
-            shown = photometric(shown, rng)
+            shown = photometric(shown, rng, self.strong)
         keypoints, seen = self._keypoints(view.points, warp)
         grid = self.cells, self.cells
         side = BatchSide(

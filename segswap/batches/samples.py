@@ -43,7 +43,7 @@ def choose_styled(members: Members, rng: np.random.Generator, augment: bool = Tr
 
 def make_sample(
     pair: Pair, rng: np.random.Generator, *, size: int, cells: int, mask_cells: int | None = None,
-    augment: bool = True, masked: bool = True,
+    augment: bool = True, masked: bool = True, strong: bool = False,
 ) -> Batch:  # fmt: skip
     """A pair as a sample, a Batch without the batch dimension.
 
@@ -55,6 +55,7 @@ def make_sample(
         augment: False changes nothing but the size.
         masked: False leaves the masks unknown, where others tell what a kind of thing is: another
             thing of an object's kind may be beside it. Of the very same thing all is known.
+        strong: whether light changes strongly at times: see `photometric`.
     """
     warps = Warp(), Warp()
     shown = shown_images(pair)
@@ -66,7 +67,7 @@ def make_sample(
         warps = random_warps(kept, rng, size)
     source, target = warps[0].image(pair.source, size), warps[1].image(pair.target, size)
     if augment:
-        source, target = photometric(source, rng), photometric(target, rng)
+        source, target = photometric(source, rng, strong), photometric(target, rng, strong)
     sides = []
     for image, photographs, truth in (
         (source, shown[0], source_truth), (target, shown[1], target_truth)

@@ -63,6 +63,7 @@ class PairStream:
         self, datasets: Sequence[str], split: str, *, size: int, stride: int,
         mask_stride: int | None = None, seed: int = 0, augment: bool = True, workers: int = 0,
         weights: Sequence[float] | None = None, skip_bad: bool = False, masked: bool = True,
+        strong: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -78,7 +79,7 @@ class PairStream:
                 epochs of its own. None: an epoch is every pair of all of them.
             skip_bad: in place of a sample that cannot be read, the next one that can comes again,
                 and the shard is named on stderr; otherwise it is an error.
-            masked: see `make_sample`.
+            masked, strong: see `make_sample`.
 
         Raises:
             DatasetError: a dataset is missing, unfinished, of another format or given twice; none
@@ -87,7 +88,8 @@ class PairStream:
             StorageError: a store cannot be read.
         """
         check_size(size, stride, mask_stride)
-        self.size, self.seed, self.augment, self.masked = size, seed, augment, masked
+        self.size, self.seed, self.augment = size, seed, augment
+        self.masked, self.strong = masked, strong
         self.cells, self.mask_cells = size // stride, size // (mask_stride or stride)
         self.workers, self.skip_bad = workers, skip_bad
         _check_distinct(datasets)
@@ -126,7 +128,7 @@ class PairStream:
         pair, _ = self._read(number, lambda members: choose_styled(members, rng, self.augment))
         return make_sample(
             pair, rng, size=self.size, cells=self.cells, mask_cells=self.mask_cells,
-            augment=self.augment, masked=self.masked,
+            augment=self.augment, masked=self.masked, strong=self.strong,
         )  # fmt: skip
 
     def pair(self, number: int) -> Pair:

@@ -237,11 +237,16 @@ def _photometric() -> Any:
     )  # fmt: skip
 
 
-def photometric(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change colours, sharpness and noise of a uint8 (H, W, 3) image, now and then as by night or
-    another sensor, and not its geometry.
+def photometric(
+    image: NDArray[np.uint8], rng: np.random.Generator, strong: bool = False
+) -> NDArray[np.uint8]:
+    """Change colours, sharpness and noise of a uint8 (H, W, 3) image, and not its geometry.
+
+    Args:
+        strong: now and then as by night or another sensor, too: see `_other_light`.
     """
-    image = _other_light(image, rng)
+    if strong:
+        image = _other_light(image, rng)
     change = _photometric()
     for step in change.transforms:
         # A seed each: Compose would give all of them the same, and they would act together or not.

@@ -324,6 +324,16 @@ def test_content_is_hashed_once_while_it_stays(
     assert len(hashed) == 6
 
 
+def test_light_changes_strongly_where_asked(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        categories, "photometric", lambda image, _, strong: asked.append(strong) or image
+    )
+    stream_of(folder)[0]
+    stream_of(folder, strong=True)[0]
+    assert asked == [False, False, True, True]
+
+
 @pytest.mark.parametrize("what", ["mask", "image"])
 def test_a_bad_picture_costs_itself_alone_across_kinds_too(
     what: str, folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -28,6 +28,7 @@ from segswap.data.shards import encode_pair
 from segswap.discovery.discovery import SharedPoints
 from segswap.evaluation.metrics import Scores
 from segswap.files.images import encode_png
+from segswap.matchers.semantic.semantic import SemanticMatcher
 from segswap.search.retrieval import Hit, Query
 
 HOSTILE = {
@@ -84,6 +85,8 @@ def groups(name: str, folder: Path) -> str:
 
 class Finds:
     """A model that finds nothing, and a prediction of it."""
+
+    matcher = SemanticMatcher  # pictures of kinds are shown of it, too
 
     def predict(self, *images: np.ndarray) -> "Finds":
         return self
