@@ -39,7 +39,7 @@ from segswap.discovery.pairing import Predict
 from segswap.evaluation.baselines import sift
 from segswap.evaluation.ranking import average_precision, detection_ap
 from segswap.files.images import encode_jpeg, image_files, read_image
-from segswap.models.model import DEFAULT_MODEL, Model, load
+from segswap.models.model import SEARCH_MODEL, Model, load
 from segswap.models.prediction import Prediction
 from segswap.search.baselines import PooledRetriever, SiftRetriever
 from segswap.search.retrieval import ModelRetriever, Query, Retriever
@@ -299,7 +299,7 @@ def main() -> None:
     for name, job in (("retrieve", retrieve), ("discover", discover_groups)):
         using = jobs.add_parser(name)
         using.set_defaults(job=job)
-        using.add_argument("--model", default=DEFAULT_MODEL)
+        using.add_argument("--model", default=SEARCH_MODEL)
         using.add_argument("--device", default="cpu")
         using.add_argument("--first", type=int, default=20, help="images of a shortlist")
     for command in jobs.choices.values():

@@ -114,7 +114,7 @@ def first_stage(images: int, channels: int, repeats: int) -> None:
 
 @torch.inference_mode()
 def matching(images: int, repeats: int) -> None:
-    model = load()
+    model = load("segswap-tiny")
     pictures = [np.random.default_rng(n).integers(0, 256, (480, 640, 3), np.uint8) for n in (0, 1)]
     encoding = statistics.median(
         seconds(lambda: model.encode(pictures[:1])) for _ in range(repeats)

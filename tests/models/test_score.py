@@ -145,7 +145,7 @@ def test_pooled_features_of_a_part_are_of_that_part_alone() -> None:
 
 
 def test_of_a_query_the_detail_counts_and_in_it_what_finds_itself() -> None:
-    model = load()
+    model = load("segswap-tiny")
     texture = torch.rand(1, 3, 160, 160)
     texture[..., 80:] = 0.5
     inside = torch.zeros(1, 20, 20)

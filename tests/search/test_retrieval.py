@@ -108,7 +108,7 @@ def test_the_mirrored_detail_is_found_when_asked_for(index: Index, collection: P
 def test_the_shortlist_has_the_images_with_the_most_similar_cells(
     index: Index, collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load()
+    model = load("segswap-tiny")
     query = Query(read_image(collection / "1.png"), BOX)
     names = {number: Path(image).name for number, image in enumerate(index.images)}
     retriever = ModelRetriever(model, index)
@@ -128,7 +128,7 @@ def test_the_shortlist_has_the_images_with_the_most_similar_cells(
 
 
 def test_pooled_features_rank_by_their_cosine(index: Index, collection: Path) -> None:
-    retriever = ModelRetriever(load(), index)
+    retriever = ModelRetriever(load("segswap-tiny"), index)
     query = Query(read_image(collection / "1.png"), BOX)
     numbers, cosines = retriever.similar(query, 3)
     assert len(numbers) == 3
@@ -165,7 +165,7 @@ def test_nothing_in_common_is_an_answer(tmp_path: Path) -> None:
     index = build_index(images, "segswap-tiny", tmp_path / "index")
     for number in (0, 1):
         query = Query(np.full((50, 50, 3), 200, np.uint8))
-        hit = ModelRetriever(load(), index).search(query)[number]
+        hit = ModelRetriever(load("segswap-tiny"), index).search(query)[number]
         assert hit.box is None
         assert len(hit.source_points) == 0
     assert [hit.box for hit in SiftRetriever(images).search(query)] == [None, None]
