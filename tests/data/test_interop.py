@@ -48,6 +48,7 @@ with open(sys.argv[2], "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_ray_data_reads_the_shards(photos_dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="ray.data is not installed")
     done = subprocess.run(
@@ -71,7 +72,15 @@ READERS = re.findall(
 )
 
 
-@pytest.mark.parametrize("reader", READERS, ids=[text.split()[1].strip(",") for text in READERS])
+# Ray alone takes most of a minute.
+@pytest.mark.parametrize(
+    "reader",
+    [
+        pytest.param(text, marks=[pytest.mark.slow] if "import ray" in text else [])
+        for text in READERS
+    ],
+    ids=[text.split()[1].strip(",") for text in READERS],
+)
 def test_the_readers_of_the_document_run(reader: str, photos_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs").symlink_to(photos_dataset)
     done = subprocess.run(

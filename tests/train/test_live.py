@@ -82,6 +82,7 @@ def halves(batches: list[Batch]) -> list[Batch]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_shards_that_segswap_generate_makes(
     opened: Open, styling: Styling, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_samples_are_those_of_the_shards_that_segswap_generate_makes(
             assert composed.objects[0].segment == pair.objects[0].segment
 
 
+@pytest.mark.slow
 def test_workers_chunks_and_ranks_change_no_sample(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
