@@ -3,7 +3,6 @@
 from importlib.resources import files
 from pathlib import Path
 
-import matplotlib
 import skimage
 
 
@@ -17,6 +16,8 @@ def photos() -> tuple[Path, Path]:
 
 def persons() -> tuple[Path, ...]:
     """Photographs of three persons, which come with scikit-image and matplotlib."""
+    import matplotlib  # nothing else here has a use for it
+
     images = Path(skimage.__file__).parent / "data"
     hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     return images / "astronaut.png", images / "camera.png", hopper
