@@ -54,20 +54,25 @@ def keypoint_entropy(answers: Answers) -> Tensor:
 
 
 def choice_loss(answers: Answers) -> Tensor:
-    """Binary cross-entropy of the choice between the detailed and the semantic position with which
-    one is nearer to the truth, weighted by how much nearer; sum of both directions.
+    """Binary cross-entropy of the choice between the detailed and the semantic position; sum of
+    both directions. Where the true position is known, the right one is that which is nearer to it,
+    and a cell weighs by how much nearer. Where both images show the same kind of thing but not the
+    very same one, it is the semantic one: there is no detail to be found again.
     """
     total = zero(answers)
     for side, truth in sides_with_truth(answers):
         assert truth.positions is not None
         assert truth.valid is not None
+        choice = side.extra["choice"].float()
         detailed, semantic = (
             (side.extra[name].detach().float() - truth.positions).norm(dim=-1).clamp(max=_FAR)
             for name in ("detailed", "semantic")
         )
         nearer = (detailed < semantic).float()
-        entropy = F.binary_cross_entropy_with_logits(
-            side.extra["choice"].float(), nearer, reduction="none"
-        )
+        entropy = F.binary_cross_entropy_with_logits(choice, nearer, reduction="none")
         total = total + mean_over((detailed - semantic).abs() / _UNIT * entropy, truth.valid)
+        if truth.mask is not None and truth.same is not None:
+            kind = on_grid(truth.mask, choice.shape[1:])
+            another = (kind > 0.5) & (truth.same == 0) & ~truth.valid  # False where unknown
+            total = total + mean_over(F.softplus(choice), another)
     return total
