@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,9 +16,9 @@ from browser import CHROMIUM, Browser
 from hypothesis import settings
 from runs import SETTINGS, assert_clean
 
-from generators.sources.coco import coco_index
-from generators.sources.index import Index, Pool
-from pipelines.train.config import TrainConfig
+if TYPE_CHECKING:  # not all of it is there where only some extras are installed
+    from generators.sources.index import Index, Pool
+    from pipelines.train.config import TrainConfig
 
 # Other jobs share the machine: no deadlines. The same examples every time.
 settings.register_profile("segswap", deadline=None, max_examples=60, derandomize=True)
@@ -122,14 +123,18 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def shapes_index(shapes: tuple[Path, Path]) -> Index:
+def shapes_index(shapes: tuple[Path, Path]) -> "Index":
     """The index of the made dataset."""
+    from generators.sources.coco import coco_index
+
     return coco_index(*shapes, 0.01, 0.6)[0]
 
 
 @pytest.fixture(scope="session")
-def shapes_pool(shapes_index: Index) -> Pool:
+def shapes_pool(shapes_index: "Index") -> "Pool":
     """All of the made dataset to draw from."""
+    from generators.sources.index import Pool
+
     return Pool.whole(shapes_index)
 
 
@@ -169,7 +174,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def config(dataset: str, tmp_path: Path) -> TrainConfig:
+def config(dataset: str, tmp_path: Path) -> "TrainConfig":
     """A short run on them; see `small_config`."""
     from training_runs import small_config
 
@@ -177,7 +182,7 @@ def config(dataset: str, tmp_path: Path) -> TrainConfig:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConfig], Path]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> "Callable[[TrainConfig], Path]":
     """Finished runs to compare with; see `undisturbed_runs`."""
     from training_runs import undisturbed_runs
 

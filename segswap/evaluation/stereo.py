@@ -5,10 +5,10 @@ Scharstein et al., "High-resolution stereo datasets with subpixel-accurate groun
 """
 
 import numpy as np
-from skimage.data import stereo_motorcycle
 
 from segswap import geometry
 from segswap.evaluation.known import Known, KnownPair
+from segswap.files.extras import need_extra
 
 _EVERY = 10  # pixels between the points that are judged
 
@@ -16,7 +16,13 @@ _EVERY = 10  # pixels between the points that are judged
 def stereo_pair() -> KnownPair:
     """The pair, with the points of the left image whose disparity is known and which the right
     image's frame holds. The disparity says nothing of the other direction.
+
+    Raises:
+        MissingExtraError: scikit-image is not installed.
     """
+    need_extra("the stereo pair", "generate")
+    from skimage.data import stereo_motorcycle
+
     left, right, disparity = stereo_motorcycle()
     height, width = disparity.shape
     rows, columns = np.mgrid[_EVERY // 2 : height : _EVERY, _EVERY // 2 : width : _EVERY]
