@@ -3,16 +3,21 @@ BIN := .venv/bin
 
 .PHONY: demo test test-all lint clean
 
-# Everything is installed into .venv, again only after pyproject.toml has changed.
-.venv/installed: pyproject.toml
+# Installed into .venv, again only after pyproject.toml has changed: what the demo needs, and beside
+# it what tests and checks need.
+.venv/demo-installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e ".[generate,train]"
+	touch $@
+
+.venv/installed: .venv/demo-installed
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@
 
 # Makes pairs, trains, scores beside SIFT+RANSAC and writes demo/report.html.
-demo: .venv/installed
-	$(BIN)/segswap-demo demo
+demo: .venv/demo-installed
+	$(BIN)/segswap-demo --out demo
 
 lint: .venv/installed
 	$(BIN)/ruff check .

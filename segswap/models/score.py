@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segswap.matchers.base import Matcher, Matches
+from segswap.matchers.base import Matcher, Matches, Side
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.sampling import cell_at, sample
 
+_OF_A_KIND = 0.1  # what a cell counts that shows another thing of the same kind
 _CHANNELS = 32  # multiplied at a time: what lies between stays in memory that was used before
 
 
@@ -16,7 +17,8 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
 
     The product of M^s, of M^t at the cell's match, and of the cosine between the features of the
     cell and of the target cell that the match lies in; M is the probability of the very same thing,
-    so that another one of its kind scores less. Of several source cells whose matches lie
+    and a tenth of that of another one of its kind (a hundredth in the product): the same thing is
+    ranked above the same kind of thing, and that above what shares nothing. Of several source cells whose matches lie
     in one target cell only the best counts, the others are 0, and so is every cell whose product
     is not positive or whose match lies outside the target.
 
@@ -29,11 +31,11 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     source, target = matches.source, matches.target
     rows, columns = target.positions.shape[1:3]
     positions = source.positions
-    carried = sample(target.same()[:, None], positions)[:, 0]
+    carried = sample(_counted(target)[:, None], positions)[:, 0]
     size = torch.tensor([columns, rows], device=positions.device)
     landing = cell_at(positions * size, rows, columns).flatten(1)
     cosine = _products(source.features, target.features, landing)
-    mask = source.same() * ((positions >= 0) & (positions <= 1)).all(-1)
+    mask = _counted(source) * ((positions >= 0) & (positions <= 1)).all(-1)
     scores = ((mask if weight is None else mask * weight) * carried * cosine).clamp(min=0)
     flat = scores.flatten(1)
     best = flat.new_zeros(len(flat), rows * columns)
@@ -44,6 +46,12 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     first = torch.full_like(landing.new_empty(best.shape), flat.shape[1])
     first = first.scatter_reduce(1, landing, order.masked_fill(~winning, flat.shape[1]), "amin")
     return (flat * (first.gather(1, landing) == order)).view_as(scores)
+
+
+def _counted(side: Side) -> Tensor:
+    """What each cell counts, (B, h, w) in [0, 1]; see `cell_scores`."""
+    same = side.same()
+    return same + _OF_A_KIND * (side.cell_mask() - same).clamp(min=0)
 
 
 def _products(source: Tensor, target: Tensor, landing: Tensor) -> Tensor:

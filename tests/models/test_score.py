@@ -107,6 +107,21 @@ def test_a_finer_mask_counts_by_its_means_over_the_cells() -> None:
     torch.testing.assert_close(pair_score(mixed), pair_score(matches))
 
 
+def test_another_thing_of_the_kind_counts_a_hundredth_of_the_same_and_more_than_nothing() -> None:
+    grid = 4, 6
+    positions = cell_centres(*grid, torch.zeros(1)).expand(1, *grid, 2)
+    features = torch.nn.functional.normalize(torch.ones(1, 5, *grid), dim=1)
+
+    def score(kind: float, same: float) -> float:
+        extra = {"same": torch.full((1, *grid), same)}
+        side = Side(positions, torch.full((1, *grid), kind), features, extra)
+        return float(pair_score(Matches(side, side)))
+
+    assert score(20, 20) == pytest.approx(24, rel=1e-4)
+    assert score(20, -20) == pytest.approx(0.24, rel=1e-4)
+    assert score(-20, -20) == pytest.approx(0, abs=1e-6)
+
+
 def test_weight_of_zero_leaves_nothing() -> None:
     matches = random_matches(1, (4, 6), (3, 5))
     assert pair_score(matches, torch.zeros(1, 4, 6)).abs().max() == 0
