@@ -14,8 +14,7 @@ from conftest import Run
 
 from generators.composition.recipe import Recipe
 from pipelines.command import cli
-from pipelines.generate.config import GenerateConfig, parse_blend
-from pipelines.generate.job import main
+from pipelines.generate.config import GenerateConfig, main, parse_blend
 
 
 @dataclass(frozen=True)
