@@ -12,7 +12,7 @@ BIN := .venv/bin
 
 # Makes pairs, trains, scores beside SIFT+RANSAC and writes demo/report.html.
 demo: .venv/installed
-	$(BIN)/segswap-demo demo
+	$(BIN)/segswap-demo --out demo
 
 lint: .venv/installed
 	$(BIN)/ruff check .

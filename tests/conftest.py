@@ -17,6 +17,7 @@ from runs import SETTINGS, assert_clean
 
 from generators.sources.coco import coco_index
 from generators.sources.index import Index, Pool
+from pipelines.command.messages import said
 from pipelines.train.config import TrainConfig
 
 # Other jobs share the machine: no deadlines. The same examples every time.
@@ -40,6 +41,13 @@ def pytest_configure() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is found of what earlier runs kept, and nothing is left."""
     os.environ["SEGSWAP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _messages() -> Iterator[None]:
+    """Messages stand on standard error, as when a command runs."""
+    with said():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +153,7 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
     out = folder / "dataset"
     generate(
         out, "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
-        "--size", 160, "--inline", "--style", "histogram", "--styles", styles,
+        "--size", 160, "--workers=0", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out
 
@@ -195,7 +203,7 @@ def flags(shapes: tuple[Path, Path]) -> list[str]:
 def reference(generate: Run, flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of these flags from an undisturbed run in one process."""
     out = tmp_path_factory.mktemp("reference") / "dataset"
-    generate(out, *flags, "--inline")
+    generate(out, *flags, "--workers=0")
     assert_clean(out)
     return out
 
