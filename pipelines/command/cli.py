@@ -150,6 +150,9 @@ def flags_from_yaml(path: Path) -> list[list[str]]:
         raise ValueError(f"--config {path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"--config {path}: expected settings as `name: value`, found {content!r}")
+    for name in ("config", "version"):
+        if name in content:
+            raise ValueError(f"--config {path}: {name} is for the command line alone; leave it out")
     return list(_flags(content, ""))
 
 

@@ -31,8 +31,8 @@ class Workers:
     """How the work is run"""
 
     workers: int = field(default_factory=cores)
-    """Worker processes, which Ray starts, by default as many as there are cores; 0: the work is
-    done in this process, without Ray."""
+    """Worker processes, which Ray starts; 0: this process does the work, without Ray. By default as
+    many as there are cores."""
     address: str | None = None
     """Address of a running Ray cluster, as in auto or 10.0.0.1:6379; by default Ray is started on
     this machine and shut down at the end. The cluster's machines need this version of segswap, and

@@ -9,6 +9,7 @@ import tyro
 
 from pipelines.command import cli
 from pipelines.command.cli import FLAT, as_dict
+from pipelines.command.workers import spare_cores
 from pipelines.generate.config import Composition, Inputs, Styling
 from pipelines.train.flags import Given, filled, flags_of, matcher_of, start_of
 from segswap.matchers.registry import matcher_class, names
@@ -101,8 +102,9 @@ class TrainConfig:
     live: bool = False
     """Make the pairs while training, on Ray, instead of reading them. What they are made from and
     how is said by the flags below, as for segswap-generate."""
-    workers: int = 1
-    """Processes that load and augment; with --live, Ray workers that make pairs."""
+    workers: int = field(default_factory=spare_cores)
+    """Processes that load and augment, for each device; 0: this process does. By default as many as
+    there are other cores, up to 8. With --live, Ray workers that make pairs, 1 at least."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""

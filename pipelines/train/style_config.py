@@ -51,7 +51,8 @@ class TrainStyleConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     workers: int = field(default_factory=spare_cores)
-    """Processes that load images; 0: they are loaded in this process."""
+    """Processes that load images; 0: this process does. By default as many as there are other
+    cores, up to 8."""
     seed: int = 0
     """Seeds weights, images and crops."""
     resume: bool = False

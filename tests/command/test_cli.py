@@ -104,6 +104,7 @@ def test_a_config_round_trips_through_yaml(tmp_path: Path) -> None:
         ("- 3", "expected settings as `name: value`"),
         ("a: [", "job.yaml"),
         ("3", "expected settings"),
+        ("config: other.yaml", "config is for the command line alone"),
     ],
 )
 def test_files_that_hold_no_settings(tmp_path: Path, text: str, message: str) -> None:

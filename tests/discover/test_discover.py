@@ -155,7 +155,7 @@ def test_one_image_is_refused(photos: Path, model: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(["--neighbours", "0"], "--neighbours is 0"), (["--workers", "0"], "--workers is 0"),
+    [(["--neighbours", "0"], "--neighbours is 0"), (["--workers", "-1"], "--workers is -1"),
      (["--confidence", "2"], "confidence is 2"), (["--sigma", "-1"], "sigma is -1")],
 )  # fmt: skip
 def test_flags_that_mean_nothing(photos: Path, tmp_path: Path, flags: list[str], said: str) -> None:

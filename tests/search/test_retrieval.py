@@ -234,7 +234,6 @@ def test_commands_index_search_and_write_page_and_json(
     said = done.stdout.splitlines()
     assert re.fullmatch(r"found in \d of the 3 best of 5 images", said[0])
     assert len(said) == 1 + int(said[0].split()[2])
-    assert str(collection / "3.png") in said[1]
     assert {path.name for path in tmp_path.iterdir()} == {"model", "an.index"}
     done = subprocess.run(
         [script("segswap-retrieve"), "an.index", str(collection / "1.png"), "--top", "3",
@@ -249,6 +248,19 @@ def test_commands_index_search_and_write_page_and_json(
     assert page.count('<figure class="card') == 3
     assert "data:image/jpeg;base64," in page
     assert "http" not in re.sub(r"data:[^\"]*|http-equiv", "", page)
+
+
+def test_hits_are_printed_and_nothing_is_written(
+    index: Index, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    query = str(collection / "1.png")
+    assert find(RetrieveConfig(str(index.folder), query, "60,40,180,160", top=2)) == 0
+    first, *hits = capsys.readouterr().out.splitlines()
+    assert first == f"found in {len(hits)} of the 2 best of {len(index)} images"
+    assert re.fullmatch(r" *\d+\.\d  " + re.escape(str(collection / "3.png")), hits[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_opens_in_a_browser_and_shows_the_hits(
