@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap import geometry
-from segswap.discovery.graph import LEAST_WEIGHT, SIGMA, Nodes, correspondence_graph, nodes_of
+from segswap.discovery.graph import LEAST_WEIGHT, Nodes, correspondence_graph, nodes_of
 from segswap.discovery.links import Links, best_partners
+from segswap.discovery.settings import SIGMA
 from segswap.models.prediction import warp_points
 
 GRID = 30

@@ -31,7 +31,8 @@ from pathlib import Path
 import measuring
 import torch
 
-from pipelines.evaluate.job import EvalConfig, score_methods, table
+from pipelines.evaluate.config import EvalConfig
+from pipelines.evaluate.job import score_methods, table
 from pipelines.evaluate.pair_sets import dataset_set
 from pipelines.generate.config import Amount, Inputs
 from pipelines.train.config import TrainConfig

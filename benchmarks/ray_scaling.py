@@ -2,7 +2,7 @@
 
     python benchmarks/ray_scaling.py --annotations COCO.json --images FOLDER
 
-Runs segswap-generate, without style at 480 px, in one process (--inline), with two workers, and
+Runs segswap-generate, without style at 480 px, in one process (--workers 0), with two workers, and
 with 64, which a machine of fewer CPUs says that it does not have. The times are those of
 throughput.json: the start of Ray and the indexing of the inputs are left out, the workers' imports
 are not. Memory is read from /proc twice a second: the peak resident size of the process or worker
@@ -25,7 +25,7 @@ from pathlib import Path
 import measuring
 
 ROWS = {
-    "one process": ["--inline"],
+    "one process": ["--workers=0"],
     "2 workers": ["--workers", "2"],
     "64 workers asked for": ["--workers", "64"],
 }
@@ -59,7 +59,7 @@ def run(flags: list[str], out: Path) -> tuple[dict, float, float, int]:
         together = max(together, sum(size for _, size in seen.values()))
         for number, (name, size) in seen.items():
             # Ray names a worker after its task, or ray::IDLE between two.
-            if "--inline" in flags or name.startswith(("ray::task", "ray::IDLE")):
+            if "--workers=0" in flags or name.startswith(("ray::task", "ray::IDLE")):
                 peaks[number] = max(peaks[number], size)
         time.sleep(0.5)
     if process.returncode:

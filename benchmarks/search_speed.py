@@ -28,7 +28,7 @@ from segswap.matchers.sampling import sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score
 from segswap.search.index import Index, entry_type
-from segswap.search.retrieval import SHORTLIST
+from segswap.search.settings import SHORTLIST
 
 GRIDS = ((40, 128), (30, 1024))  # cells a side, channels
 PAIRS = 8

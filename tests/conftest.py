@@ -16,6 +16,8 @@ from browser import CHROMIUM, Browser
 from hypothesis import settings
 from runs import SETTINGS, assert_clean
 
+from pipelines.command.messages import said
+
 if TYPE_CHECKING:  # not all of it is there where only some extras are installed
     from generators.sources.index import Index, Pool
     from pipelines.train.config import TrainConfig
@@ -41,6 +43,13 @@ def pytest_configure() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is found of what earlier runs kept, and nothing is left."""
     os.environ["SEGSWAP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _messages() -> Iterator[None]:
+    """Messages stand on standard error, as when a command runs."""
+    with said():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +159,7 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
     out = folder / "dataset"
     generate(
         out, "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
-        "--size", 160, "--inline", "--style", "histogram", "--styles", styles,
+        "--size", 160, "--workers=0", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out
 
@@ -200,7 +209,7 @@ def flags(shapes: tuple[Path, Path]) -> list[str]:
 def reference(generate: Run, flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of these flags from an undisturbed run in one process."""
     out = tmp_path_factory.mktemp("reference") / "dataset"
-    generate(out, *flags, "--inline")
+    generate(out, *flags, "--workers=0")
     assert_clean(out)
     return out
 

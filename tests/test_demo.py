@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.demo import MARK, DemoConfig, demo
+from pipelines.demo.config import DemoConfig
+from pipelines.demo.job import MARK, demo
 
 
 @pytest.mark.slow
@@ -22,7 +23,7 @@ def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("old")
     done = subprocess.run(
-        [script("segswap-demo"), str(out), "--pairs=3", "--val-pairs=2", "--steps=2"],
+        [script("segswap-demo"), "--out", str(out), "--pairs=3", "--val-pairs=2", "--steps=2"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -135,5 +135,5 @@ def test_the_extra_train_trains(pairs: str, tmp_path: Path) -> None:
 def test_the_extra_search_finds_a_picture(pictures: Path, tmp_path: Path) -> None:
     command("segswap-index", pictures, "--out", tmp_path / "index", "--workers", 0)
     said = command("segswap-retrieve", tmp_path / "index", "--query", pictures / "2.png",
-                   "--box", "40,40,140,140")  # fmt: skip
+                   "--box", "40,40,140,140", "--out", tmp_path / "hits.html")  # fmt: skip
     assert "png" in said

@@ -70,7 +70,7 @@ def test_generating_inline_loads_no_torch_and_no_ray(tmp_path: Path) -> None:
 import pipelines.generate.job as job
 from pipelines.generate.config import Amount, GenerateConfig, Running
 out = {str(tmp_path / "out")!r}
-job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(inline=True)))
+job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(0)))
 look("generate")
 """
     assert not {"torch", "ray", "a socket"} & set(reached(steps))

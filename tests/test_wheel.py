@@ -29,8 +29,11 @@ def test_installed_wheel_generates_and_matches(tmp_path: Path) -> None:
     run(new / "bin" / "pip", "install", "--quiet", wheel, timeout=1000)
     where = run(new / "bin" / "python", "-c", "import segswap; print(segswap.__file__)")
     assert str(new) in where
-    run(new / "bin" / "segswap-generate", "pairs", "--pairs", "4", "--val-pairs", "2", "--inline")
-    assert "4 pairs" in run(new / "bin" / "segswap-look", "pairs")  # its templates ship too
+    run(
+        new / "bin" / "segswap-generate", "pairs", "--pairs", "4", "--val-pairs", "2", "--workers=0"
+    )
+    looked = run(new / "bin" / "segswap-look", "pairs", "--out", "gallery.html")
+    assert "4 pairs" in looked  # its templates ship too
     run(
         new / "bin" / "segswap-train", "pairs", "--out", "run", "--steps", "2", "--size", "96",
         "--match-size", "96", "--batch", "2",

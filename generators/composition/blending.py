@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from generators.composition.recipe import BLEND_NAMES
+
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 # Takes background (H, W, 3), the object's pixels (H, W, 3) and its mask (H, W); returns the blend.
@@ -110,9 +112,9 @@ def _sum_around(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return cv2.filter2D(image, -1, _CROSS, borderType=cv2.BORDER_REPLICATE)
 
 
-BLENDS: dict[str, Blend] = {
-    "poisson": poisson, "poisson-mixed": poisson_mixed, "feather": feather, "paste": paste
-}  # fmt: skip
+BLENDS: dict[str, Blend] = dict(
+    zip(BLEND_NAMES, (poisson, poisson_mixed, feather, paste), strict=True)
+)
 
 
 def solve_poisson(divergence: NDArray[np.float32]) -> NDArray[np.float32]:

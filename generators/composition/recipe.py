@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from generators.styles.style import Styler
+if TYPE_CHECKING:
+    from generators.styles.style import Styler
+
+BLEND_NAMES = ("poisson", "poisson-mixed", "feather", "paste")
 
 
 @dataclass(frozen=True)
@@ -63,4 +67,4 @@ class Look:
     size: int = 480
     fit: str = "squash"
     blends: Mapping[str, float] = field(default_factory=lambda: {"poisson": 1.0})
-    styler: Styler | None = None
+    styler: "Styler | None" = None

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from generators.styles import SIDE
 from segswap import geometry
 
-SIDE = 512
-"""Images are put through at this many pixels to the side."""
 # One past each of relu1_1, relu2_1, relu3_1 and relu4_1 in the encoder.
 _STAGES = (4, 11, 18, 31)
 _EPSILON = 1e-5

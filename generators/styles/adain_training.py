@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from generators.styles.adain import SIDE, adapt, mean_std, stages
+from generators.styles import SIDE
+from generators.styles.adain import adapt, mean_std, stages
 from generators.styles.adain_weights import OWN
 from segswap import geometry
 from segswap.files.images import ImageError, read_image

@@ -1,8 +1,8 @@
 """Weights of the neural style transfer: the published files, downloaded once, or one's own."""
 
+import logging
 import os
 import shutil
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from segswap.files.cache import cache_folder
 from segswap.files.hashes import content_hash
 from segswap.files.storage import replacing
 
+LOG = logging.getLogger("segswap")
 OWN = "adain.safetensors"
 ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
 # Of the official PyTorch port, with the files' SHA-256.
@@ -90,7 +91,7 @@ def download() -> Path:
         url = f"{PUBLISHED_AT}/{name}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            print(f"downloading {url} to {folder}", file=sys.stderr, flush=True)
+            LOG.info("downloading %s to %s", url, folder)
             _fetch(url, folder / name, expected)
         except (OSError, ValueError) as error:
             raise RuntimeError(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.benchmark.sources import SOURCES
 from segswap.files.images import EXTENSIONS
 
 Scores = dict[str, float]  # by the tables' columns; NaN where there was nothing to judge
@@ -47,7 +48,6 @@ class Benchmark:
         title: what it is, in a line.
         folders: names under which `segswap-benchmark all` looks for it.
         layout: what its folder holds.
-        source: where a user gets the data.
         open: reads its annotations, from its folder and the most predictions that are wanted.
     """
 
@@ -55,8 +55,12 @@ class Benchmark:
     title: str
     folders: tuple[str, ...]
     layout: str
-    source: str
     open: Callable[[Path, int | None], Task]
+
+    @property
+    def source(self) -> str:
+        """Where a user gets the data."""
+        return SOURCES[self.name]
 
     def task(self, root: Path, limit: int | None) -> Task:
         """The data in a folder.

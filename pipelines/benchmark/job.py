@@ -1,13 +1,12 @@
-"""segswap-benchmark: published benchmarks; predictions first, scores second."""
+"""What segswap-benchmark does: published benchmarks; predictions first, scores second."""
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from pipelines.benchmark.base import Scores, Task
+from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.benchmark.methods import Contestants
 from pipelines.benchmark.published import PUBLISHED, Published
 from pipelines.benchmark.sets import BENCHMARKS, Benchmark
@@ -23,63 +22,8 @@ from pipelines.evaluate.predictions import (
     with_best_ellipse,
 )
 
-Name = Literal[
-    "all", "internet", "brueghel", "tokyo247", "pitts30k", "pf-willow", "pf-pascal", "tss",
-    "spair", "animals", "cosegmentation", "davis-retrieval", "coseg", "oxford", "wxbs",
-]  # fmt: skip
 Rows = dict[str, Scores]  # by method
 _ONE = {"pairs": "pair", "queries": "query", "images": "image"}
-WHERE = "The data is not downloaded. It is at: " + "; ".join(
-    f"{name}: {benchmark.source}" for name, benchmark in BENCHMARKS.items()
-)
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """Measure models, and baselines beside them, on a published benchmark by its own protocol.
-
-    The table shows published scores below, marked as such.
-    """
-
-    name: Annotated[
-        Name, tyro.conf.Positional,
-        tyro.conf.arg(help=f"The benchmark; all: every one whose data is below ROOT. {WHERE}."),
-    ]  # fmt: skip
-    root: str
-    """Folder of the benchmark's data; of all: the folder that holds one for each, of its name."""
-    model: tuple[str, ...] = ()
-    """Models: runs of segswap-train, folders, names of shipped models, hub ids."""
-    baseline: tuple[Literal["sift", "pooled", "features", "ellipse"], ...] = ()
-    """sift: SIFT, ratio test, affine RANSAC. pooled: cosine of the --model's features pooled over
-    images. features: for each cell the most similar feature that the --model compares.
-    ellipse: in the middle of every image, everything at its own place; of five sizes the one with
-    the best masks. One that cannot do what a benchmark asks is left out."""
-    limit: int | None = None
-    """Only so many pairs, queries, or images of each class: the first ones."""
-    confidence: float | None = None
-    """Of discovery: that a match must have to be looked at, 0 to 1; by default 0.5 for models that
-    know kinds of things, else the published 0.85."""
-    json: str | None = None
-    """Write the scores to this file too."""
-    predictions: str | None = None
-    """Folder that keeps the predictions and indexes; complete predictions of the same methods, data
-    and settings are scored again without being made again."""
-    device: str = "auto"
-    """Where models run: auto, cpu, cuda, ..."""
-
-    def __post_init__(self) -> None:
-        if not self.model and not self.baseline:
-            raise ValueError("nothing to measure: give --model, --baseline, or both")
-        for baseline in ("pooled", "features"):
-            if baseline in self.baseline and not self.model:
-                raise ValueError(f"--baseline {baseline} needs the --model whose features it takes")
-        for flag, given in (("model", self.model), ("baseline", self.baseline)):
-            if twice := [name for name in given if given.count(name) > 1]:
-                raise ValueError(f"--{flag} names {twice[0]} twice")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit is {self.limit}; expected at least 1")
-        if self.confidence is not None and not 0 <= self.confidence < 1:
-            raise ValueError(f"--confidence is {self.confidence}; expected 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -97,11 +41,6 @@ class Section:
     folder: Path | None
     task: Task | None
     rows: Rows
-
-
-def main() -> None:
-    """Entry point of segswap-benchmark."""
-    cli.run(BenchmarkConfig, benchmark)
 
 
 def benchmark(config: BenchmarkConfig) -> int:
@@ -151,12 +90,11 @@ def _folders(config: BenchmarkConfig) -> list[tuple[Benchmark, Path | None]]:
     if config.name != "all":
         return [(BENCHMARKS[config.name], root)]
     if not root.is_dir():
-        raise ValueError(f"--root {config.root} is not a folder")
+        raise ValueError(f"{config.root} is not a folder")
     found = [(one, one.find(root)) for one in BENCHMARKS.values()]
     if not any(folder for _, folder in found):
         raise ValueError(
-            f"--root {config.root} holds no benchmark; expected folders named "
-            f"{', '.join(BENCHMARKS)}"
+            f"{config.root} holds no benchmark; expected folders named {', '.join(BENCHMARKS)}"
         )
     return found
 

@@ -1,48 +1,22 @@
-"""segswap-check: is a dataset, of this program or another one, what the format says?"""
+"""What segswap-check does: is a dataset, of this program or another one, what the format says?"""
 
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 
+from pipelines.check.config import CheckConfig
 from pipelines.check.files import Entry, check_folder, check_manifest, read_shard
 from pipelines.check.findings import Findings
 from pipelines.check.pixels import Registrations
 from pipelines.check.samples import Sample, Say, check_sample
-from pipelines.command import cli
 from pipelines.command.outputs import check_file, write_json
 from pipelines.command.progress import Progress
 from pipelines.command.tasks import settle
 from segswap.data.manifest import read_manifest
 from segswap.data.shards import Members
 from segswap.files import storage
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """Check a dataset: files, hashes, records, images, masks, and the map against masks and pixels.
-
-    Everything is checked of every pair, but for the registration of pixels. The exit status is 0
-    for a clean dataset and 1 where there is a problem.
-    """
-
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """Folder or fsspec URL of a dataset."""
-    json: str | None = None
-    """Also write what was found as JSON."""
-    register: int = 100
-    """How many pairs, spread over all, have their pixels registered along the map."""
-
-    def __post_init__(self) -> None:
-        if self.register < 0:
-            raise ValueError(f"--register is {self.register}; expected at least 0")
-
-
-def main() -> None:
-    """Entry point of segswap-check."""
-    cli.run(CheckConfig, check)
 
 
 def check(config: CheckConfig) -> int:

@@ -1,60 +1,122 @@
 """From a command line to a frozen config, and from user errors to a message and an exit status."""
 
 import dataclasses
+import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 import yaml
 
 from pipelines.command.memory import keep_memory
+from pipelines.command.messages import LOG, said
+from segswap.files.extras import MissingExtraError, need_extra
 
 Config = TypeVar("Config")
+# What is parsed; or gives it for the arguments, where these decide on the flags.
+ConfigType = type[Config] | Callable[[Sequence[str]], type[Config]]
 # Metadata of a config's field that only groups flags for --help: its own name stands nowhere.
 FLAT = {"flat": True}
+_Files = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE")]
+_Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What every segswap command has; docs/commands.md says more"""
+
+    config: _Files = ()
+    """A YAML file of settings, flags without their dashes; what the command line says wins."""
+    print_config: _Switch = False
+    """Print all settings as such a file, and do nothing else."""
+    quiet: _Switch = False
+    """Say warnings and errors alone, and show no progress; results are printed all the same."""
+    verbose: _Switch = False
+    """Say the settings, the time that was taken, and where in the program an error came up, too."""
+    version: _Switch = False
+    """Print the version, and do nothing else."""
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise ValueError("--quiet and --verbose are opposites; give one of them")
+
+    @property
+    def level(self) -> int:
+        """Of the messages that are said."""
+        return logging.WARNING if self.quiet else logging.DEBUG if self.verbose else logging.INFO
 
 
 def run(
-    config_type: type[Config] | Callable[[Sequence[str]], type[Config]],
-    job: Callable[[Config], int | None],
-) -> None:
+    config_type: ConfigType[Config], job: Callable[[Config], int | None],
+    extras: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Parse the process's arguments, run the job, and exit.
 
     Args:
-        config_type: what is parsed; or gives it for the arguments, where these decide on the flags.
+        config_type: what is parsed.
         job: what the command does; returns its exit status, None for 0.
+        extras: of segswap, without which there is nothing to run.
 
     Exit status: what the job returns (0 for None), 1 for an error of the user's input or of the
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
     keep_memory()
+    with said():
+        sys.exit(_status(config_type, job, extras))
+
+
+def _status(
+    config_type: ConfigType[Config], job: Callable[[Config], int | None], extras: Sequence[str]
+) -> int:
+    begun = time.monotonic()
     try:
-        sys.exit(job(parse(config_type, sys.argv[1:])) or 0)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        if "--version" in sys.argv[1:]:
+            print(f"segswap {version('segswap')}")
+            return 0
+        config, common = _parsed(config_type, sys.argv[1:])
+        LOG.setLevel(common.level)
+        if common.print_config:
+            print(as_yaml(config), end="")
+            return 0
+        LOG.debug("segswap %s with\n%s", version("segswap"), as_yaml(config))
+        need_extra(_program(), *extras)
+        status = job(config) or 0
+        LOG.debug("%.1f s", time.monotonic() - begun)
+    except (ValueError, RuntimeError, OSError, MissingExtraError) as error:
+        LOG.debug("the error came up here:", exc_info=error)
+        LOG.error("error: %s", error)
+        return 1
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+        LOG.error("%s", str(stop) or "interrupted")
+        return 130
+    return status
 
 
-def parse(
-    config_type: type[Config] | Callable[[Sequence[str]], type[Config]], arguments: Sequence[str]
-) -> Config:
+def _program() -> str:
+    return Path(sys.argv[0]).name
+
+
+def parse(config_type: ConfigType[Config], arguments: Sequence[str]) -> Config:
     """A config from command-line arguments; for `config_type` see `run`.
 
     `--config FILE` names a YAML file whose keys are flags; flags on the command line win. Unknown
     flags and keys alike end with a message that names the nearest known one.
     """
+    return _parsed(config_type, arguments)[0]
+
+
+def _parsed(config_type: ConfigType[Config], arguments: Sequence[str]) -> tuple[Config, Common]:
     given = list(arguments)
     files: list[str] = []
     for position in reversed(range(len(given))):
         flag, equals, value = given[position].partition("=")
         if flag == "--config":
             if not equals and position + 1 == len(given):
-                raise ValueError("--config needs the path of a YAML file")
+                raise _malformed("--config needs the path of a YAML file")
             files.insert(0, value if equals else given[position + 1])
             del given[position : position + (1 if equals else 2)]
     read = [flag for path in files for flag in flags_from_yaml(Path(path))]
@@ -66,9 +128,25 @@ def parse(
         try:
             config_type = config_type(words)
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-    return tyro.cli(config_type, args=words)
+            raise _malformed(error) from error
+    both = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("settings", Annotated[config_type, tyro.conf.arg(name="")]),
+            ("common", tyro.conf.OmitArgPrefixes[Common]),
+        ],
+    )
+    both.__doc__ = config_type.__doc__
+    try:
+        parsed: Any = tyro.cli(both, args=words, prog=_program())
+    except ValueError as error:
+        raise _malformed(error) from error
+    return parsed.settings, parsed.common
+
+
+def _malformed(said: object) -> SystemExit:
+    LOG.error("error: %s", said)
+    return SystemExit(2)
 
 
 def _positive(flag: str) -> str:
@@ -84,6 +162,9 @@ def flags_from_yaml(path: Path) -> list[list[str]]:
         raise ValueError(f"--config {path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"--config {path}: expected settings as `name: value`, found {content!r}")
+    for name in ("config", "version"):
+        if name in content:
+            raise ValueError(f"--config {path}: {name} is for the command line alone; leave it out")
     return list(_flags(content, ""))
 
 
@@ -118,3 +199,14 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return as_dict(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def as_yaml(config: Any) -> str:
+    """A config as a --config file: all but what is positional."""
+    hints = get_type_hints(type(config), include_extras=True)
+    positional = {
+        name for name, hint in hints.items()
+        if tyro.conf.Positional in getattr(hint, "__metadata__", ())
+    }  # fmt: skip
+    settings = {key: value for key, value in as_dict(config).items() if key not in positional}
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

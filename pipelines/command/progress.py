@@ -5,17 +5,20 @@ import time
 
 from tqdm import tqdm
 
+from pipelines.command.messages import progress_wanted
+
 
 class Progress:
-    """Counts done items of a known total and says so on standard error."""
+    """Counts done items of a known total and says so on standard error, unless --quiet is given."""
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0, interval: float = 10.0):
         self._what, self._total, self._unit = what, total, unit
         self._done, self._first, self._interval = done, done, interval
         self._start = self._last = time.monotonic()
+        self._shown = progress_wanted()
         self._bar = (
             tqdm(desc=what, total=total, initial=done, unit=f" {unit}", smoothing=0.05)
-            if sys.stderr.isatty()
+            if self._shown and sys.stderr.isatty()
             else None
         )
 
@@ -25,7 +28,9 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._last >= self._interval or self._done >= self._total:
+        elif self._shown and (
+            time.monotonic() - self._last >= self._interval or self._done >= self._total
+        ):
             self._last = time.monotonic()
             self._print(note)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.command.memory import keep_memory
+from pipelines.command.messages import LOG
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,9 +52,8 @@ def say_available(workers: int, address: str | None) -> None:
     available = _available("CPU")
     if workers > available:
         where = f"the cluster at {address}" if address else "this machine"
-        print(
-            f"--workers {workers}: {where} has {available:g} CPUs; working with what there is",
-            file=sys.stderr,
+        LOG.warning(
+            "--workers %d: %s has %g CPUs; working with what there is", workers, where, available
         )
 
 
@@ -252,11 +252,8 @@ def _wait(pending: list[Any], gpu: float) -> tuple[list[Any], list[Any]]:
             return done, others
         if _available("CPU") < 1 or _available("GPU") < gpu:
             what = "CPU" if _available("CPU") < 1 else "GPU"
-            print(
-                f"{time.strftime('%H:%M:%S')} the Ray cluster has no {what} left; waiting for one "
-                "to join",
-                file=sys.stderr,
-            )
+            now = time.strftime("%H:%M:%S")
+            LOG.warning("%s the Ray cluster has no %s left; waiting for one to join", now, what)
 
 
 def settle() -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from pipelines.command.tasks import at_once, gpu_share, ray_workers, run_inline, run_on_ray
+from pipelines.command.tasks import at_once, cores, gpu_share, ray_workers, run_inline, run_on_ray
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,21 +30,25 @@ class Run(Protocol):
 class Workers:
     """How the work is run"""
 
-    workers: int = 2
-    """Ray worker processes."""
+    workers: int = field(default_factory=cores)
+    """Worker processes, which Ray starts; 0: this process does the work, without Ray. By default as
+    many as there are cores."""
     address: str | None = None
     """Address of a running Ray cluster, as in auto or 10.0.0.1:6379; by default Ray is started on
     this machine and shut down at the end. The cluster's machines need this version of segswap, and
     all that is read and written in folders that all of them share (or at URLs, where the command
     takes them)."""
-    inline: bool = False
-    """Work in this process alone, without Ray."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"--workers is {self.workers}; expected at least 1")
+        if self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}; expected at least 0")
         if self.inline and self.address:
-            raise ValueError("--inline works without Ray; leave out --address")
+            raise ValueError("--workers 0 works without Ray; leave out --address")
+
+    @property
+    def inline(self) -> bool:
+        """Whether the work is done in this process."""
+        return not self.workers
 
     @contextmanager
     def started(self) -> Iterator[Run]:
@@ -71,4 +75,9 @@ class Workers:
         return run_on_ray(function, items, self.workers, share)
 
 
-INLINE = Workers(inline=True)
+INLINE = Workers(0)
+
+
+def spare_cores() -> int:
+    """How many processes load for one that computes: the other cores, from 1 to 8."""
+    return max(1, min(cores() - 1, 8))

@@ -1,13 +1,13 @@
-"""The settings of segswap-generate, in the groups that --help shows."""
+"""segswap-generate: its settings, in the groups that --help shows, and its entry point."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
-from generators.composition.blending import BLENDS
-from generators.composition.recipe import ONE_OBJECT, TWO_OBJECTS, Recipe
+from generators.composition.recipe import BLEND_NAMES, ONE_OBJECT, TWO_OBJECTS, Recipe
 from generators.segments import check_proposer, proposer_names
+from pipelines.command import cli
 from pipelines.command.cli import FLAT
 from pipelines.command.workers import Workers
 
@@ -106,9 +106,9 @@ def parse_blend(text: str) -> dict[str, float]:
             weights[name] = float(weight or 1)
         except ValueError:
             weights[name] = -1.0
-        if name not in BLENDS or not 0 < weights[name] < float("inf"):
+        if name not in BLEND_NAMES or not 0 < weights[name] < float("inf"):
             raise ValueError(
-                f"--blend has {part!r}; expected names of {', '.join(BLENDS)}, "
+                f"--blend has {part!r}; expected names of {', '.join(BLEND_NAMES)}, "
                 "each with an optional positive weight, as in poisson:3,paste:1"
             )
     return weights
@@ -181,3 +181,14 @@ class GenerateConfig:
     """The one-object composition."""
     two: Recipe = TWO_OBJECTS
     """The two-object composition."""
+
+
+def main() -> None:
+    """Entry point of segswap-generate."""
+    cli.run(GenerateConfig, _generate, extras=("generate",))
+
+
+def _generate(config: GenerateConfig) -> int:
+    from pipelines.generate.job import generate  # --help has no use for what it imports
+
+    return generate(config)

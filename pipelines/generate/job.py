@@ -1,4 +1,4 @@
-"""segswap-generate: make a dataset of pairs, shard by shard, on Ray or in this process."""
+"""What segswap-generate does: a dataset of pairs, shard by shard, on Ray or in this process."""
 
 import errno
 import json
@@ -35,11 +35,6 @@ from segswap.files.stopwatch import stage
 # Paths in a config's groups.
 _INPUT_PATHS = ("annotations", "images", "backgrounds")
 _STYLING_PATHS = ("styles", "adain_weights")
-
-
-def main() -> None:
-    """Entry point of segswap-generate."""
-    cli.run(GenerateConfig, generate)
 
 
 def generate(config: GenerateConfig) -> int:

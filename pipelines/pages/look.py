@@ -1,19 +1,15 @@
-"""segswap-look: pairs of a dataset as a page that needs no server, and as a contact sheet."""
+"""What segswap-look does: pairs of a dataset as a page without a server, and a contact sheet."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
-from pipelines.command import cli
 from pipelines.command.outputs import check_file
 from pipelines.command.progress import Progress
 from pipelines.pages.gallery import POINTS, gallery_page, pair_view
+from pipelines.pages.look_config import LookConfig
 from segswap.data.manifest import split_shards
 from segswap.data.pair import Pair
 from segswap.data.shards import Members, Shard
@@ -23,43 +19,6 @@ from segswap.files.images import encode_png
 from segswap.files.storage import write_atomically
 
 
-@dataclass(frozen=True)
-class LookConfig:
-    """Look at the pairs of a dataset: an HTML page, a contact sheet, or both.
-
-    The page is one file that needs neither server nor network. Pointing at an object in either
-    image shows where the point lies in the other one.
-    """
-
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """Folder or fsspec URL of a dataset that segswap-generate made."""
-    out: str | None = None
-    """The page to write; gallery.html where neither --out nor --png is given."""
-    png: str | None = None
-    """A contact sheet to write: the pairs in one PNG picture."""
-    split: str = "train"
-    """The split to look at."""
-    pairs: int = 24
-    """How many pairs to show; the page grows by about half a megabyte a pair."""
-    first: int = 0
-    """Index of the first pair to show."""
-
-    def __post_init__(self) -> None:
-        for name, value, least in (("pairs", self.pairs, 1), ("first", self.first, 0)):
-            if value < least:
-                raise ValueError(f"--{name} is {value}; expected at least {least}")
-        for name, path, endings in (
-            ("out", self.out, (".html", ".htm")), ("png", self.png, (".png",)),
-        ):  # fmt: skip
-            if path is not None and Path(path).suffix.lower() not in endings:
-                raise ValueError(f"--{name} is {path}; expected a name ending in {endings[0]}")
-
-
-def main() -> None:
-    """Entry point of segswap-look."""
-    cli.run(LookConfig, look)
-
-
 def look(config: LookConfig) -> int:
     """Write the page, the contact sheet, or both, and say where they are.
 
@@ -67,8 +26,7 @@ def look(config: LookConfig) -> int:
         ValueError: no such dataset or split, it is unfinished or damaged, --first is beyond it, or
             the page or the sheet cannot be written.
     """
-    page = config.out if config.out or config.png else "gallery.html"
-    for flag, path in (("--out", page), ("--png", config.png)):
+    for flag, path in (("--out", config.out), ("--png", config.png)):
         if path and not storage.is_url(path):
             check_file(flag, path)
     total = sum(entry["pairs"] for entry in split_shards(config.data, config.split))
@@ -80,17 +38,17 @@ def look(config: LookConfig) -> int:
     progress = Progress("pairs", count, "pairs")
     shown, drawn = [], []
     for members, pair in islice(read_samples(config.data, config.split, config.first), count):
-        if page:
+        if config.out:
             shown.append(pair_view(pair, members))
         if config.png:
             drawn.append(draw_pair(pair, 240))
         progress.add(1)
     progress.close()
-    if page:
+    if config.out:
         note = f"{config.split}, pairs {config.first} to {config.first + count - 1} of {total}"
         text = gallery_page(config.data.rstrip("/"), note, shown)
-        write_atomically(page, text.encode())
-        print(f"{page}: {count} pairs, {len(text) / 1e6:.1f} MB")
+        write_atomically(config.out, text.encode())
+        print(f"{config.out}: {count} pairs, {len(text) / 1e6:.1f} MB")
     if config.png:
         sheet = contact_sheet(drawn)
         write_atomically(config.png, encode_png(sheet))

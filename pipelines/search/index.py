@@ -1,27 +1,24 @@
-"""segswap-index: the features of a collection's images on disk, made by any number of workers."""
+"""What segswap-index does: a collection's features on disk, made by any number of workers."""
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
-from pipelines.command import cli
+from pipelines.command.messages import LOG
 from pipelines.command.outputs import check_folder
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.workers import INLINE, Workers
+from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
 from segswap.files.images import image_files
 from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
 from segswap.models.hub import find_model, fingerprint
-from segswap.models.model import SEARCH_MODEL
 from segswap.search.index import (
     FORMAT,
     SETTINGS,
@@ -35,34 +32,6 @@ from segswap.search.index import (
 
 _SHARD = 64  # images, at most: the unit of work and of retry
 _SHARES = 4  # shards a worker, at least, so that all end at about the same time
-
-
-@dataclass(frozen=True)
-class IndexConfig:
-    """Make an index of a collection of images, for segswap-retrieve to search.
-
-    Run again after an interruption it goes on where it stopped; with other images, it grows by
-    them. Images that changed are read again, and those whose file is gone are left out.
-    """
-
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """Folders of images, with those below them, and image files."""
-    out: str
-    """Folder of the index."""
-    model: str = SEARCH_MODEL
-    """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
-    device: str = "auto"
-    """Where the model runs: auto, cpu, cuda, ..."""
-    running: tyro.conf.OmitArgPrefixes[Workers] = field(default=Workers(), metadata=cli.FLAT)
-
-    def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("no images given; expected folders of images, or image files")
-
-
-def main() -> None:
-    """Entry point of segswap-index."""
-    cli.run(IndexConfig, make_index)
 
 
 def make_index(config: IndexConfig) -> int:
@@ -85,11 +54,11 @@ def make_index(config: IndexConfig) -> int:
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Name on standard error the images that could not be read, the first ones of many."""
+    """Name the images that could not be read, the first ones of many."""
     for image, reason in skipped[:10]:
-        print(f"skipped {image}: {reason}", file=sys.stderr)
+        LOG.warning("skipped %s: %s", image, reason)
     if len(skipped) > 10:
-        print(f"... and {len(skipped) - 10} more; all are in {SETTINGS}", file=sys.stderr)
+        LOG.warning("... and %d more; all are in %s", len(skipped) - 10, SETTINGS)
 
 
 def images_in(places: Sequence[str]) -> list[str]:
@@ -201,8 +170,8 @@ def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str,
     if len(records) < len(tasks):
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped")
     seconds, waiting = (sum(record[k] for record in records) for k in ("seconds", "waiting"))
-    share = waiting / max(seconds, 1e-9)
-    print(f"the model waited for images {share:.1%} of the time", file=sys.stderr)
+    share = 100 * waiting / max(seconds, 1e-9)
+    LOG.info("the model waited for images %.1f%% of the time", share)
     return records
 
 

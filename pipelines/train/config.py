@@ -1,18 +1,22 @@
-"""The settings of segswap-train."""
+"""segswap-train: its settings and its entry point."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from pipelines.command import cli
 from pipelines.command.cli import FLAT, as_dict
+from pipelines.command.workers import spare_cores
 from pipelines.generate.config import Composition, Inputs, Styling
 from pipelines.train.flags import Given, filled, flags_of, matcher_of, start_of
-from segswap.batches.picture import Pictures, merged
-from segswap.batches.pictures import read_pictures
+from segswap.files.extras import need_extra
 from segswap.matchers.registry import matcher_class, names
+
+if TYPE_CHECKING:
+    from segswap.batches.picture import Pictures
 
 _POOL = 500  # images, as published
 _LEAST = {
@@ -99,8 +103,9 @@ class TrainConfig:
     live: bool = False
     """Make the pairs while training, on Ray, instead of reading them. What they are made from and
     how is said by the flags below, as for segswap-generate."""
-    workers: int = 1
-    """Processes that load and augment; with --live, Ray workers that make pairs."""
+    workers: int = field(default_factory=spare_cores)
+    """Processes that load and augment, for each device; 0: this process does. By default as many as
+    there are other cores, up to 8. With --live, Ray workers that make pairs, 1 at least."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
@@ -175,12 +180,15 @@ class TrainConfig:
         return 1 if self.live else len(self.data)
 
     @cached_property
-    def pictures(self) -> tuple[Pictures, ...]:
+    def pictures(self) -> "tuple[Pictures, ...]":
         """What --category-images names, with the same kinds and keypoints; read once.
 
         Raises:
             ValueError: one of them cannot be used.
         """
+        from segswap.batches.picture import merged  # with OpenCV, which --help has no use for
+        from segswap.batches.pictures import read_pictures
+
         return merged([read_pictures(source, self.skip_bad) for source in self.category_images])
 
     def _check_model(self) -> None:
@@ -287,3 +295,16 @@ def _flag(name: str) -> str:
 def _differing(group: Any, default: Any) -> list[str]:
     names = [item.name for item in fields(group)]
     return [name for name in names if getattr(group, name) != getattr(default, name)]
+
+
+def main() -> None:
+    """Entry point of segswap-train."""
+    cli.run(command_line, _train, extras=("train",))
+
+
+def _train(config: TrainConfig) -> int:
+    if config.live:
+        need_extra("--live", "generate")
+    from pipelines.train.job import train  # --help has no use for what it imports
+
+    return train(config)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from io import TextIOBase
 from typing import Any, TypeVar
 
+from pipelines.command.messages import LOG, said
 from pipelines.command.tasks import cores, ray_cluster
 
 Config = TypeVar("Config")
@@ -53,7 +54,10 @@ def train_on_devices(
 
         _check_gpus(0 if cpu else devices, address)
         desk = _desk_here()
-        job = {"function": function, "config": config, "desk": desk, "folder": os.getcwd()}
+        job = {
+            "function": function, "config": config, "desk": desk, "folder": os.getcwd(),
+            "level": LOG.level,
+        }  # fmt: skip
         failure = _watch(_trainer(job, devices, cpu, folder).fit, desk)
         statuses, error = ray.get(desk.outcome.remote())
     if failure is None:
@@ -222,7 +226,7 @@ def _run_rank(settings: dict[str, Any]) -> None:
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     try:
         _enter(settings["folder"])
-        with _printing(_desk) if rank == 0 else nullcontext():
+        with _printing(_desk, settings["level"]) if rank == 0 else nullcontext():
             status = settings["function"](settings["config"], rank, ranks)
         ray.get(_desk.ended.remote(status))
     except Exception as error:
@@ -261,9 +265,10 @@ class _Printer(TextIOBase):
 
 
 @contextmanager
-def _printing(desk: Any) -> Iterator[None]:
-    """Print at the driver what this process prints."""
-    with redirect_stdout(_Printer(desk, "stdout")), redirect_stderr(_Printer(desk, "stderr")):
+def _printing(desk: Any, level: int) -> Iterator[None]:
+    """Print at the driver what this process prints, and what it says of a level and above."""
+    out, error = (_Printer(desk, stream) for stream in ("stdout", "stderr"))
+    with redirect_stdout(out), redirect_stderr(error), said(level):
         yield
 
 

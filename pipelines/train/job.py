@@ -1,4 +1,4 @@
-"""segswap-train: train a matcher on datasets of pairs, or on pairs made meanwhile."""
+"""What segswap-train does: train a matcher on datasets of pairs, or on pairs made meanwhile."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,10 +7,9 @@ from typing import Literal, cast
 
 import torch
 
-from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.stopping import noted_signals
-from pipelines.train.config import TrainConfig, command_line
+from pipelines.train.config import TrainConfig
 from pipelines.train.curves import draw_curves
 from pipelines.train.data import training_data
 from pipelines.train.report import RunReport, best_of
@@ -31,11 +30,6 @@ _DRAWN = tuple(
 )
 _LARGEST = 8192  # pixels of a side
 _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
-
-
-def main() -> None:
-    """Entry point of segswap-train."""
-    cli.run(command_line, train)
 
 
 def train(config: TrainConfig) -> int:

@@ -1,7 +1,6 @@
 """Pairs generated while a matcher trains: by Ray workers, as training samples, never written."""
 
 import copy
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.command.messages import LOG
 from pipelines.command.tasks import (
     at_once,
     cores,
@@ -191,7 +191,7 @@ class LiveStream:
     def _say(self, skipped: dict[Any, str]) -> None:
         for key in skipped.keys() - self._said:
             self._said.add(key)
-            print(f"left out: {skipped[key]}", file=sys.stderr)
+            LOG.warning("left out: %s", skipped[key])
 
 
 def _smallest_store() -> int:

@@ -1,6 +1,5 @@
 """Pairs made in a worker process when they are wanted, as training samples."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ from generators.composition.recipe import Look
 from generators.sources.index import Index, Pool
 from generators.styles.style import Styler
 from pipelines.command import cli
+from pipelines.command.messages import LOG
 from pipelines.command.tasks import run_on_ray
 from pipelines.generate.config import SPLITS, GenerateConfig
 from pipelines.generate.dataset import WORK
@@ -68,7 +68,7 @@ def prepared(config: GenerateConfig) -> dict[str, Source]:
     except (ValueError, RuntimeError):
         # Either the images are too few to be parted, or there is more wrong, which is raised now.
         sources = _sources(replace(config, amount=replace(config.amount, val_pairs=0)))
-        print("too few images to hold some out: there are no validation pairs", file=sys.stderr)
+        LOG.warning("too few images to hold some out: there are no validation pairs")
         return sources
 
 
@@ -82,9 +82,9 @@ def _sources(config: GenerateConfig) -> dict[str, Source]:
         sources[split] = Source(config, _in_memory(pool), replace(look, styler=None), split)
         sources[split].pair(0)  # where no draw is acceptable, this says so
     for entry in skipped[:_NAMED]:
-        print("left out: " + ", ".join(map(str, entry.values())), file=sys.stderr)
+        LOG.warning("left out: %s", ", ".join(map(str, entry.values())))
     if len(skipped) > _NAMED:
-        print(f"left out: {len(skipped) - _NAMED} more of the inputs", file=sys.stderr)
+        LOG.warning("left out: %d more of the inputs", len(skipped) - _NAMED)
     return sources
 
 

@@ -1,19 +1,16 @@
-"""segswap-train-style: train weights for --style adain, for whoever has none."""
+"""What segswap-train-style does: train weights for --style adain, for whoever has none."""
 
 import copy
 import math
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import nn
 
+from generators.styles import SIDE
 from generators.styles.adain import (
-    SIDE,
     VGG19,
     AdaIN,
     build_decoder,
@@ -25,9 +22,11 @@ from generators.styles.adain_training import CopyTask, Crops, Networks, StyleTas
 from generators.styles.adain_weights import OWN, load_vgg
 from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
+from pipelines.command.messages import LOG
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import noted_signals
 from pipelines.train.run_folder import check_folder, describe
+from pipelines.train.style_config import TrainStyleConfig
 from segswap import geometry
 from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size
@@ -45,74 +44,6 @@ _LOG_EVERY = 10
 # What may differ when a run is resumed: where it runs, not what it computes.
 _MACHINE = ("out", "resume", "workers", "device", "every")
 _DATA = ("images", "styles", "vgg")  # may be moved
-
-
-@dataclass(frozen=True)
-class TrainStyleConfig:
-    """Train weights for `segswap-generate --style adain --adain-weights OUT`.
-
-    With --vgg, the published method: VGG-19 keeps its features, brought to one scale, and a decoder
-    learns to make images of them in any style. Without, no weights are needed: a narrow encoder of
-    the same shape is first learned together with the decoder, by reproducing images, and then takes
-    VGG's place. That changes colours, contrast and fine texture, and knows less of brush strokes
-    than VGG does.
-
-    Interrupted (Ctrl-C), it leaves a checkpoint; --resume goes on from there.
-    """
-
-    images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """Folder of photographs."""
-    styles: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STYLES")]
-    """Folder of style pictures."""
-    out: str
-    """Folder for the weights, adain.safetensors, with samples and losses."""
-    vgg: str | None = None
-    """Weights of VGG-19: the published vgg_normalised.pth, or torchvision's or timm's vgg19."""
-    width: float = 0.25
-    """Without --vgg: channels of the encoder, as a share of VGG-19's."""
-    encoder_steps: int = 1000
-    """Without --vgg: steps in which encoder and decoder learn to reproduce images."""
-    steps: int = 2000
-    """Steps in which the decoder learns styles; the published decoder took 160,000."""
-    batch: int = 8
-    """Photographs, and as many style pictures, a step."""
-    crop: int = 96
-    """Side of the training images in pixels, cut at random from images of 512 px; published: 256.
-    A multiple of 8."""
-    lr: float = 5e-4
-    """Highest learning rate; the published one was 1e-4."""
-    style_weight: float = 10.0
-    """Weight of the style loss; the content loss has 1."""
-    every: int = 200
-    """Steps between checkpoints."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    workers: int = 1
-    """Processes that load images."""
-    seed: int = 0
-    """Seeds weights, images and crops."""
-    resume: bool = False
-    """Go on with the run in --out."""
-
-    def __post_init__(self) -> None:
-        least = {"encoder_steps": 0, "steps": 1, "batch": 1, "every": 1, "workers": 0, "seed": 0}
-        for name, limit in least.items():
-            if getattr(self, name) < limit:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {getattr(self, name)}; expected at least {limit}")
-        if not 64 <= self.crop <= SIDE or self.crop % 8:
-            raise ValueError(f"--crop is {self.crop}; expected a multiple of 8 from 64 to {SIDE}")
-        if not 0 < self.width <= 1:
-            raise ValueError(f"--width is {self.width}; expected a share of VGG-19's, up to 1")
-        for name in ("lr", "style_weight"):
-            if not 0 < getattr(self, name) < float("inf"):
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {getattr(self, name)}; expected a positive number")
-
-
-def main() -> None:
-    """Entry point of segswap-train-style."""
-    cli.run(TrainStyleConfig, train_style)
 
 
 def train_style(config: TrainStyleConfig) -> int:
@@ -245,7 +176,7 @@ def _usable(folder: Path) -> list[Path]:
     if not usable:
         raise ValueError(f"none of {folder}'s {len(broken)} images can be used: {broken[0]}")
     for text in broken:
-        print(f"left out: {text}", file=sys.stderr)
+        LOG.warning("left out: %s", text)
     return usable
 
 

@@ -1,6 +1,6 @@
 """Pairs of held-out pictures of one kind, to score on."""
 
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from segswap.batches.picture import Mask, Picture, Pictures
 from segswap.files.images import read_image
+
+LOG = logging.getLogger("segswap")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def held_out_pairs(
         except ValueError as error:
             if not skip_bad:
                 raise
-            print(f"skipped: {error}", file=sys.stderr, flush=True)
+            LOG.warning("skipped: %s", error)
     return found
 
 

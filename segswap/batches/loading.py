@@ -1,8 +1,8 @@
 """Numbered samples to batches, in loader processes that change no sample."""
 
 import atexit
+import logging
 import signal
-import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol
@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from segswap.files.stores import StorageError
 from segswap.matchers.base import Batch
+
+LOG = logging.getLogger("segswap")
 
 
 class Samples(Protocol):
@@ -35,7 +37,7 @@ class Sayer:
     def __call__(self, skipped: Mapping[Any, str]) -> None:
         """Say the reasons that are new."""
         for key in sorted(skipped.keys() - self._said):
-            print(f"skipped: {skipped[key]}", file=sys.stderr, flush=True)
+            LOG.warning("skipped: %s", skipped[key])
             self._said.add(key)
 
 

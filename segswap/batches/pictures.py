@@ -15,8 +15,8 @@ there is one; the k-th points of any two pictures correspond.
 """
 
 import json
+import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from segswap.batches.picture import Picture, Pictures, Points
 from segswap.files.hashes import file_hash
 from segswap.files.images import image_files
 
+LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
 
 
@@ -51,7 +52,7 @@ def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
     else:
         found = _folder(source, bad)
     for reason in bad or ():
-        print(f"skipped: {reason}", file=sys.stderr, flush=True)
+        LOG.warning("skipped: %s", reason)
     found.check_pairs(len(found.held_out))
     return found
 

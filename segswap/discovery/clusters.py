@@ -18,10 +18,10 @@ from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 
 from segswap.discovery.graph import Nodes
+from segswap.discovery.settings import LEAST_IMAGES
 
 CUT = 0.6  # of the maximum: what counts as foreground
 FAINT = 1e-12  # of the maximum: what is no more than rounding
-LEAST_IMAGES = 3  # of a group: a false match of two images looks no different from a true one
 MOST_CUT = 0.2  # normalised cut, 0 to 2, up to which a group is two
 _TOUCHING = 2.0  # cells along each axis, between neighbouring matches of one region
 _DENSE = 200  # rows, up to which a matrix is decomposed whole

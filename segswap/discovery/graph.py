@@ -20,9 +20,8 @@ from scipy.sparse import csr_matrix
 from segswap import geometry
 from segswap.discovery import edges
 from segswap.discovery.links import Links
+from segswap.discovery.settings import CONFIDENCE, SIGMA
 
-CONFIDENCE = 0.85  # that a node must have
-SIGMA = 1.2  # cells; published: 0.8, 1.2 and 5 by collection
 LEAST_WEIGHT = 0.01  # of an edge
 MOST_NODES = 400  # of a pair
 MOST_ENTRIES = 2**28  # of a graph, 8 bytes each

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap import geometry
+from segswap.discovery.settings import RETURN_CELLS
 from segswap.files.storage import PathLike, read_bytes, write_atomically
 from segswap.models.prediction import Prediction, cycle_offsets
 
-RETURN_CELLS = 1.0  # how far from its start, in cells, a cell's way there and back may end
 LEAST_SHARE = 0.01  # of the cells of each image; pairs that share less are no partners
 PARTNERS = 5  # that each image keeps
 

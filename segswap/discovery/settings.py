@@ -1,14 +1,16 @@
 """What counts as repeated: the very same thing, or things of one kind."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from segswap.discovery.clusters import LEAST_IMAGES
-from segswap.discovery.graph import CONFIDENCE, SIGMA
-from segswap.discovery.links import RETURN_CELLS
-from segswap.models.model import Model
+if TYPE_CHECKING:
+    from segswap.models.model import Model
 
 Same = Literal["thing", "kind"]
+CONFIDENCE = 0.85  # that a node must have
+SIGMA = 1.2  # cells; published: 0.8, 1.2 and 5 by collection
+RETURN_CELLS = 1.0  # how far from its start, in cells, a cell's way there and back may end
+LEAST_IMAGES = 3  # of a group: a false match of two images looks no different from a true one
 # Two things of one kind differ in shape: the way there and back ends farther off, and matches that
 # belong together agree less. Chosen on 16 of the bus pictures of
 # the set `coseg`, which says too much good of these settings there.
@@ -64,7 +66,7 @@ class Settings:
         return cls(same, confidence, sigma, tolerance, least_images)
 
 
-def same_for(model: Model, same: Same | None) -> Same:
+def same_for(model: "Model", same: Same | None) -> Same:
     """What is asked for, by default what a model knows: kinds of things where it knows any.
 
     Raises:

@@ -5,11 +5,11 @@ import os
 import re
 from pathlib import Path
 
-from huggingface_hub import errors, snapshot_download
-
 from segswap.files.hashes import file_hash
 from segswap.files.storage import PathLike
 
+DEFAULT_MODEL = "segswap-base"
+SEARCH_MODEL = "segswap-tiny"  # what indexes are made with by default
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
 CARD = "README.md"
@@ -72,6 +72,8 @@ def _checked(folder: Path) -> Path:
 
 
 def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, snapshot_download  # models in folders have no use for it
+
     said = f"there is no folder {name}, and on the Hugging Face hub"
     try:
         return Path(

@@ -25,14 +25,19 @@ from segswap.files.storage import write_atomically
 from segswap.matchers.base import Matcher, Matches
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.registry import build_blank
-from segswap.models.hub import CARD, SETTINGS, WEIGHTS, find_model, fingerprint
+from segswap.models.hub import (
+    CARD,
+    DEFAULT_MODEL,
+    SETTINGS,
+    WEIGHTS,
+    find_model,
+    fingerprint,
+)
 from segswap.models.model_card import model_card
 from segswap.models.prediction import Prediction, enlarge
 from segswap.models.score import pair_score
 from segswap.models.shared import SHARED, with_shared, without_shared
 
-DEFAULT_MODEL = "segswap-base"
-SEARCH_MODEL = "segswap-tiny"  # what indexes are made with by default
 MODEL_FORMAT = 1  # of model.json; other ones are refused
 ImageLike = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 

@@ -18,9 +18,9 @@ def cell_scores(matches: Matches, weight: Tensor | None = None) -> Tensor:
     The product of M^s, of M^t at the cell's match, and of the cosine between the features of the
     cell and of the target cell that the match lies in; M is the probability of the very same thing,
     and a tenth of that of another one of its kind (a hundredth in the product): the same thing is
-    ranked above the same kind of thing, and that above what shares nothing. Of several source cells whose matches lie
-    in one target cell only the best counts, the others are 0, and so is every cell whose product
-    is not positive or whose match lies outside the target.
+    ranked above the same kind of thing, and that above what shares nothing. Of several source
+    cells whose matches lie in one target cell only the best counts, the others are 0, and so is
+    every cell whose product is not positive or whose match lies outside the target.
 
     Args:
         weight: (B, h, w) or broadcast to it, in [0, 1]; what M^s is multiplied with.

@@ -20,8 +20,8 @@ from segswap.matchers.sampling import sample
 from segswap.models.model import ImageLike, Model, as_array, load
 from segswap.models.score import cell_scores, pooled, self_consistent
 from segswap.search.index import Index
+from segswap.search.settings import SHORTLIST
 
-SHORTLIST = 200  # images that are matched
 _COMPARED = 25  # times as many are compared cell by cell
 _CONTEXT = 2.0  # side of what is shown of the query around a box, in its longer sides
 _AT_ONCE = 4  # images compared at a time

@@ -17,13 +17,15 @@ from made_benchmarks import (
 )
 
 from pipelines.benchmark import job as command
-from pipelines.benchmark.job import BenchmarkConfig, benchmark, measure, table
+from pipelines.benchmark.config import BenchmarkConfig, Name, main
+from pipelines.benchmark.job import benchmark, measure, table
 from pipelines.benchmark.methods import Contestants
 from pipelines.benchmark.published import PUBLISHED, Published
 from pipelines.benchmark.sets import BENCHMARKS
 from pipelines.benchmark.sets.discovery import Discovery
 from pipelines.benchmark.sets.pairs import Pairs
 from pipelines.benchmark.sets.retrieval import Retrieval, Search
+from pipelines.benchmark.sources import SOURCES
 from pipelines.evaluate.predictions import Method
 
 NAN = float("nan")
@@ -81,7 +83,8 @@ def test_published_scores_are_shares_in_columns_that_are_measured(
 
 
 def test_the_names_on_the_command_line_are_the_benchmarks() -> None:
-    assert set(get_args(command.Name)) == {"all", *BENCHMARKS}
+    assert set(get_args(Name)) == {"all", *BENCHMARKS}
+    assert list(SOURCES) == list(BENCHMARKS)
     assert set(TREES) == set(BENCHMARKS)
 
 
@@ -273,17 +276,17 @@ def test_errors_are_said_in_a_line_and_unknown_names_with_the_nearest(
         """What the command says on standard error."""
         monkeypatch.setattr(sys, "argv", ["segswap-benchmark", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            command.main()
+            main()
         assert stop.value.code == status
         return capsys.readouterr().err
 
-    error = said("brueghel", "--root", tmp_path / "none", "--baseline", "sift", status=1)
+    error = said("brueghel", tmp_path / "none", "--baseline", "sift", status=1)
     assert error.startswith("error: brueghel: ")
     assert error.count("\n") == 1
     assert "github.com/XiSHEN0220/SegSwap" in error
-    assert "brueghel" in said("bruegel", "--root", tmp_path, "--baseline", "sift", status=2)
+    assert "brueghel" in said("bruegel", tmp_path, "--baseline", "sift", status=2)
     root = write_pascal(tmp_path / "data")
-    error = said("pf-pascal", "--root", root, "--model", "nowhere", status=1)
+    error = said("pf-pascal", root, "--model", "nowhere", status=1)
     assert error.startswith("error: no model 'nowhere'")
 
 
@@ -292,7 +295,7 @@ def test_help_says_where_the_data_of_every_benchmark_is(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["segswap-benchmark", "--help"])
     with pytest.raises(SystemExit):
-        command.main()
+        main()
     shown = "".join(capsys.readouterr().out.replace("│", " ").split())
     for one in BENCHMARKS.values():
         assert "".join(one.source.split()) in shown

@@ -20,7 +20,8 @@ from made_benchmarks import (
 from made_models import save_model
 from PIL import Image
 
-from pipelines.benchmark.job import BenchmarkConfig, measure
+from pipelines.benchmark.config import BenchmarkConfig
+from pipelines.benchmark.job import measure
 from pipelines.benchmark.methods import Contestants, discover_masks
 from pipelines.benchmark.sets import BENCHMARKS, places
 from segswap.evaluation.baselines import ellipse_mask

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from made_pairs import pasted_pair
 from PIL import Image
 
+from pipelines.check.config import CheckConfig
 from pipelines.check.findings import CHECKS
-from pipelines.check.job import CheckConfig, check
+from pipelines.check.job import check
 from pipelines.check.pixels import Registrations
 from pipelines.check.samples import (
     check_sample,
@@ -47,7 +48,7 @@ def clean(
     generate(
         out, "--annotations", shapes[0], "--images", shapes[1], "--pairs", 8, "--val-pairs", 4,
         "--val-share", 0.4, "--shard-pairs", 4, "--size", SIZE, "--blend", "paste",
-        "--grid-stride", 16, "--inline",
+        "--grid-stride", 16, "--workers=0",
     )  # fmt: skip
     return out
 
@@ -171,7 +172,7 @@ def test_every_way_of_blending_real_images_is_clean(
 ) -> None:
     out = tmp_path / "dataset"
     generate(
-        out, *coco, "--pairs", 40, "--inline", "--blend", "poisson,poisson-mixed,feather,paste"
+        out, *coco, "--pairs", 40, "--workers=0", "--blend", "poisson,poisson-mixed,feather,paste"
     )
     assert found(out, tmp_path) == {}
     assert json.loads((tmp_path / "report.json").read_text())["position_error"]["measured"] > 25

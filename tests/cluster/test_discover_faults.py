@@ -29,7 +29,7 @@ def undisturbed(
     photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    run(photos, "--model", model, "--out", out, "--inline")
+    run(photos, "--model", model, "--out", out, "--workers=0")
     return results(out)
 
 
@@ -61,7 +61,7 @@ def pair_files(out: Path) -> list[Path]:
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(["--inline"], id="inline"),
+        pytest.param(["--workers=0"], id="inline"),
         pytest.param(["--workers", 2], id="workers", marks=pytest.mark.slow),
     ],
 )
@@ -91,7 +91,7 @@ def test_interrupted_once(
 ) -> None:  # fmt: skip
     """What is under way is finished, no more is begun, and the same command goes on."""
     out = tmp_path / "out"
-    given = [photos, "--model", model, "--out", out, "--inline"]
+    given = [photos, "--model", model, "--out", out, "--workers=0"]
     process = begun(start, *given)
     wait_for(lambda: pair_files(out), process)
     os.killpg(process.pid, signal.SIGINT)
@@ -108,7 +108,7 @@ def test_interrupted_once(
 @pytest.mark.slow
 def test_a_damaged_file_of_pairs_is_named(photos: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    given = [photos, "--model", model, "--out", out, "--inline", "--neighbours", 1]
+    given = [photos, "--model", model, "--out", out, "--workers=0", "--neighbours", 1]
     run(*given)
     damaged = pair_files(out)[0]
     damaged.write_bytes(damaged.read_bytes()[:500])

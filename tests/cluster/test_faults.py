@@ -21,7 +21,7 @@ from runs import (
 )
 
 Start = Callable[..., subprocess.Popen[str]]
-INLINE, WORKERS = ["--inline"], ["--workers", "2"]
+INLINE, WORKERS = ["--workers=0"], ["--workers", "2"]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 both = pytest.mark.parametrize("how", [INLINE, WORKERS], ids=["inline", "workers"])
@@ -52,7 +52,7 @@ def test_killed_in_the_middle_and_run_again(
         assert not (out / "segswap.json").exists()
         assert_whole_shards(out)
     made = {path.name: path.stat().st_mtime_ns for path in shards(out)}
-    generate(out, *flags, "--inline")
+    generate(out, *flags, "--workers=0")
     assert_same(out, reference)
     kept = [name for name in made if (out / name).stat().st_mtime_ns == made[name]]
     # A shard whose record was not yet written is made again: one a worker at most.
@@ -74,7 +74,7 @@ def test_a_killed_driver_takes_its_workers_along(
         time.sleep(0.1)
     assert not (out / "segswap.json").exists()
     assert_whole_shards(out)
-    generate(out, *flags, "--inline")
+    generate(out, *flags, "--workers=0")
     assert_same(out, reference)
 
 
@@ -128,7 +128,7 @@ def test_interrupted_once(
     # With its record: none is made again.
     records = {path.stem for path in (out / ".segswap").glob("*.tar.json")}
     assert records == {path.name for path in shards(out)}
-    generate(out, *flags, "--inline")
+    generate(out, *flags, "--workers=0")
     assert_same(out, reference)
 
 
@@ -164,7 +164,7 @@ def test_terminated(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert_unfinished(out)
-    generate(out, *flags, "--inline")
+    generate(out, *flags, "--workers=0")
     assert_same(out, reference)
 
 
@@ -172,7 +172,7 @@ def test_interrupted_while_the_inputs_are_read(data: Path, start: Start, tmp_pat
     """Nothing is under way then that is worth waiting for."""
     out = tmp_path / "out"
     images = data / "coco_mini" / "train2017"
-    process = start(out, "--images", images, "--pairs", 10, "--inline")
+    process = start(out, "--images", images, "--pairs", 10, "--workers=0")
     wait_for(lambda: out.exists(), process)
     send(process, signal.SIGINT)
     output, _ = process.communicate(timeout=30)
@@ -239,7 +239,7 @@ def test_broken_inputs(
 ) -> None:
     """They are listed, and a killed and resumed run tells the same of them."""
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    generate(undisturbed, *broken_twentieth, "--inline")
+    generate(undisturbed, *broken_twentieth, "--workers=0")
     skipped = json.loads((undisturbed / "segswap.json").read_text())["skipped"]
     given = [path for path in (tmp_path / "images").iterdir() if path.stat().st_size == 2000]
     assert skipped
@@ -249,5 +249,5 @@ def test_broken_inputs(
     wait_for(lambda: len(shards(out)) >= 3, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    generate(out, *broken_twentieth, "--inline")
+    generate(out, *broken_twentieth, "--workers=0")
     assert_same(out, undisturbed)

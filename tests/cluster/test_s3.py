@@ -60,7 +60,7 @@ def few(flags: list[str]) -> list[str]:
 def undisturbed(generate: Run, few: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The local dataset of these flags."""
     out = tmp_path_factory.mktemp("undisturbed") / "dataset"
-    generate(out, *few, "--inline")
+    generate(out, *few, "--workers=0")
     return out
 
 
@@ -137,7 +137,7 @@ def test_workers_write_the_same_dataset(
     # Also by the environment variables of fsspec.
     variables = {**os.environ, "FSSPEC_S3_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]}
     del variables["AWS_ENDPOINT_URL"]
-    done = generate(store.url, *few, "--inline", env=variables)
+    done = generate(store.url, *few, "--workers=0", env=variables)
     assert "is complete already" in done.stdout
 
 
@@ -147,7 +147,7 @@ def test_images_and_annotations_of_a_store(
 ) -> None:  # fmt: skip
     store.upload(shapes[1])
     given = ["--annotations", f"{store.url}/shapes.json", "--images", store.url]
-    generate(tmp_path / "out", *few, *given, "--inline")
+    generate(tmp_path / "out", *few, *given, "--workers=0")
     assert hashes(tmp_path / "out") == hashes(undisturbed)
 
 
@@ -164,7 +164,7 @@ def test_a_folder_of_images_and_backgrounds_of_a_store(
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "empty.jpg").write_bytes(b"")
     store.upload(folder)
-    common = ["--pairs", 6, "--size", 64, "--objects", 1, "--inline", "--max-skipped", 1]
+    common = ["--pairs", 6, "--size", 64, "--objects", 1, "--workers=0", "--max-skipped", 1]
     generate(tmp_path / "here", "--images", folder, "--backgrounds", folder, *common)
     generate(tmp_path / "there", "--images", store.url, "--backgrounds", store.url, *common)
     assert hashes(tmp_path / "here") == hashes(tmp_path / "there")
@@ -200,14 +200,14 @@ def test_killed_in_the_middle_and_run_again(
     """kill -9 of all its processes, then the same command: the same bytes, nothing left."""
     store = Store(endpoint, f"killed-{how}/dataset")
     watch = Watch(store)
-    process = start(store.url, *few, *(["--inline"] if how == "inline" else ["--workers", 2]))
+    process = start(store.url, *few, *(["--workers=0"] if how == "inline" else ["--workers", 2]))
     wait_for(lambda: watch() >= 4, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     watch()
     before = store.objects()
     assert "segswap.json" not in before
-    generate(store.url, *few, "--inline")
+    generate(store.url, *few, "--workers=0")
     after = store.objects()
     made = [name for name in before if name.endswith(".tar")]
     kept = [name for name in made if before[name]["LastModified"] == after[name]["LastModified"]]
@@ -227,7 +227,7 @@ def test_a_store_that_fails_one_request_in_ten(
 ) -> None:  # fmt: skip
     with flaky_server(endpoint, 0.1, seed=1) as flaky:
         monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.url)
-        generate(store.url, *few, "--inline")
+        generate(store.url, *few, "--workers=0")
     assert sum(flaky.failed.values()) >= 5
     assert len(flaky.failed) >= 3
     assert_same(store.download(tmp_path / "copy"), undisturbed)
@@ -239,7 +239,7 @@ def test_images_of_a_store_that_fails_one_request_in_ten(
 ) -> None:  # fmt: skip
     """No image is taken for a broken one."""
     store.upload(shapes[1])
-    common = ["--pairs", 30, "--size", 64, "--objects", 1, "--inline"]
+    common = ["--pairs", 30, "--size", 64, "--objects", 1, "--workers=0"]
     generate(tmp_path / "here", "--annotations", shapes[0], "--images", shapes[1], *common)
     with flaky_server(endpoint, 0.1, seed=3) as flaky:
         monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.url)
@@ -255,7 +255,7 @@ def test_images_of_a_store_that_fails_one_request_in_ten(
 
 def refused(generate: Run, *arguments: object, **options: Any) -> str:
     begun = time.monotonic()
-    done = generate(*arguments, "--pairs", 2, "--size", 64, "--inline", status=1, **options)
+    done = generate(*arguments, "--pairs", 2, "--size", 64, "--workers=0", status=1, **options)
     assert "Traceback" not in done.stderr
     assert time.monotonic() - begun < 60  # the point is that it ends; fast machines need 10 s
     return done.stderr
@@ -316,7 +316,7 @@ def test_other_files_are_refused_and_left(generate: Run, store: Store) -> None:
 
 
 def test_another_configuration_is_refused(generate: Run, store: Store) -> None:
-    common = ["--size", 64, "--inline"]
+    common = ["--size", 64, "--workers=0"]
     generate(store.url, "--pairs", 2, *common)
     before = store.objects()
     done = generate(store.url, "--pairs", 3, *common, status=1)

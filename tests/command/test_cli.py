@@ -14,8 +14,7 @@ from conftest import Run
 
 from generators.composition.recipe import Recipe
 from pipelines.command import cli
-from pipelines.generate.config import GenerateConfig, parse_blend
-from pipelines.generate.job import main
+from pipelines.generate.config import GenerateConfig, main, parse_blend
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,7 @@ def test_a_config_round_trips_through_yaml(tmp_path: Path) -> None:
         ("- 3", "expected settings as `name: value`"),
         ("a: [", "job.yaml"),
         ("3", "expected settings"),
+        ("config: other.yaml", "config is for the command line alone"),
     ],
 )
 def test_files_that_hold_no_settings(tmp_path: Path, text: str, message: str) -> None:
@@ -112,9 +112,11 @@ def test_files_that_hold_no_settings(tmp_path: Path, text: str, message: str) ->
         parse(tmp_path, [], text)
 
 
-def test_config_needs_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs the path of a YAML file"):
+def test_config_needs_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
         cli.parse(Config, ["--config"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: --config needs the path of a YAML file\n"
     with pytest.raises(ValueError, match=r"none\.yaml"):
         cli.parse(Config, ["--config", str(tmp_path / "none.yaml")])
 
@@ -152,7 +154,7 @@ def message_of(text: str) -> str:
         (["--pairs", 0], "--pairs and --val-pairs are both 0: nothing to make"),
         (["--pairs", -3], "--pairs is -3; expected at least 0"),
         (["--shard-pairs", 0], "--shard-pairs is 0; expected at least 1"),
-        (["--workers", 0], "--workers is 0; expected at least 1"),
+        (["--workers", -1], "--workers is -1; expected at least 0"),
         (["--seed", -1], "--seed is -1"),
         (["--style", "histogram"], "--style and --styles go together"),
         (["--styles", "."], "--style and --styles go together"),
@@ -175,12 +177,12 @@ def message_of(text: str) -> str:
 def test_bad_values_are_one_message(
     refused: Callable[..., str], tmp_path: Path, flags: list[object], message: str
 ) -> None:
-    assert message in refused(tmp_path / "out", "--inline", *flags)
+    assert message in refused(tmp_path / "out", *flags)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_value_as_a_user_sees_it(generate: Run, tmp_path: Path) -> None:
-    done = generate(tmp_path / "out", "--inline", "--blend", "poison", status=2)
+    done = generate(tmp_path / "out", "--blend", "poison", status=2)
     assert "--blend has 'poison'; expected names of poisson" in message_of(done.stderr)
     assert "Traceback" not in done.stderr
 

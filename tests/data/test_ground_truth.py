@@ -27,7 +27,7 @@ class Case(NamedTuple):
 def cases(generate: Run, coco: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """Every object of 200 unstyled pairs of 480 px, half of them pasted, half Poisson blended."""
     out = tmp_path_factory.mktemp("truth") / "dataset"
-    generate(out, *coco, "--pairs", PAIRS, "--blend", "paste,poisson", "--inline")
+    generate(out, *coco, "--pairs", PAIRS, "--blend", "paste,poisson", "--workers=0")
     found = [
         Case(images, item["label"], np.array(item["target_from_source"]), item["blend"])
         for record, images in position_error["samples"](out)

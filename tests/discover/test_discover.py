@@ -30,7 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run in one process."""
     folder = tmp_path_factory.mktemp("discovered") / "out"
-    done = run(photos, "--model", model, "--out", folder, "--inline")
+    done = run(photos, "--model", model, "--out", folder, "--workers=0")
     assert f"{folder / 'index.html'}: " in done.stdout
     assert "6 images, 15 pairs" in done.stdout
     assert "broken.jpg: not an image" in done.stderr
@@ -104,12 +104,12 @@ def test_again_with_other_settings_nothing_is_matched_anew(
     shutil.copytree(out, again)
     pairs = list((again / "pairs").iterdir())
     before = {path: path.stat().st_mtime_ns for path in pairs}
-    run(photos, "--model", model, "--out", again, "--inline", "--least-images", 7)
+    run(photos, "--model", model, "--out", again, "--workers=0", "--least-images", 7)
     assert {path: path.stat().st_mtime_ns for path in (again / "pairs").iterdir()} == before
     assert json.loads((again / "groups.json").read_text())["groups"] == []
     assert not list(again.glob("groups/*"))
     assert "Nothing repeats here" in (again / "index.html").read_text()
-    run(photos, "--model", model, "--out", again, "--inline")
+    run(photos, "--model", model, "--out", again, "--workers=0")
     assert results(again) == results(out)
 
 
@@ -127,7 +127,7 @@ def test_another_run_s_folder_is_refused_by_what_differs(
         given["neighbours"] = 2
     before = results(out)
     flags = ["--neighbours", 2] if given["neighbours"] else []
-    done = run(given["images"], "--model", given["model"], "--out", out, "--inline", *flags,
+    done = run(given["images"], "--model", given["model"], "--out", out, "--workers=0", *flags,
                status=1)  # fmt: skip
     assert f"{change}: was " in done.stderr
     assert "choose another --out" in done.stderr
@@ -148,14 +148,14 @@ def test_one_image_is_refused(photos: Path, model: Path, tmp_path: Path) -> None
     one.mkdir()
     shutil.copy(photos / "photo-0.png", one)
     shutil.copy(photos / "broken.jpg", one)
-    done = run(one, "--model", model, "--out", tmp_path / "out", "--inline", status=1)
+    done = run(one, "--model", model, "--out", tmp_path / "out", "--workers=0", status=1)
     assert "expected at least 2 images that can be read, got 1" in done.stderr
     assert "broken.jpg: not an image" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(["--neighbours", "0"], "--neighbours is 0"), (["--workers", "0"], "--workers is 0"),
+    [(["--neighbours", "0"], "--neighbours is 0"), (["--workers", "-1"], "--workers is -1"),
      (["--confidence", "2"], "confidence is 2"), (["--sigma", "-1"], "sigma is -1")],
 )  # fmt: skip
 def test_flags_that_mean_nothing(photos: Path, tmp_path: Path, flags: list[str], said: str) -> None:
@@ -253,4 +253,4 @@ def test_the_model_may_lie_under_another_name(
     os.symlink(model, tmp_path / "link")
     again = tmp_path / "again"
     shutil.copytree(out, again)
-    run(photos, "--model", tmp_path / "link", "--out", again, "--inline")
+    run(photos, "--model", tmp_path / "link", "--out", again, "--workers=0")

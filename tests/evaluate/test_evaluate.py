@@ -13,7 +13,8 @@ from made_models import save_model
 from made_pairs import pasted_pair, write_dataset
 
 from pipelines.evaluate import predictions
-from pipelines.evaluate.job import EvalConfig, evaluate, score_methods, table
+from pipelines.evaluate.config import EvalConfig
+from pipelines.evaluate.job import evaluate, score_methods, table
 from pipelines.evaluate.pair_sets import real_sets
 from pipelines.evaluate.predictions import ellipse_names
 from segswap.evaluation.baselines import ellipse

@@ -34,7 +34,7 @@ def test_the_order_of_the_shards_changes_nothing(
         return map(function, reversed(list(items)))
 
     monkeypatch.setattr("pipelines.command.workers.run_inline", backwards)
-    arguments = [str(tmp_path / "out"), *flags, "--inline"]
+    arguments = [str(tmp_path / "out"), *flags, "--workers=0"]
     assert job.generate(cli.parse(job.GenerateConfig, arguments)) == 0
     assert_same(tmp_path / "out", reference)
 
@@ -42,7 +42,7 @@ def test_the_order_of_the_shards_changes_nothing(
 def test_another_seed_makes_other_bytes(
     flags: list[str], generate: Run, reference: Path, tmp_path: Path
 ) -> None:
-    generate(tmp_path / "out", *flags, "--pairs", 15, "--seed", 1, "--inline")
+    generate(tmp_path / "out", *flags, "--pairs", 15, "--seed", 1, "--workers=0")
     assert hashes(tmp_path / "out")["train-000000.tar"] != hashes(reference)["train-000000.tar"]
 
 
@@ -60,7 +60,7 @@ def members(dataset: Path, split: str) -> dict[str, bytes]:
 def test_a_pair_does_not_depend_on_the_number_of_pairs_or_the_shard_size(
     generate: Run, tmp_path: Path
 ) -> None:
-    common = ["--size", 96, "--inline"]
+    common = ["--size", 96, "--workers=0"]
     generate(tmp_path / "few", "--pairs", 7, "--shard-pairs", 3, *common)
     generate(tmp_path / "many", "--pairs", 16, "--shard-pairs", 16, *common)
     few, many = members(tmp_path / "few", "train"), members(tmp_path / "many", "train")
@@ -74,7 +74,7 @@ def test_the_recorded_config_makes_the_same_dataset(
     """The YAML block of the dataset's README is a --config file, as it stands."""
     text = (photos_dataset / "README.md").read_text()
     (tmp_path / "job.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
-    generate(tmp_path / "again", "--config", tmp_path / "job.yaml", "--inline")
+    generate(tmp_path / "again", "--config", tmp_path / "job.yaml", "--workers=0")
     assert hashes(tmp_path / "again") == hashes(photos_dataset)
 
 
@@ -87,7 +87,7 @@ def unfinished(
 ) -> Path:
     """A run that was killed after two shards or more."""
     out = tmp_path / "out"
-    process = start(out, *flags, "--inline")
+    process = start(out, *flags, "--workers=0")
     wait_for(lambda: len(shards(out)) >= 2, process)
     process.kill()
     process.communicate()
@@ -103,7 +103,7 @@ def test_damaged_shards_are_made_again(
     data[5000] ^= 0xFF
     first.write_bytes(data)
     second.write_bytes(second.read_bytes()[:10_240])
-    generate(unfinished, *flags, "--inline")
+    generate(unfinished, *flags, "--workers=0")
     assert_same(unfinished, reference)
 
 
@@ -113,7 +113,7 @@ def test_leftovers_of_the_last_step_are_removed(
     """Temporary files of the card, of a manifest, and of a shard that is complete already."""
     for name in ("README.md", "segswap.json", shards(unfinished)[0].name):
         (unfinished / f".{name}.123.tmp").write_text("half")
-    generate(unfinished, *flags, "--inline")
+    generate(unfinished, *flags, "--workers=0")
     assert_same(unfinished, reference)
 
 
@@ -134,7 +134,7 @@ def test_a_finished_dataset_is_left_alone(
     before = snapshot(photos_dataset)
     text = (photos_dataset / "README.md").read_text()
     (tmp_path / "job.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
-    done = generate(photos_dataset, "--config", tmp_path / "job.yaml", "--inline")
+    done = generate(photos_dataset, "--config", tmp_path / "job.yaml", "--workers=0")
     assert "is complete already" in done.stdout
     assert snapshot(photos_dataset) == before
 
@@ -142,7 +142,7 @@ def test_a_finished_dataset_is_left_alone(
 def test_the_work_folder_of_a_run_killed_at_the_very_end_is_removed(
     generate: Run, tmp_path: Path
 ) -> None:
-    flags = ["--pairs", 2, "--size", 64, "--inline"]
+    flags = ["--pairs", 2, "--size", 64, "--workers=0"]
     generate(tmp_path / "out", *flags)
     (tmp_path / "out" / ".segswap").mkdir()
     generate(tmp_path / "out", *flags)
@@ -162,7 +162,7 @@ def test_another_configuration_is_refused(
     flags: list[str], generate: Run, unfinished: Path, change: list, difference: str
 ) -> None:
     before = snapshot(unfinished)
-    done = generate(unfinished, *flags, *change, "--inline", status=1)
+    done = generate(unfinished, *flags, *change, "--workers=0", status=1)
     assert f"({difference})" in done.stderr
     assert "Traceback" not in done.stderr
     assert snapshot(unfinished) == before
@@ -172,7 +172,7 @@ def test_another_configuration_of_a_finished_dataset_is_refused(
     generate: Run, photos_dataset: Path
 ) -> None:
     before = snapshot(photos_dataset)
-    done = generate(photos_dataset, "--pairs", 13, "--inline", status=1)
+    done = generate(photos_dataset, "--pairs", 13, "--workers=0", status=1)
     assert "pairs was 12, is 13" in done.stderr
     assert snapshot(photos_dataset) == before
 
@@ -181,7 +181,7 @@ def test_how_the_work_is_run_may_change(
     flags: list[str], unfinished: Path, generate: Run, reference: Path
 ) -> None:
     """Workers and the limit on skipped inputs belong to the run and not to the dataset."""
-    generate(unfinished, *flags, "--inline", "--workers", 7, "--max-skipped", 0.5)
+    generate(unfinished, *flags, "--workers=0", "--max-skipped", 0.5)
     assert_same(unfinished, reference)
 
 
@@ -189,7 +189,7 @@ def test_how_the_work_is_run_may_change(
 def test_a_folder_of_other_files_is_refused(generate: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / content).write_text("mine")
     before = snapshot(tmp_path)
-    done = generate(tmp_path, "--pairs", 2, "--inline", status=1)
+    done = generate(tmp_path, "--pairs", 2, "--workers=0", status=1)
     assert "is not empty and holds no dataset" in done.stderr
     assert snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [content]
@@ -197,7 +197,7 @@ def test_a_folder_of_other_files_is_refused(generate: Run, tmp_path: Path, conte
 
 def test_a_file_is_refused(generate: Run, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    done = generate(tmp_path / "out", "--pairs", 2, "--inline", status=1)
+    done = generate(tmp_path / "out", "--pairs", 2, "--workers=0", status=1)
     assert "is a file; expected a folder" in done.stderr
 
 
@@ -205,7 +205,7 @@ def test_a_newer_dataset_is_refused(generate: Run, photos_dataset: Path, tmp_pat
     shutil.copytree(photos_dataset, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     (tmp_path / "out" / "segswap.json").write_text(json.dumps({**manifest, "format": 2}))
-    done = generate(tmp_path / "out", "--pairs", 12, "--inline", status=1)
+    done = generate(tmp_path / "out", "--pairs", 12, "--workers=0", status=1)
     assert "has format 2; this version of segswap reads 1" in done.stderr
 
 
@@ -217,7 +217,7 @@ def test_a_configuration_that_cannot_work_does_not_occupy_the_folder(
     content["annotations"] = [a for a in content["annotations"] if a["id"] % 10 == 0]
     (tmp_path / "single.json").write_text(json.dumps(content))
     flags = [tmp_path / "out", "--annotations", tmp_path / "single.json", "--images", shapes[1],
-             "--pairs", 2, "--size", 64, "--one.dilation", 2, "--inline"]  # fmt: skip
+             "--pairs", 2, "--size", 64, "--one.dilation", 2, "--workers=0"]  # fmt: skip
     done = generate(*flags, "--objects", 2, status=1)
     assert "use --objects 1" in done.stderr
     generate(*flags, "--objects", 1)
@@ -266,7 +266,7 @@ def test_the_manifest_says_everything(photos_dataset: Path) -> None:
 
 @pytest.mark.parametrize("objects", ["1", "2", "mix"])
 def test_objects(generate: Run, tmp_path: Path, objects: str) -> None:
-    generate(tmp_path / "out", "--pairs", 10, "--size", 96, "--objects", objects, "--inline")
+    generate(tmp_path / "out", "--pairs", 10, "--size", 96, "--objects", objects, "--workers=0")
     records = [json.loads(d) for n, d in members(tmp_path / "out", "train").items() if "json" in n]
     counts = {len(record["objects"]) for record in records}
     assert counts == {"1": {1}, "2": {2}, "mix": {1, 2}}[objects]

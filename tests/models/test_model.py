@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_a_hub_id_downloads_the_models_files_alone(
         asked.append((name, options))
         return str(saved)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     model = segswap.load("some.one/match_er" + (f"@{revision}" if revision else ""))
     assert same_weights(model, segswap.load(saved))
     files = ["model.json", "model.safetensors", "README.md"]
@@ -132,7 +133,7 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
     def download(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(kind, match=message) as caught:
         segswap.load("some/one@v9")
     # Perhaps a folder was meant.

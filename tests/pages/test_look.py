@@ -19,8 +19,9 @@ from conftest import Run
 from made_pairs import pasted_pair, write_dataset
 from PIL import Image
 
-from pipelines.pages.look import LookConfig, read_samples
 from pipelines.pages.look import look as look_job
+from pipelines.pages.look import read_samples
+from pipelines.pages.look_config import LookConfig
 from segswap.data.pair import Pair, PairObject
 from segswap.data.shards import read_pairs
 
@@ -269,8 +270,8 @@ def test_contact_sheet(look: Run, photos_dataset: Path, tmp_path: Path) -> None:
             assert np.median(np.abs(part.astype(int) - expected)) < 6
 
 
-def test_pair_count_and_default_page(look: Run, photos_dataset: Path, tmp_path: Path) -> None:
-    look(photos_dataset, cwd=tmp_path)
+def test_pair_count(look: Run, photos_dataset: Path, tmp_path: Path) -> None:
+    look(photos_dataset, "--out", "gallery.html", cwd=tmp_path)
     page = (tmp_path / "gallery.html").read_text()
     assert page.count("<article") == 12  # all that there are
     assert page.startswith("<!doctype html>")
@@ -291,9 +292,10 @@ def test_a_dataset_in_a_store(photos_dataset: Path, page: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--split", "test"], 1, ["'test'", "train"]),
-        (["--first", 12], 1, ["--first is 12", "0 to 11"]),
-        (["--pairs", 0], 2, ["--pairs is 0", "at least 1"]),
+        (["--out", "page.html", "--split", "test"], 1, ["'test'", "train"]),
+        (["--out", "page.html", "--first", 12], 1, ["--first is 12", "0 to 11"]),
+        ([], 2, ["nothing to write", "--out PAGE.html"]),
+        (["--out", "page.html", "--pairs", 0], 2, ["--pairs is 0", "at least 1"]),
         (["--out", "page.pdf"], 2, ["page.pdf", ".html"]),
         (["--png", "sheet.html"], 2, ["sheet.html", ".png"]),
         (["--out", "no/such/page.html"], 1, ["no/such", "no folder"]),

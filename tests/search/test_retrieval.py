@@ -19,7 +19,8 @@ from torchvision.ops import box_iou
 
 import segswap
 from pipelines.search.index import build_index, images_in
-from pipelines.search.retrieve import RetrieveConfig, find, parse_box
+from pipelines.search.retrieve import find
+from pipelines.search.retrieve_config import RetrieveConfig, parse_box
 from segswap import geometry
 from segswap.files.images import read_image
 from segswap.models.model import load
@@ -217,7 +218,7 @@ def test_commands_index_search_and_write_page_and_json(
 ) -> None:
     model = str(save_model(tmp_path / "model"))
     done = subprocess.run(
-        [script("segswap-index"), str(collection), "--model", model, "--inline",
+        [script("segswap-index"), str(collection), "--model", model, "--workers=0",
          "--out", "an.index"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -225,12 +226,21 @@ def test_commands_index_search_and_write_page_and_json(
     assert "an.index: 5 images, 0 skipped" in done.stdout
     assert re.search(r"waited for images \d+\.\d% of the time", done.stderr)
     done = subprocess.run(
-        [script("segswap-retrieve"), "an.index", "--query", str(collection / "1.png"), "--box",
-         "60,40,180,160", "--top", "3", "--json", "hits.json"],
+        [script("segswap-retrieve"), "an.index", str(collection / "1.png"), "--box",
+         "60,40,180,160", "--top", "3"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "of the 3 best of 5 images" in done.stdout
+    said = done.stdout.splitlines()
+    assert re.fullmatch(r"found in \d of the 3 best of 5 images", said[0])
+    assert len(said) == 1 + int(said[0].split()[2])
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "an.index"}
+    done = subprocess.run(
+        [script("segswap-retrieve"), "an.index", str(collection / "1.png"), "--top", "3",
+         "--out", "hits.html", "--json", "hits.json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     hits = json.loads((tmp_path / "hits.json").read_text())["hits"]
     assert len(hits) == 3
     assert all(set(hit) == {"image", "score", "box", "mask", "points"} for hit in hits)
@@ -238,6 +248,19 @@ def test_commands_index_search_and_write_page_and_json(
     assert page.count('<figure class="card') == 3
     assert "data:image/jpeg;base64," in page
     assert "http" not in re.sub(r"data:[^\"]*|http-equiv", "", page)
+
+
+def test_hits_are_printed_and_nothing_is_written(
+    index: Index, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    query = str(collection / "1.png")
+    assert find(RetrieveConfig(str(index.folder), query, "60,40,180,160", top=2)) == 0
+    first, *hits = capsys.readouterr().out.splitlines()
+    assert first == f"found in {len(hits)} of the 2 best of {len(index)} images"
+    assert re.fullmatch(r" *\d+\.\d  " + re.escape(str(collection / "3.png")), hits[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_opens_in_a_browser_and_shows_the_hits(

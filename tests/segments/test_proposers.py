@@ -256,7 +256,7 @@ def test_indexes_are_kept_for_the_same_proposer_alone(
         config = GenerateConfig(
             str(tmp_path / out), Amount(pairs=4, size=64),
             Inputs(images=str(images), segments="two_colours"), Composition(objects="1"),
-            running=Running(inline=True),
+            running=Running(0),
         )  # fmt: skip
         assert generate(config) == 0
         return len(module.BATCHES)

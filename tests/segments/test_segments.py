@@ -331,7 +331,7 @@ def test_pairs_from_found_segments(name: str, data: Path, generate: Run, tmp_pat
             shutil.copy(file, tmp_path / kind / file.name)
     (tmp_path / "images" / "broken.jpg").write_text("no image")
     flags = ["--images", "images", "--segments", name, "--pairs", 8, "--size", 96,
-             "--one.dilation", 2, "--two.dilation", 2, "--inline"]  # fmt: skip
+             "--one.dilation", 2, "--two.dilation", 2, "--workers=0"]  # fmt: skip
     generate("out", *flags, cwd=tmp_path)
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     assert manifest["config"]["segments"] == name
@@ -350,7 +350,7 @@ def test_label_maps_that_changed_are_read_again(
 ) -> None:
     """The index of the same images is kept between jobs, but not over new label maps."""
     flags = ["--images", "images", "--segments", "labels", "--pairs", 2, "--size", 64,
-             "--objects", 1, "--one.dilation", 2, "--inline"]  # fmt: skip
+             "--objects", 1, "--one.dilation", 2, "--workers=0"]  # fmt: skip
     generate("out", *flags, cwd=labelled)
     (labelled / "labels" / "deep" / "1.png").unlink()
     generate("again", *flags, status=3, cwd=labelled)
@@ -363,7 +363,7 @@ def test_label_maps_that_changed_are_read_again(
 
 def test_a_folder_without_label_maps(data: Path, generate: Run, tmp_path: Path) -> None:
     images = data / "coco_mini" / "val2017"
-    done = generate(tmp_path / "out", "--images", images, "--segments", "labels", "--inline",
+    done = generate(tmp_path / "out", "--images", images, "--segments", "labels", "--workers=0",
                     status=None)  # fmt: skip
     assert done.returncode not in (0, 3)
     assert "lies in no folder called images" in done.stderr

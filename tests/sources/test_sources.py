@@ -374,7 +374,7 @@ def test_too_much_skipped_is_status_3(
 ) -> None:
     """The dataset is complete all the same; what was lost stands in the manifest."""
     flags = ["--annotations", damaged[0], "--images", damaged[1], "--pairs", 20, "--size", 64,
-             "--objects", 1, "--one.dilation", 2, "--inline"]  # fmt: skip
+             "--objects", 1, "--one.dilation", 2, "--workers=0"]  # fmt: skip
     done = generate(tmp_path / "out", *flags, status=3)
     assert "3 of 8 images could not be used" in done.stdout
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
@@ -393,7 +393,7 @@ def test_too_many_bad_annotations_are_status_3(
     for item in content["annotations"][:4]:
         item["segmentation"] = [[1, 2, 3]]
     flags = ["--annotations", write(tmp_path, content), "--images", shapes[1], "--pairs", 2,
-             "--size", 64, "--objects", 1, "--one.dilation", 2, "--inline"]  # fmt: skip
+             "--size", 64, "--objects", 1, "--one.dilation", 2, "--workers=0"]  # fmt: skip
     done = generate(tmp_path / "out", *flags, status=3)
     assert "4 of 16 annotations could not be used" in done.stdout
 
@@ -417,7 +417,7 @@ def test_unusable_inputs_are_one_line(
     places["texts"].mkdir()
     (places["texts"] / "a.jpg").write_text("text")
     given_flags = [flag.format(**places) for flag in flags]
-    done = generate(tmp_path / "out", "--pairs", 2, "--inline", *given_flags, status=1)
+    done = generate(tmp_path / "out", "--pairs", 2, "--workers=0", *given_flags, status=1)
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr

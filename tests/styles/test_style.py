@@ -158,7 +158,7 @@ def test_a_run_is_not_finished_with_other_style_pictures(
     styles, out = tmp_path / "styles", tmp_path / "out"
     shutil.copytree(folder, styles)
     flags = ["--annotations", shapes[0], "--images", shapes[1], "--size", 96, "--objects", 1,
-             "--pairs", 4, "--inline", "--style", "pixel", "--styles", styles]  # fmt: skip
+             "--pairs", 4, "--workers=0", "--style", "pixel", "--styles", styles]  # fmt: skip
     config = cli.parse(GenerateConfig, [str(out), *map(str, flags)])
     settings = cli.as_dict(config)
     for name in ("out", *cli.as_dict(config.running)):

@@ -89,7 +89,7 @@ def test_samples_are_those_of_the_shards_that_segswap_generate_makes(
     """Of the same inputs, settings and seed; but for JPEG, which only shards have."""
     out, count = str(tmp_path / "out"), 8
     amount = Amount(count, 1, seed=SEED, shard_pairs=count)
-    generate(GenerateConfig(out, amount, styling=styling, running=Running(inline=True)))
+    generate(GenerateConfig(out, amount, styling=styling, running=Running(0)))
     shard = Shard.open(tmp_path / "out" / shard_name("train", 0))
     with opened() as stream:
         (batch,) = stream.batches(count, 0, 1)

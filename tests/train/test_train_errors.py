@@ -16,7 +16,8 @@ from training_runs import out_of
 
 from pipelines.command import cli
 from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.job import TrainConfig, main, train
+from pipelines.train.config import TrainConfig, main
+from pipelines.train.job import train
 from segswap.training.objective import Objective
 
 

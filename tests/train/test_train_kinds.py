@@ -12,8 +12,8 @@ from training_runs import assert_same_run, history, out_of, small_config, small_
 
 from pipelines.command import cli
 from pipelines.train import config as config_module
-from pipelines.train.config import TrainConfig, command_line
-from pipelines.train.job import main, train
+from pipelines.train.config import TrainConfig, command_line, main
+from pipelines.train.job import train
 from segswap.training.checkpoints import load_state
 from segswap.training.matching import MatcherTask
 

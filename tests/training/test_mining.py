@@ -22,7 +22,8 @@ from training_runs import (
     undisturbed_runs,
 )
 
-from pipelines.train.job import TrainConfig, train
+from pipelines.train.config import TrainConfig
+from pipelines.train.job import train
 from segswap.data.pair import Pair
 from segswap.matchers.base import Matcher
 from segswap.matchers.transformer import TransformerMatcher

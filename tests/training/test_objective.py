@@ -289,7 +289,7 @@ def test_pairs_of_which_it_is_not_known_do_not_count(batch: Batch) -> None:
 def test_no_negative_of_the_built_in_photographs_shows_the_same_one(tmp_path: Path) -> None:
     job.generate(GenerateConfig(
         str(tmp_path / "pairs"), Amount(pairs=60, size=64, shard_pairs=20),
-        running=Running(inline=True),
+        running=Running(0),
     ))  # fmt: skip
     stream = PairStream((str(tmp_path / "pairs"),), "train", size=64, stride=8, augment=False)
     shared, shifted, negatives = 0, 0, 0

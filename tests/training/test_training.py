@@ -26,7 +26,8 @@ from training_runs import (
     stop_after,
 )
 
-from pipelines.train.job import TrainConfig, train
+from pipelines.train.config import TrainConfig
+from pipelines.train.job import train
 from segswap.batches import loading
 from segswap.batches.stream import PairStream
 from segswap.data.pair import Pair

@@ -13,7 +13,8 @@ from training_runs import out_of
 
 import pipelines.train.distributed
 from pipelines.train import job as command
-from pipelines.train.job import TrainConfig, train_rank
+from pipelines.train.config import TrainConfig
+from pipelines.train.job import train_rank
 from segswap.matchers.base import Answers
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.training.checkpoints import load_state

@@ -132,6 +132,5 @@ ANIMALS = Benchmark(
     ("animals",),
     f"{LAYOUT}; keypoints.json: {{\"keypoints\": [names], \"images\": {{\"KIND/IMAGE.jpg\": "
     "{\"width\", \"height\", \"box\": [x0, y0, x1, y1], \"points\": [[x, y] or null, ...]}}",
-    "https://sites.google.com/view/animal-pose/ (keypoints) and "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (pictures, masks)", _open,
+    _open,
 )  # fmt: skip

@@ -87,5 +87,5 @@ def _box(values: Any) -> Box:
 BRUEGHEL = Benchmark(
     "brueghel", "one-shot retrieval of details in artworks", ("brueghel", "Brueghel"),
     "Image/ with the 1587 artworks, and brueghelTest.json",
-    "https://github.com/XiSHEN0220/SegSwap (data/Brueghel)", _open,
+    _open,
 )  # fmt: skip

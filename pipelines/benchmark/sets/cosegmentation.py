@@ -72,7 +72,5 @@ def _score_disjoint(prediction: Prediction) -> Scores:
 COSEGMENTATION = Benchmark(
     "cosegmentation", "what two pictures of one kind both show", ("cosegmentation", "coseg"),
     LAYOUT,
-    "any co-segmentation or video set brought to this layout, such as "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/ or "
-    "https://davischallenge.org/davis2016/code.html", _open,
+    _open,
 )  # fmt: skip

@@ -85,5 +85,5 @@ DAVIS = Benchmark(
     ("davis-retrieval", "davis", "DAVIS"),
     "images/SEQUENCE/ with frames and masks/SEQUENCE/ with a mask FRAME.png for every one (or "
     "JPEGImages/480p/ and Annotations/480p/)",
-    "https://davischallenge.org/davis2016/code.html", _open,
+    _open,
 )  # fmt: skip

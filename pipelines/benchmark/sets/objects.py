@@ -44,11 +44,10 @@ INTERNET = Benchmark(
     "internet", "object discovery, Internet set, 100 images a class", ("internet", "Internet"),
     "Airplane100/, Car100/ and Horse100/ with the images, and in each GroundTruth/ with a mask "
     "IMAGE.png for every one",
-    "https://people.csail.mit.edu/mrub/ObjectDiscovery/", _internet,
+    _internet,
 )  # fmt: skip
 COSEG = Benchmark(
     "coseg", "object discovery, a folder of images a class", ("coseg",),
     "images/CLASS/ with images, and masks/CLASS/ with a mask IMAGE.png for every one",
-    "any co-segmentation set brought to this layout, such as "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/", _coseg,
+    _coseg,
 )  # fmt: skip

@@ -49,6 +49,5 @@ def _score(prediction: Prediction, sequence: Path, number: int) -> Scores:
 OXFORD = Benchmark(
     "oxford", "planar scenes, Oxford or HPatches", ("oxford", "oxford_graf", "hpatches"),
     "img1.png, img2.png, ... and H1to2p, ..., or subfolders with them (HPatches: 1.ppm, H_1_2)",
-    "https://www.robots.ox.ac.uk/~vgg/research/affine/ or "
-    "https://github.com/hpatches/hpatches-dataset", _open,
+    _open,
 )  # fmt: skip

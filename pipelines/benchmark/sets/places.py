@@ -161,12 +161,10 @@ _LISTS = (
 TOKYO = Benchmark(
     "tokyo247", "place recognition, Tokyo 24/7", ("tokyo247", "Tokyo247"),
     "tokyo247.mat, database/03814/... and query/247query_subset_v2/" + _LISTS,
-    "http://www.ok.ctrl.titech.ac.jp/~torii/project/247/ (tokyo247.mat: "
-    "https://www.di.ens.fr/willow/research/netvlad/)", _tokyo,
+    _tokyo,
 )  # fmt: skip
 PITTS = Benchmark(
     "pitts30k", "place recognition, Pittsburgh 30k, test", ("pitts30k", "Pitts"),
     "pitts30k_test.mat, 000/, 001/, ... and queries_real/" + _LISTS,
-    "http://www.ok.ctrl.titech.ac.jp/~torii/project/repttile/ (pitts30k_test.mat: "
-    "https://www.di.ens.fr/willow/research/netvlad/)", _pitts,
+    _pitts,
 )  # fmt: skip

@@ -133,13 +133,10 @@ def _pairs(
 WILLOW = Benchmark(
     "pf-willow", "keypoints of objects of one kind, PF-WILLOW", ("pf-willow", "PF-WILLOW"),
     "PF-dataset/ with the images, and in it test_pairs_pf.csv",
-    "https://www.di.ens.fr/willow/research/proposalflow/ and "
-    "https://www.di.ens.fr/willow/research/cnngeometric/other_resources/test_pairs_pf.csv", _willow,
+    _willow,
 )  # fmt: skip
 PASCAL = Benchmark(
     "pf-pascal", "keypoints of objects of one kind, PF-PASCAL", ("pf-pascal", "PF-PASCAL"),
     "PF-dataset-PASCAL/ with JPEGImages/, Annotations/CLASS/IMAGE.mat and test_pairs_pf_pascal.csv",
-    "https://www.di.ens.fr/willow/research/proposalflow/ and "
-    "https://www.di.ens.fr/willow/research/cnngeometric/other_resources/test_pairs_pf_pascal.csv",
     _pascal,
 )  # fmt: skip

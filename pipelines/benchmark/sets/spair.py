@@ -66,5 +66,5 @@ def _score(
 SPAIR = Benchmark(
     "spair", "keypoints of objects of one kind, SPair-71k, test", ("spair", "SPair-71k"),
     "SPair-71k/ with JPEGImages/CLASS/, PairAnnotation/test/PAIR.json and Layout/large/test.txt",
-    "https://cvlab.postech.ac.kr/research/SPair-71k/", _open,
+    _open,
 )  # fmt: skip

@@ -92,5 +92,5 @@ TSS = Benchmark(
     "tss", "dense flow between objects of one kind, TSS", ("tss", "TSS", "TSS_CVPR2016"),
     "GROUP/PAIR/ with image1.png, image2.png, mask1.png, mask2.png, flow1.flo, flow2.flo (or "
     ".npz) and flip_gt.txt",
-    "https://taniai.space/projects/cvpr16_dccs/", _open,
+    _open,
 )  # fmt: skip

@@ -72,5 +72,5 @@ WXBS = Benchmark(
     ("wxbs", "WxBS"),
     "KIND/PLACE/ with 01.png, 02.png (or .jpg) and corrs.txt, a line \"x1 y1 x2 y2\" for every "
     "correspondence (or v1.1/ with them)",
-    "https://github.com/ducha-aiki/wxbs-benchmark", _open,
+    _open,
 )  # fmt: skip

@@ -1,49 +1,25 @@
-"""segswap-demo: the whole way once, from photographs to a trained matcher and a report page."""
+"""What segswap-demo does: pairs, a training, scores and a page about them."""
 
 import shlex
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from generators.sources.photos import photos
-from pipelines.command import cli
-from pipelines.evaluate.job import EvalConfig, score_methods, table
+from pipelines.demo.config import DemoConfig
+from pipelines.evaluate.config import EvalConfig
+from pipelines.evaluate.job import score_methods, table
 from pipelines.generate.config import Amount, GenerateConfig, Styling
 from pipelines.generate.job import generate
 from pipelines.pages.report import write_report
-from pipelines.train.job import TrainConfig, train
-from segswap.models.model import DEFAULT_MODEL, load
+from pipelines.train.config import TrainConfig
+from pipelines.train.job import train
+from segswap.models.hub import DEFAULT_MODEL
+from segswap.models.model import load
 
 _STYLES = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg")
 _SIZE = 192  # pixels, in training: less than the matcher's own takes, and so more steps
 MARK = ".segswap-demo"  # in a demo's folder: what else is there may be replaced
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Make pairs from built-in photographs, train a matcher on them, score it, write a report.
-
-    Beside the trained matcher stand the model that ships with segswap, which never saw the held-out
-    photographs either, and SIFT with RANSAC.
-    """
-
-    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = "demo"
-    """Folder for pairs, run and report; an earlier demo in it is replaced."""
-    pairs: int = 600
-    """Pairs to train on."""
-    val_pairs: int = 40
-    """Held-out pairs, from photographs of their own."""
-    steps: int = 180
-    """Training steps; about a second each on two cores."""
-
-
-def main() -> None:
-    """Entry point of segswap-demo."""
-    cli.run(DemoConfig, demo)
 
 
 def demo(config: DemoConfig) -> int:
