@@ -39,7 +39,8 @@ from segswap.discovery.pairing import Predict
 from segswap.evaluation.baselines import sift
 from segswap.evaluation.ranking import average_precision, detection_ap
 from segswap.files.images import encode_jpeg, image_files, read_image
-from segswap.models.model import SEARCH_MODEL, Model, load
+from segswap.models.hub import SEARCH_MODEL
+from segswap.models.model import Model, load
 from segswap.models.prediction import Prediction
 from segswap.search.baselines import PooledRetriever, SiftRetriever
 from segswap.search.retrieval import ModelRetriever, Query, Retriever

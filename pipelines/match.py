@@ -1,23 +1,32 @@
-"""segswap-match: match two images and draw what was found."""
+"""segswap-match: match two images, say how much they share, and write down what was found."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from pipelines.command import cli
-from pipelines.command.devices import device_of, out_of_memory_says
-from pipelines.command.outputs import check_file
+from pipelines.command.outputs import check_file, check_folder, write_json
 from segswap.files.images import encode_jpeg, encode_png, read_image
-from segswap.files.storage import write_atomically
-from segswap.models.model import DEFAULT_MODEL, load
+from segswap.files.storage import absolute, write_atomically
+from segswap.models.hub import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from segswap.models.match import Match
+
+FORMAT = 1  # of --json; docs/matching.md describes it
+MASKS = ("source.png", "target.png")
 
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """Find the region that two images share, and which point goes where."""
+    """Find the region that two images share, and which point goes where.
+
+    Without --out, --json and --masks, nothing is written, and one line is printed.
+    """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """An image."""
@@ -25,18 +34,27 @@ class MatchConfig:
     """Another image."""
     model: str = DEFAULT_MODEL
     """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
-    out: str = "match.png"
-    """The picture to draw, .png or .jpg."""
+    out: str | None = None
+    """Draw a picture, .png or .jpg."""
+    json: str | None = None
+    """Write matches and homography as JSON; docs/matching.md describes it."""
+    masks: str | None = None
+    """Folder for source.png and target.png, the probability of being shared, 0 to 255."""
+    points: int = 1000
+    """Matches at most, in the JSON and for the homography."""
+    size: int | None = None
+    """Side in pixels to which images are brought; by default the model's."""
     height: int = 480
     """Height of the picture in pixels."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ..."""
 
     def __post_init__(self) -> None:
-        if Path(self.out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        if self.out and Path(self.out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise ValueError(f"--out is {self.out}; expected a name ending in .png or .jpg")
-        if self.height < 32:
-            raise ValueError(f"--height is {self.height}; expected at least 32")
+        for flag, value, least in (("--points", self.points, 1), ("--height", self.height, 32)):
+            if value < least:
+                raise ValueError(f"{flag} is {value}; expected at least {least}")
 
 
 def main() -> None:
@@ -45,24 +63,98 @@ def main() -> None:
 
 
 def match(config: MatchConfig) -> int:
-    """Match, draw, and say how much is shared.
+    """Match, say how much is shared, and write what is asked for.
 
     Raises:
-        ValueError: an image or the model cannot be read, the device is not there, or the picture
+        ValueError: an image or the model cannot be read, the device is not there, or an output
             cannot be written.
         RuntimeError: the hub with the model cannot be reached, or the device's memory is too small.
     """
-    check_file("--out", config.out)
+    _check_outputs(config)
     source, target = read_image(config.source), read_image(config.target)
-    model = load(config.model, device_of(config.device))
-    with out_of_memory_says("use --device cpu, or a model trained with a smaller --match-size"):
+    # Torch takes seconds to import, which --help and a wrong path need not wait for.
+    from pipelines.command.devices import device_of, out_of_memory_says
+    from segswap.models.model import load
+
+    model = load(config.model, device_of(config.device), size=config.size)
+    with out_of_memory_says("use --device cpu, or a smaller --size"):
         found = model.match(source, target)
-    picture = found.prediction.draw(source, target, height=config.height)
-    png = config.out.lower().endswith(".png")
-    write_atomically(Path(config.out), encode_png(picture) if png else encode_jpeg(picture, 92))
-    shares = [np.mean(mask > 0.5) for mask in (found.source_mask, found.target_mask)]
-    print(
-        f"{config.out}: score {found.score:.1f}; shared {shares[0]:.1%} of {config.source}, "
-        f"{shares[1]:.1%} of {config.target}"
-    )
+    told = as_json(found, config, model.settings["size"])
+    if config.out:
+        png = config.out.lower().endswith(".png")
+        picture = found.draw(height=config.height)
+        write_atomically(Path(config.out), encode_png(picture) if png else encode_jpeg(picture, 92))
+    if config.json:
+        write_json(config.json, told)
+    if config.masks:
+        folder = Path(config.masks)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, mask in zip(MASKS, (found.source_mask, found.target_mask), strict=True):
+            write_atomically(folder / name, encode_png(np.rint(mask * 255).astype(np.uint8)))
+    print(_summary(told))
     return 0
+
+
+def as_json(found: "Match", config: MatchConfig, size: int) -> dict[str, Any]:
+    """A match as plain values, as docs/matching.md describes them.
+
+    Args:
+        size: the side in pixels to which images were brought.
+    """
+    matches = found.matches(config.points)
+    matrix, inliers = found.homography(config.points)
+    sides = {
+        role: {
+            "image": image, "width": mask.shape[1], "height": mask.shape[0],
+            "shared": round(float(np.mean(mask > 0.5)), 6),
+        }
+        for role, image, mask in (
+            ("source", config.source, found.source_mask),
+            ("target", config.target, found.target_mask),
+        )
+    }  # fmt: skip
+    return {
+        "format": FORMAT,
+        "version": version("segswap"),
+        "model": config.model,
+        "size": size,
+        **sides,
+        "score": round(found.score, 4),
+        "matches": {
+            "source": matches.source.round(3).tolist(),
+            "target": matches.target.round(3).tolist(),
+            "confidence": matches.confidence.round(6).tolist(),
+        },
+        "homography": None
+        if matrix is None
+        else {"matrix": matrix.tolist(), "inliers": int(inliers.sum())},
+    }
+
+
+def _summary(told: dict[str, Any]) -> str:
+    """The line that is printed of what `as_json` tells."""
+    sides = (told["source"], told["target"])
+    shared = ", ".join(f"{side['shared']:.1%} of {side['image']}" for side in sides)
+    fitted = told["homography"]
+    return (
+        f"score {told['score']:.1f}; shared {shared}; "
+        f"{len(told['matches']['confidence'])} matches"
+        + (f", {fitted['inliers']} in one homography" if fitted else "")
+    )
+
+
+def _check_outputs(config: MatchConfig) -> None:
+    """Refuse names that cannot be written under, and those of the images.
+
+    Raises:
+        ValueError: as `check_file` and `check_folder`, or an output would replace an image.
+    """
+    check_file("--out", config.out)
+    check_file("--json", config.json)
+    check_folder("--masks", config.masks)
+    masks = [str(Path(config.masks, name)) for name in MASKS] if config.masks else []
+    outputs = [("--out", config.out), ("--json", config.json), *(("--masks", m) for m in masks)]
+    for flag, place in outputs:
+        for image in (config.source, config.target):
+            if place and absolute(place) == absolute(image):
+                raise ValueError(f"{flag} would write {place} over the image; choose another name")

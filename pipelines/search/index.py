@@ -20,8 +20,7 @@ from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
 from segswap.files.images import image_files
 from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
-from segswap.models.hub import find_model, fingerprint
-from segswap.models.model import SEARCH_MODEL
+from segswap.models.hub import SEARCH_MODEL, find_model, fingerprint
 from segswap.search.index import (
     FORMAT,
     SETTINGS,

@@ -10,6 +10,8 @@ from huggingface_hub import errors, snapshot_download
 from segswap.files.hashes import file_hash
 from segswap.files.storage import PathLike
 
+DEFAULT_MODEL = "segswap-base"
+SEARCH_MODEL = "segswap-tiny"  # what indexes are made with by default
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
 CARD = "README.md"
