@@ -11,6 +11,7 @@ from segswap.models.prediction import Prediction, cycle_offsets
 
 _RETURN = 1.0  # how far from its start, in cells, a match's way there and back may end
 _SHARE = 0.005  # of the target's longer side: how far off a match of a homography may be
+_MOST_CANDIDATES = 100_000  # looked at in the box around a mask: some 30 ms
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class Match:
         """Points that belong together, in pixels of both images, spread evenly over what is shared.
 
         The source's point lies in the source's mask and the target's in the target's (above 0.5),
-        and the way there and back ends within a cell of where it began. Confidence is the product
-        of how sure it is that each of the two points belongs to the very same thing, and of the
-        agreement of the ways there and back, which is 1 where they meet and falls to 0 at a cell.
-        Two things of one kind have matches too, of low confidence. Also the first few are spread
-        over all, and a call with the same count gives the same.
+        and the way there and back ends within a cell of where it began. Confidence is the
+        probability that the point shows the very same thing in both images, the lower one of the
+        two that the images tell, times the agreement of the ways there and back, which is 1 where
+        they meet and falls to 0 at a cell. Two things of one kind have matches too, of low
+        confidence. Also the first few are spread over all; the same count gives the same matches.
 
         Args:
             count: how many at most. There are fewer where little is shared, and never more than
@@ -99,14 +100,14 @@ class Match:
             raise ValueError(f"count is {count}; expected the number of matches, 0 or more")
         p = self.prediction
         count = min(count, int(np.count_nonzero(self.source_mask > 0.5)))
-        start = _points_around(p.source_mask > 0.5, 16 * count + 4096)
+        start = _candidates(p.source_mask > 0.5, count)
         start = start[geometry.sample(p.source_mask, start) > 0.5]
         end = p.points(start)
         off = np.linalg.norm(cycle_offsets(p.to_target, p.to_source, start), axis=1)
         # A comparison with NaN, where either way has no answer, is False.
         kept = np.nonzero((off <= _RETURN) & (geometry.sample(p.target_mask, end) > 0.5))[0][:count]
         start, end, off = start[kept], end[kept], off[kept]
-        same = p.confidence(start) * p.reversed().confidence(end)
+        same = np.minimum(p.confidence(start), p.reversed().confidence(end))
         return Correspondences(
             geometry.to_pixels(start, *_size(self.source_mask)),
             geometry.to_pixels(end, *_size(self.target_mask)),
@@ -154,10 +155,14 @@ def _size(mask: NDArray) -> tuple[int, int]:
     return mask.shape[1], mask.shape[0]
 
 
-def _points_around(mask: NDArray[np.bool_], count: int) -> NDArray[np.float64]:
-    """Normalised points (count, 2), spread evenly over a box that holds a mask (h, w) on a grid."""
+def _candidates(mask: NDArray[np.bool_], count: int) -> NDArray[np.float64]:
+    """Normalised points (N, 2) spread evenly over a box that holds a mask (h, w) on a grid, so many
+    that several times the count lie in the mask.
+    """
     left, top, right, bottom = geometry.window_of(mask)
+    share = np.count_nonzero(mask) / max((right - left) * (bottom - top), 1)
+    needed = min(4096 + 8 * count / max(share, 1e-9), _MOST_CANDIDATES)
     # Between two cells, a mask reaches half a cell beyond those that it holds.
     low = np.maximum(np.array([left, top]) - 0.5, 0) / _size(mask)
     high = np.minimum(np.array([right, bottom]) + 0.5, _size(mask)) / _size(mask)
-    return low + geometry.even_points(count) * (high - low)
+    return low + geometry.even_points(int(needed)) * (high - low)
