@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segswap.discovery.discovery import Discovery, discover
     from segswap.models.hub import shipped
-    from segswap.models.model import Match, Model, load
+    from segswap.models.match import Match
+    from segswap.models.model import Model, load
     from segswap.search.index import Index
     from segswap.search.retrieval import Hit, retrieve
 
 _MODULES = {
-    "Match": "models.model", "Model": "models.model", "load": "models.model",
+    "Match": "models.match", "Model": "models.model", "load": "models.model",
     "shipped": "models.hub", "Index": "search.index", "Hit": "search.retrieval",
     "retrieve": "search.retrieval", "Discovery": "discovery.discovery",
     "discover": "discovery.discovery",

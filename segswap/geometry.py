@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom excluded
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+# The powers of 1 / g, where g ** 3 = g + 1: the golden ratio's counterpart in the plane.
+_R2 = np.array([0.7548776662466927, 0.5698402909980532])
 
 
 # --- points ----------------------------------------------------------------------------------
@@ -98,6 +100,17 @@ def farthest_points(points: NDArray[np.floating], count: int) -> NDArray[np.intp
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return np.array(chosen)
+
+
+def even_points(count: int) -> Array:
+    """Points spread evenly over the image, also the first few of them: float64 (count, 2).
+
+    Roberts' R2, whose points are a multiple of two irrational steps: no lattice, and none is near
+    another one, however many there are.
+
+    Convention: normalised; the first is the image's middle.
+    """
+    return np.mod(0.5 + np.arange(count)[:, None] * _R2, 1.0)
 
 
 # --- matrices --------------------------------------------------------------------------------

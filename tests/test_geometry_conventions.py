@@ -135,6 +135,21 @@ def test_convention_farthest_points() -> None:
     assert geometry.farthest_points(np.zeros((0, 2)), 3).shape == (0,)
 
 
+def test_convention_even_points() -> None:
+    points = geometry.even_points(1000)
+    assert points.shape == (1000, 2)
+    assert points[0].tolist() == [0.5, 0.5]
+    assert geometry.inside(points).all()
+    np.testing.assert_array_equal(geometry.even_points(7), points[:7])
+    # Every tenth of the image holds its share, of the first hundred too.
+    for count in (100, 1000):
+        for axis in (0, 1):
+            held = np.histogram(points[:count, axis], 10, (0, 1))[0]
+            assert held.min() >= 0.08 * count
+            assert held.max() <= 0.12 * count
+    assert geometry.even_points(0).shape == (0, 2)
+
+
 def test_convention_cell_at() -> None:
     places = torch.tensor([(0.0, 0), (3.99, 0.5), (1.0, 1.99), (-5, 1.5), (9, 9)])
     assert sampling.cell_at(places, 2, 4).tolist() == [0, 3, 5, 4, 7]

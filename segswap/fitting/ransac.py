@@ -37,3 +37,32 @@ def affine_by_ransac(
         return None
     chosen = inliers.ravel() > 0
     return np.vstack([affine, [0, 0, 1]]), start[chosen], end[chosen]
+
+
+def homography_by_magsac(
+    source: NDArray[np.float64], target: NDArray[np.float64], threshold: float
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """The homography that most matches agree with, by MAGSAC++ (Barath et al., CVPR 2020).
+
+    Args:
+        source, target: (N, 2), points that belong together, in pixels.
+        threshold: how far off in the target, in pixels, a match that agrees may be.
+
+    Returns:
+        The 3x3 matrix, from source to target, and which matches agree, bool (N,); None and no
+        match where there are fewer than four, or four that agree are not found.
+
+    Raises:
+        ValueError: the threshold is not above 0.
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold is {threshold}; expected pixels, above 0")
+    none = np.zeros(len(source), np.bool_)
+    if len(source) < 4:
+        return None, none
+    matrix, inliers = cv2.findHomography(
+        source, target, cv2.USAC_MAGSAC, threshold, maxIters=10_000, confidence=0.999
+    )
+    if matrix is None or not np.isfinite(matrix).all() or np.count_nonzero(inliers) < 4:
+        return None, none
+    return matrix, inliers.ravel() > 0

@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import HfApi
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save as encode
 from torch import Tensor
@@ -33,6 +32,7 @@ from segswap.models.hub import (
     find_model,
     fingerprint,
 )
+from segswap.models.match import Match
 from segswap.models.model_card import model_card
 from segswap.models.prediction import Prediction, enlarge
 from segswap.models.score import pair_score
@@ -40,48 +40,6 @@ from segswap.models.shared import SHARED, with_shared, without_shared
 
 MODEL_FORMAT = 1  # of model.json; other ones are refused
 ImageLike = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
-
-
-@dataclass(frozen=True)
-class Match:
-    """What a model says of two images.
-
-    Attributes:
-        source_mask: float32 (H, W) in [0, 1] at the source's size, the probability of belonging
-            to the region that both images show.
-        target_mask: the same at the target's size.
-        score: how much the images share: S(s, t) of `segswap.models.score`, in cells.
-        prediction: masks and positions on the model's grid.
-    """
-
-    source_mask: NDArray[np.float32]
-    target_mask: NDArray[np.float32]
-    score: float
-    prediction: Prediction
-
-    def points(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Where source points lie in the target: (N, 2) of (N, 2), normalised, x then y.
-
-        (0, 0) is the upper left corner of an image, (1, 1) the lower right one. Every point gets an
-        answer; it means something where the source's mask is high.
-
-        Raises:
-            ValueError: the points are not of shape (N, 2).
-        """
-        return self.prediction.points(xy)
-
-    def points_back(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Where target points lie in the source; see `points`."""
-        return self.prediction.points_back(xy)
-
-    def confidence(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """How sure it is that the target shows the very same thing as the source does at source
-        points, and not another one of its kind: (N,) in [0, 1] of (N, 2), normalised.
-
-        Raises:
-            ValueError: the points are not of shape (N, 2).
-        """
-        return self.prediction.confidence(xy)
 
 
 class Model:
@@ -103,8 +61,13 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """See `segswap.models.hub.fingerprint`; "" for a model that was not loaded."""
-        return fingerprint(self.folder) if self.folder is not None else ""
+        """See `segswap.models.hub.fingerprint`, preceded by the size where it is not the one of
+        model.json; "" for a model that was not loaded.
+        """
+        if self.folder is None:
+            return ""
+        own, size = _settings(self.folder)["size"], self.settings["size"]
+        return ("" if size == own else f"{size} px ") + fingerprint(self.folder)
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +96,8 @@ class Model:
             enlarge(prediction.target_mask, b.shape[1], b.shape[0]),
             float(pair_score(matches)[0]),
             prediction,
+            a,
+            b,
         )
 
     def predict(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Prediction:
@@ -195,9 +160,11 @@ class Model:
         self._write(Path(folder), os.fspath(folder), half)
 
     @classmethod
-    def from_pretrained(cls, where: str | os.PathLike[str], device: str = "cpu") -> "Model":
+    def from_pretrained(
+        cls, where: str | os.PathLike[str], device: str = "cpu", *, size: int | None = None
+    ) -> "Model":
         """The same as `load`."""
-        return load(where, device)
+        return load(where, device, size=size)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None,
@@ -245,7 +212,10 @@ class Model:
 
 
 def load(
-    where: str | os.PathLike[str] = DEFAULT_MODEL, device: str | torch.device = "cpu"
+    where: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str | torch.device = "cpu",
+    *,
+    size: int | None = None,
 ) -> Model:
     """Load a trained model.
 
@@ -254,15 +224,18 @@ def load(
             model.json; the name of a model of this package (`segswap.shipped()`); or a hub id,
             "user/name" or "user/name@revision". The first of these that there is.
         device: a torch device.
+        size: the side in pixels to which images are brought, a multiple of the matcher's stride; by
+            default the one that the model was made for. A larger one finds smaller things, and
+            places points more precisely, in a time that grows with up to its fourth power.
 
     Raises:
         ValueError: there is no model, its files are damaged or of another version, its backbone is
-            not the one that ships, or there is no such device.
+            not the one that ships, there is no such device, or the size is no multiple.
         RuntimeError: the hub cannot be reached.
     """
     folder = find_model(where)
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
+        settings = _settings(folder)
         written = settings.pop("format", MODEL_FORMAT)
         if written != MODEL_FORMAT:
             raise ValueError(
@@ -273,14 +246,28 @@ def load(
         matcher = build_blank(settings["matcher"], settings["options"])
         state = with_shared(matcher, read_weights(folder / WEIGHTS), shared)
         _load_weights(matcher, settings["matcher"], state)
-        if settings["size"] < matcher.stride or settings["size"] % matcher.stride:
-            raise ValueError(f"size {settings['size']} is no multiple of {matcher.stride}")
+        _check_size(settings["size"], matcher)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder} holds a model that cannot be loaded: {error}") from error
+    if size is not None:
+        _check_size(size, matcher)
+        settings["size"] = size
     try:
         return Model(matcher.to(device), settings, folder)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {str(device)!r} is not there: {error}") from error
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / SETTINGS).read_text())
+
+
+def _check_size(size: int, matcher: Matcher) -> None:
+    if size < matcher.stride or size % matcher.stride:
+        raise ValueError(
+            f"size {size} is no multiple of {matcher.stride}, the matcher's stride; expected "
+            f"{matcher.stride}, {2 * matcher.stride}, {3 * matcher.stride}, ... pixels"
+        )
 
 
 def _load_weights(matcher: Matcher, name: str, state: dict[str, Tensor]) -> None:

@@ -154,21 +154,26 @@ def warp_points(positions: NDArray[np.floating], points: ArrayLike) -> NDArray[n
 
 
 def cycle_offsets(
-    there: NDArray[np.floating], back: NDArray[np.floating]
-) -> NDArray[np.float64]:  # fmt: skip
-    """How far from its centre the way there and back brings each cell: float64 (h, w, 2).
+    there: NDArray[np.floating], back: NDArray[np.floating], points: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """How far from its start the way there and back brings each point: float64 (..., 2).
 
     Args:
         there: (h, w, 2), normalised, of each cell's centre in the other image.
         back: (h', w', 2), the other image's, in this one.
+        points: (..., 2), normalised, to start from; by default the centres of the cells of `there`.
 
     Returns:
         End minus start, in cells of `there`, x then y; NaN where the way there or the way back has
         no answer, or the way there leaves the other image.
     """
     rows, columns = there.shape[:2]
-    landed = np.where(geometry.inside(there)[..., None], there, np.nan)
-    return (warp_points(back, landed) - geometry.cell_centres(rows, columns)) * (columns, rows)
+    if points is None:
+        start, end = geometry.cell_centres(rows, columns), there
+    else:
+        start, end = np.asarray(points, np.float64), warp_points(there, points)
+    landed = np.where(geometry.inside(end)[..., None], end, np.nan)
+    return (warp_points(back, landed) - start) * (columns, rows)
 
 
 def enlarge(mask: Array, width: int, height: int) -> Array:

@@ -219,6 +219,11 @@ def test_the_way_there_and_back_is_measured_in_cells() -> None:
     offsets = cycle_offsets(there, back)
     assert np.allclose(offsets[:, :4], (0.25 * 8, -0.25 * 4))
     assert np.isnan(offsets[:, 4:]).all()  # these leave the other image
+    # From places between the centres, too; one of them leaves the other image.
+    points = np.array([(0.2, 0.5), (0.4, 0.1), (0.6, 0.5)])
+    offsets = cycle_offsets(there, back, points)
+    assert np.allclose(offsets[:2], (0.25 * 8, -0.25 * 4))
+    assert np.isnan(offsets[2]).all()
     back[:] = np.nan
     assert np.isnan(cycle_offsets(there, back)).all()
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 import segswap
 from generators.sources.photos import persons
 from segswap.files.images import read_image
-from segswap.models.model import Match, Model
+from segswap.models.match import Match
+from segswap.models.model import Model
 
 DATA = Path(os.environ.get("SEGSWAP_DATA", Path(__file__).parents[2] / "../shared/data"))
 # Normalised (x, y) on each person, and in what is around them.

@@ -1,8 +1,5 @@
-"""Model.match and segswap-match: any two images, of any kind, size and shape."""
+"""Model.match: any two images, of any kind, size and shape."""
 
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +11,10 @@ from made_pairs import soft_texture
 from PIL import Image
 
 import segswap
-from pipelines.match import MatchConfig, main, match
 from segswap import geometry
 from segswap.files.images import ImageError
-from segswap.models import hub
-from segswap.models.model import DEFAULT_MODEL, Match, Model
+from segswap.models.match import Match
+from segswap.models.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -167,103 +163,3 @@ def test_points_of_another_shape_are_refused(model: Model, images: tuple[Path, P
     for points in ([0.5, 0.5], np.zeros((3, 3))):
         with pytest.raises(ValueError, match=r"\(N, 2\)"):
             found.points(points)
-
-
-# --- the command -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["match.png", "match.jpg", "match.JPEG"])
-def test_a_picture_of_the_match_is_drawn(
-    name: str, run: Path, images: tuple[Path, Path], tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    out = tmp_path / name
-    assert match(MatchConfig(*map(str, images), str(run), str(out), height=96)) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"{out}: score ")
-    assert all(f"% of {image}" in said for image in images)
-    with Image.open(out) as picture:
-        assert picture.format == ("PNG" if name.endswith("png") else "JPEG")
-        # Both at one height: 165 + 8 + 58 px wide.
-        assert picture.size == (231, 96)
-        assert np.asarray(picture).std() > 5
-
-
-def test_without_a_model_the_shipped_one_matches(
-    images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "_SHIPPED", tmp_path / "models")
-    out = str(tmp_path / "match.png")
-    with pytest.raises(ValueError, match="no model 'segswap-base'"):
-        match(MatchConfig(*map(str, images), out=out))
-    save_model(tmp_path / "models" / DEFAULT_MODEL)
-    assert match(MatchConfig(*map(str, images), out=out)) == 0
-    assert segswap.load().folder == tmp_path / "models" / DEFAULT_MODEL
-
-
-def test_settings_that_cannot_be_are_refused(images: tuple[Path, Path], run: Path) -> None:
-    for name in ("match.gif", "match", "match.png.txt"):
-        with pytest.raises(ValueError, match=r"\.png or \.jpg"):
-            MatchConfig(*map(str, images), str(run), name)
-    with pytest.raises(ValueError, match="--height is 8"):
-        MatchConfig(*map(str, images), height=8)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["a.png", "bad.png", "--model", "run"], "bad.png: not an image"),
-        (["a.png", "folder", "--model", "run"], "folder: is a folder, not an image"),
-        (["none.png", "a.png", "--model", "run"], "none.png: missing"),
-        (["a.png", "a.png", "--model", "a.png"], "a.png is a file; expected the folder of a model"),
-        (["a.png", "a.png", "--model", "folder"],
-         "folder holds no model (model.json and model.safetensors missing); expected the folder "
-         "of a run of segswap-train"),
-        (["a.png", "b.jpg", "--model", "run", "--out", "folder.png"],
-         "--out folder.png is a folder; expected the name of a file"),
-        (["a.png", "b.jpg", "--model", "run", "--out", "none/m.png"],
-         "--out none/m.png is in no folder: none is not there; make it"),
-        (["a.png", "a.png", "--model", "run", "--device", "cuda:99"],
-         "--device cuda:99 is not there"),
-    ],
-)  # fmt: skip
-def test_command_says_what_is_wrong_and_writes_nothing(
-    arguments: list[str], message: str, run: Path, images: tuple[Path, Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    (tmp_path / "run").symlink_to(run)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["segswap-match", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {message}")
-    assert said.count("\n") == 1
-    assert not (tmp_path / "match.png").exists()
-
-
-def test_out_of_memory_says_what_helps(
-    run: Path, images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nGPU 0 has a capacity of 8 GiB")
-
-    monkeypatch.setattr(Model, "_matches", full)
-    with pytest.raises(RuntimeError, match=r"^out of memory: use --device cpu.*memory\.\)$"):
-        match(MatchConfig(*map(str, images), str(run), str(tmp_path / "match.png")))
-
-
-def test_installed_command_matches(
-    run: Path, images: tuple[Path, Path], script: Callable[[str], str], tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        [script("segswap-match"), *map(str, images), "--model", str(run), "--out", "m.png"],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("m.png: score ")
-    assert (tmp_path / "m.png").is_file()

@@ -217,6 +217,25 @@ def test_a_device_that_is_not_there_is_refused(saved: Path) -> None:
             segswap.load(saved, device=device)
 
 
+def test_images_are_brought_to_another_size_on_request(saved: Path) -> None:
+    own, larger = segswap.load(saved), segswap.load(saved, size=96)
+    images = textured(70, 90, 0), textured(64, 64, 1)
+    assert own.predict(*images).to_target.shape == (8, 8, 2)
+    assert larger.predict(*images).to_target.shape == (12, 12, 2)
+    assert larger.match(*images).source_mask.shape == (70, 90)
+    assert (own.settings["size"], larger.settings["size"]) == (64, 96)
+    # Its answers are others, and so is what indexes and kept predictions know it by.
+    assert larger.fingerprint == f"96 px {own.fingerprint}"
+    assert segswap.load(saved, size=64).fingerprint == own.fingerprint
+    assert Model.from_pretrained(saved, size=96).settings == larger.settings
+
+
+@pytest.mark.parametrize("size", [-8, 0, 4, 65])
+def test_a_size_that_is_no_multiple_of_the_stride_is_refused(saved: Path, size: int) -> None:
+    with pytest.raises(ValueError, match=f"^size {size} is no multiple of 8, the matcher's stride"):
+        segswap.load(saved, size=size)
+
+
 # --- saving ----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""Two images matched, and what was found written down."""
