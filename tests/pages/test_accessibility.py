@@ -75,7 +75,7 @@ def asked() -> Iterator[tuple[str, list[str]]]:
     paths: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (http.server looks for it)
+        def do_GET(self) -> None:
             paths.append(self.path)
             self.send_error(404)
 
