@@ -85,6 +85,20 @@ class Browser:
             button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
+    def press(self, key: str, shift: bool = False) -> None:
+        """Press a key by its name ("Tab", "Enter", " ", "ArrowLeft", ...)."""
+        text = {"Enter": "\r", " ": " "}.get(key)
+        down = {"text": text} if text else {}
+        for kind, more in (("keyDown", down), ("keyUp", {})):
+            code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}.get(key, 0)
+            self("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 * shift,
+                 windowsVirtualKeyCode=code, **more)  # fmt: skip
+
+    def paint(self, scheme: str) -> None:
+        """Show the page as a user sees it who prefers light, or dark."""
+        self("Emulation.setEmulatedMedia",
+             features=[{"name": "prefers-color-scheme", "value": scheme}])  # fmt: skip
+
     def close(self) -> None:
         """End the browser."""
         self("Browser.close")

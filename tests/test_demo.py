@@ -46,7 +46,7 @@ def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
     assert not re.search(r"\{\w*\}", page.split("</style>")[1].split("<script>")[0])
     for method in ("run (correlation)", "segswap-base (semantic)", "sift+ransac"):
         for scores in (7, 3):  # on the pairs, and on the stereo pair
-            row = rf"<td>{re.escape(method)}</td>(<td[^>]*>[\d.]+</td>){{{scores}}}</tr>"
+            row = rf'="row">{re.escape(method)}</th>(<td[^>]*>[\d.]+</td>){{{scores}}}</tr>'
             assert re.search(row, page)
     assert f"segswap-generate {out}/pairs --pairs 3" in page
 

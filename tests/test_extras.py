@@ -26,7 +26,7 @@ COMMANDS = {
     "segswap-train": ("train", ["pairs", "--out", "run"]),
     "segswap-train-style": ("train", ["photos", "paintings", "--out", "style"]),
     "segswap-index": ("search", ["scans", "--out", "index"]),
-    "segswap-retrieve": ("search", ["index", "--query", "a.png"]),
+    "segswap-retrieve": ("search", ["index", "a.png"]),
     "segswap-discover": ("search", ["scans", "--out", "found"]),
 }
 
@@ -134,6 +134,6 @@ def test_the_extra_train_trains(pairs: str, tmp_path: Path) -> None:
 @needs("search")
 def test_the_extra_search_finds_a_picture(pictures: Path, tmp_path: Path) -> None:
     command("segswap-index", pictures, "--out", tmp_path / "index", "--workers", 0)
-    said = command("segswap-retrieve", tmp_path / "index", "--query", pictures / "2.png",
+    said = command("segswap-retrieve", tmp_path / "index", pictures / "2.png",
                    "--box", "40,40,140,140", "--out", tmp_path / "hits.html")  # fmt: skip
     assert "png" in said

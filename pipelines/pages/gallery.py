@@ -38,10 +38,15 @@ def pair_view(pair: Pair, members: Members) -> dict[str, Any]:
         members: the sample's files; its JPEGs are shown as they are.
     """
     names = [str(item.category or f"object {item.label}") for item in pair.objects]
-    sides = [_side(pair, members, side) for side in ("source", "target")]
+    shown = " + ".join(dict.fromkeys(names))
+    texts = {
+        "source": f"the photograph with {shown}" if shown else "a photograph",
+        "target": f"the background with {shown} blended in" if shown else "another photograph",
+    }
+    sides = [_side(pair, members, side, text) for side, text in texts.items()]
     return {
         "index": pair.index,
-        "names": " + ".join(dict.fromkeys(names)),
+        "names": shown,
         "styled": any(len(side["images"]) > 1 for side in sides),
         "data": _data(pair, names),
         "sides": sides,
@@ -77,8 +82,8 @@ def _runs(labels: NDArray[np.uint8]) -> list[int]:
     return np.stack([flat[starts], lengths], axis=1).ravel().tolist()
 
 
-def _side(pair: Pair, members: Members, side: str) -> dict[str, Any]:
-    """One image with its outlines; the styled version lies in the same place."""
+def _side(pair: Pair, members: Members, side: str, shown: str) -> dict[str, Any]:
+    """One image with its outlines and what it shows; the styled version lies in the same place."""
     mask = getattr(pair, f"{side}_mask")
     kinds = {"plain": f"{side}.jpg", "styled": f"{side}_styled.jpg"}
     texts = {"plain": "", "styled": ", styled"}
@@ -87,7 +92,7 @@ def _side(pair: Pair, members: Members, side: str) -> dict[str, Any]:
         "images": [
             {
                 "kind": kind,
-                "text": f"{side} of pair {pair.index}{texts[kind]}",
+                "text": f"{side} of pair {pair.index}: {shown}{texts[kind]}",
                 "url": data_url(members[file]),
             }
             for kind, file in kinds.items()

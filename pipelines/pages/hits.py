@@ -74,11 +74,10 @@ class _Picture:
 
 def _card(hit: Hit, detail: _Picture) -> dict[str, Any]:
     """What hits.html shows of a hit."""
-    path = Path(hit.image)
+    name = Path(hit.image).name
     card = {
-        "path": hit.image,
-        "folder": path.parent.name,
-        "name": path.name,
+        "folder": hit.image.removesuffix(name),
+        "name": name,
         "score": f"{hit.score:.1f}",
         "found": hit.box is not None,
     }
@@ -87,13 +86,16 @@ def _card(hit: Hit, detail: _Picture) -> dict[str, Any]:
     except ImageError as error:  # it was there when the index was made
         return card | {"unreadable": str(error)}
     offset = detail.width + _GAP
+    joined = _joined(hit, detail, shown, offset) if hit.box else []
+    seen = f"what was found of it outlined, {len(joined)} points joined" if hit.box else "not found"
     return card | {
         "unreadable": "",
+        "text": f"left the detail, right {name}: {seen}",
         "offset": offset,
         "shown": shown,
         "region": shown.outline(hit.mask) if hit.mask is not None and hit.box else "",
         "box": shown.rectangle(hit.box) if hit.box else None,
-        "joined": _joined(hit, detail, shown, offset) if hit.box else [],
+        "joined": joined,
     }
 
 

@@ -14,7 +14,7 @@ class LookConfig:
     """Look at the pairs of a dataset: an HTML page, a contact sheet, or both.
 
     The page is one file that needs neither server nor network. Pointing at an object in either
-    image shows where the point lies in the other one.
+    image shows where the point lies in the other one; so do the arrow keys on an image.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]

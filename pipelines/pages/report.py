@@ -47,15 +47,19 @@ def write_report(
     found, stereo, kinds = {}, {}, {}
     for number, (name, model) in enumerate(models.items()):
         found[name] = [
-            _save(pictures / f"match-{pair.index}-{number}.jpg", _picture(model, pair))
+            _save(
+                pictures / f"match-{pair.index}-{number}.jpg",
+                _picture(model, pair),
+                f"held-out pair {pair.index}",
+            )
             for pair in held_out
         ]
         picture = _picture(model, real, height=300)
-        stereo[name] = [_save(pictures / f"stereo-{number}.jpg", picture)]
+        stereo[name] = [_save(pictures / f"stereo-{number}.jpg", picture, "the stereo pair")]
         if model.matcher.kinds:
             kinds[name] = [
-                _save(pictures / f"kinds-{number}-{k}.jpg", picture)
-                for k, picture in enumerate(_persons(model))
+                _save(pictures / f"kinds-{number}-{k}.jpg", picture, text)
+                for k, (text, picture) in enumerate(_persons(model))
             ]
     write_atomically(pictures / "curves.png", (run / "curves.png").read_bytes())
     page = render(
@@ -72,15 +76,20 @@ def _picture(model: Model, pair: Pair | KnownPair, height: int = 320) -> NDArray
     return prediction.draw(pair.source, pair.target, height=height)
 
 
-def _persons(model: Model) -> list[NDArray[np.uint8]]:
-    """What a model finds that pictures of three persons share, pair by pair."""
-    images = [read_image(path) for path in persons()]
-    return [model.predict(a, b).draw(a, b, height=320) for a, b in combinations(images, 2)]
+def _persons(model: Model) -> list[tuple[str, NDArray[np.uint8]]]:
+    """What a model finds that pictures of three persons share, pair by pair, after their names."""
+    images = [(path.stem.replace("_", " "), read_image(path)) for path in persons()]
+    return [
+        (f"{name} and {other}", model.predict(a, b).draw(a, b, height=320))
+        for (name, a), (other, b) in combinations(images, 2)
+    ]
 
 
-def _save(path: Path, picture: NDArray[np.uint8]) -> str:
+def _save(path: Path, picture: NDArray[np.uint8], pair: str) -> tuple[str, str]:
+    """Write a picture of a pair's matches; where it lies, from the page, and what it shows."""
     write_atomically(path, encode_jpeg(picture, 88))
-    return f"{path.parent.name}/{path.name}"
+    text = f"{pair}: both images, bright where the matcher takes them to be shared, points joined"
+    return f"{path.parent.name}/{path.name}", text
 
 
 def _table(rows: Rows) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from axe import violations
 from browser import Browser
 from made_collection import make_photos, results, run, save_small
 
@@ -203,6 +204,42 @@ def test_the_page_in_a_browser(browser: Browser, out: Path) -> None:
         lines = "document.querySelector('.group').querySelectorAll('line').length"
         assert browser.run(lines) == expected
         assert browser.run("document.querySelector('.view.chosen').dataset.image") == str(number)
+
+
+def test_keys_choose_pictures(browser: Browser, out: Path) -> None:
+    """Tab goes from picture to picture, and in words the page says where the points lie."""
+    record = json.loads((out / "groups.json").read_text())
+    names = [Path(image["image"]).name for image in record["images"]]
+    browser.open(out / "index.html", 1000, 900)
+    for _ in ("regions", "points"):
+        browser.press("Tab")
+    for at, group in enumerate(record["groups"]):
+        for member in group["members"]:
+            browser.press("Tab")
+            number = member["image"]
+            shared = [pair for pair in group["shared"] if number in pair["images"]]
+            lines, pressed, said = browser.run(
+                f"(g => [g.querySelectorAll('line').length,"
+                f"[...g.querySelectorAll('button')].filter(b => b.ariaPressed === 'true')"
+                f".map(b => +b.closest('.view').dataset.image),"
+                f"g.querySelector('output').textContent])"
+                f"(document.querySelectorAll('.group')[{at}])"
+            )
+            assert pressed == [number]
+            assert lines == sum(len(pair["points"]) for pair in shared)
+            others = [pair["images"][pair["images"][0] == number] for pair in shared]
+            assert said == f"{names[number]} shares " + ", ".join(
+                f"{len(pair['points'])} points with {names[other]}"
+                for pair, other in zip(shared, others, strict=True)
+            )
+    browser.press("Tab")
+    browser.press("Enter")
+    assert browser.run("document.querySelector('details').open")
+
+
+def test_the_page_breaks_no_rule(browser: Browser, out: Path) -> None:
+    browser.open(out / "index.html", 1000, 900)
+    assert violations(browser) == []
 
 
 def test_lines_end_at_the_points(browser: Browser, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from axe import violations
 from browser import Browser
 from conftest import Run
 from made_pairs import pasted_pair, write_dataset
@@ -120,7 +121,110 @@ def test_nothing_is_shown_where_no_object_is(
             places = np.argwhere(getattr(pair, f"{side}_mask") == 0)[:, ::-1]
             for pixel in rng.choice(places, 3):
                 assert pointed(browser, number, side, (pixel + 0.5) / pair.width) is None
-    assert "Point at" in browser.run(READOUT.format(number=number))
+    assert browser.run(READOUT.format(number=number)) == ""
+
+
+FOCUS = """(() => {
+  const active = document.activeElement, view = active.closest(".view");
+  const pairs = [...document.querySelectorAll("article.pair")];
+  return view ? [pairs.indexOf(view.closest("article")), view.dataset.side] : active.value;
+})()"""
+
+
+def ringed(browser: Browser, number: int, pair: Pair, side: str) -> np.ndarray | None:
+    """Where the ring in one image of a pair stands, in pixels."""
+    box = np.array(browser.run(BOX.format(number=number, side=side)))  # scrolled to
+    ring = browser.run(RING.format(number=number, side=side))
+    size = (pair.width, pair.height)
+    return None if ring is None else (np.array(ring) - box[:2]) / box[2:] * size
+
+
+def label_shown(browser: Browser, number: int, pair: Pair, side: str) -> int:
+    """The object at the ring of the image with the focus, 0 for none; the other image's ring is
+    checked to stand in the same place of it, or not at all."""
+    other, carry = {
+        "source": ("target", pair.to_target), "target": ("source", pair.to_source),
+    }[side]  # fmt: skip
+    size = np.array((pair.width, pair.height))
+    here, there = (ringed(browser, number, pair, each) for each in (side, other))
+    assert here is not None
+    column, row = np.floor(here + 1e-3).astype(int)
+    label = int(getattr(pair, f"{side}_mask")[row, column])
+    said = browser.run(READOUT.format(number=number))
+    if label == 0:
+        assert there is None
+        assert said.endswith("no object")
+    else:
+        assert there is not None
+        assert np.abs(there - carry(here / size, label) * size).max() < 0.5
+        assert f"{side} ({here[0]:.1f}, {here[1]:.1f}) is {other} (" in said
+    return label
+
+
+def steer(browser: Browser, number: int, pair: Pair, side: str) -> None:
+    """Go about the image that has the focus: by pixels, through all objects, and away."""
+    start = ringed(browser, number, pair, side)
+    assert start is not None
+    for key, shift, step in (
+        ("ArrowRight", False, (1, 0)), ("ArrowDown", True, (0, 10)),
+        ("ArrowLeft", False, (-1, 0)), ("ArrowUp", True, (0, -10)),
+    ):  # fmt: skip
+        browser.press(key, shift)
+        label_shown(browser, number, pair, side)
+        moved = ringed(browser, number, pair, side)
+        assert moved is not None
+        expected = np.floor(start + 1e-3) + 0.5 + step
+        assert np.abs(moved - expected.clip(0.5, pair.width - 0.5)).max() < 0.05
+        start = moved
+    labels = set()
+    for _ in range(8):
+        browser.press("Enter")
+        labels.add(label_shown(browser, number, pair, side))
+    assert labels == {item.label for item in pair.objects}
+    browser.press("Escape")
+    assert ringed(browser, number, pair, side) is None
+    assert browser.run(READOUT.format(number=number)) == ""
+
+
+def test_keys_do_what_the_pointer_does(browser: Browser, page: Path, shown: list[Pair]) -> None:
+    """Tab reaches every image; keys go to any place of it, and through all its objects."""
+    browser.open(page)
+    reached, controls = [], []
+    for _ in range(browser.run("document.querySelectorAll('button, input, [tabindex]').length")):
+        browser.press("Tab")
+        focus = browser.run(FOCUS)
+        if isinstance(focus, list):
+            reached.append(focus)
+            number, side = focus
+            assert label_shown(browser, number, shown[number], side) > 0
+            steer(browser, number, shown[number], side)
+        else:
+            controls.append(focus)
+    assert reached == [[n, side] for n in range(len(shown)) for side in ("source", "target")]
+    assert controls == ["plain", "styled", "outlines", "lines"] + ["plain", "styled"] * len(shown)
+
+
+def test_keys_go_on_where_the_pointer_was(browser: Browser, page: Path, shown: list[Pair]) -> None:
+    """And what they show stays when the pointer goes; of a mere click nothing stays."""
+    browser.open(page)
+    pair = shown[0]
+    inside = np.argwhere(pair.source_mask > 0)[40][::-1]
+    left, top, width, height = browser.run(BOX.format(number=0, side="source"))
+    place = np.array((left, top)) + (inside + 0.5) / pair.width * (width, height)
+    browser.point(*place, press=True)
+    assert browser.run(FOCUS) == [0, "source"]
+    browser.point(2, 2)
+    assert ringed(browser, 0, pair, "target") is None
+    browser.press("ArrowRight")
+    found = ringed(browser, 0, pair, "source")
+    assert found is not None
+    assert np.abs(found - inside - (1.5, 0.5)).max() < 0.05
+    browser.point(*place)
+    browser.point(2, 2)
+    assert ringed(browser, 0, pair, "source") is not None
+    browser.press("Tab")
+    assert browser.run(FOCUS) == [0, "target"]
+    assert label_shown(browser, 0, pair, "target") > 0
 
 
 def test_points_are_joined_along_the_map(browser: Browser, page: Path, shown: list[Pair]) -> None:
@@ -207,6 +311,11 @@ def test_the_page_is_one_file_and_fits_its_window(
             == 0
         )
         assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_the_page_breaks_no_rule(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert violations(browser) == []
 
 
 NASTY = (

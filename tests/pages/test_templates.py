@@ -1,10 +1,10 @@
 """Every page shows the names that it is given as they are, and is what the templates say."""
 
+import base64
+import hashlib
 import html
 import json
 import re
-from collections.abc import Callable
-from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,104 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import textured
 from jinja2 import UndefinedError
-from made_pairs import pasted_pair, write_dataset
+from made_pages import HOSTILE, PAGES, named_pair
+from made_pairs import write_dataset
 
 from pipelines.generate import attribution, card
-from pipelines.pages.gallery import gallery_page, pair_view
-from pipelines.pages.groups import Shown, groups_page
-from pipelines.pages.hits import hits_page
 from pipelines.pages.pictures import outline
 from pipelines.pages.render import render
-from pipelines.pages.report import write_report
-from segswap.data.pair import Pair, PairObject
-from segswap.data.shards import encode_pair
-from segswap.discovery.discovery import SharedPoints
-from segswap.evaluation.metrics import Scores
-from segswap.files.images import encode_png
-from segswap.matchers.semantic.semantic import SemanticMatcher
-from segswap.search.retrieval import Hit, Query
 
-HOSTILE = {
-    "a script": "<script>document.title=1<!--",
-    "quotes": """a"b'c`d><img src=x onerror=alert(1)>""",
-    "a template": "{{ 7 * 7 }}{% if %}{# gone #}{}%s%(x)d",
-    "an entity": "&lt;b&gt;&amp;&quot;",
-    "no UTF-8": "caf\udce9.png",
-    "other letters": "日本語 \u202e ümläut",
-    "a table's bar": "a|b\\|c",
-}
 SAFE = "HARMLESS"
 
 
 def as_shown(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def named_pair(name: str) -> Pair:
-    """A pair with all that names something named so."""
-    made = pasted_pair(styled=True)
-    origin = {"dataset": name, "image": name}
-    item = PairObject(1, made.objects[0].target_from_source, name, origin, name)
-    style = {"method": name, "image": name, name: name}
-    return Pair(
-        0, made.source, made.target, made.source_mask, made.target_mask, (item,),
-        background=origin, source_styled=made.source_styled, target_styled=made.target_styled,
-        styles={"source": style, "target": style},
-    )  # fmt: skip
-
-
-def gallery(name: str, folder: Path) -> str:
-    pair = named_pair(name)
-    members = {key.partition(".")[2]: data for key, data in encode_pair(pair).items()}
-    return gallery_page(name, name, [pair_view(pair, members)])
-
-
-def hits(name: str, folder: Path) -> str:
-    image = folder / name / name
-    image.parent.mkdir()
-    image.write_bytes(encode_png(textured(60, 80, 0)))
-    points = np.float32([[10, 10], [60, 50]])
-    mask = np.ones((6, 8), np.float32)
-    found = Hit(0, str(image), 1.0, (5.0, 5.0, 70.0, 55.0), mask, points, points)
-    gone = Hit(1, f"{name}/{name}", 0.0, None, None, points[:0], points[:0])
-    return hits_page(Query(textured(60, 80, 1)), name, [found, gone], 2)
-
-
-def groups(name: str, folder: Path) -> str:
-    shown = [Shown(n, name, f"pictures/{n}.jpg", (80, 60), "M0 0Z", 1.0) for n in (0, 1)]
-    shared = [SharedPoints((0, 1), np.zeros((2, 2, 2), np.float32))]
-    return groups_page(name, [(shown, shared)], 2, 2, [(name, name)])
-
-
-class Finds:
-    """A model that finds nothing, and a prediction of it."""
-
-    matcher = SemanticMatcher  # pictures of kinds are shown of it, too
-
-    def predict(self, *images: np.ndarray) -> "Finds":
-        return self
-
-    def draw(self, *images: np.ndarray, height: int) -> np.ndarray:
-        return np.zeros((height, 2 * height, 3), np.uint8)
-
-
-def report(name: str, folder: Path) -> str:
-    dataset = write_dataset(folder / "pairs", [named_pair(name)], [named_pair(name)])
-    (folder / "run").mkdir()
-    (folder / "run" / "curves.png").write_bytes(b"")
-    rows = {name: Scores(**{field.name: 0.5 for field in fields(Scores)})}
-    page = write_report(
-        folder, Path(dataset), folder / "run", {name: Finds()},  # type: ignore[dict-item]
-        {"pairs": rows, "stereo": rows}, [name],
-    )  # fmt: skip
-    return page.read_bytes().decode()
-
-
-PAGES: dict[str, Callable[[str, Path], str]] = {
-    "gallery": gallery, "hits": hits, "groups": groups, "report": report,
-}  # fmt: skip
 
 
 class Parsed(HTMLParser):
@@ -192,15 +107,28 @@ def test_a_template_that_names_what_is_not_there_is_an_error() -> None:
         render("gallery.html", title="a", pairs=[])
 
 
-def test_only_pages_that_need_scripts_may_run_any(tmp_path: Path) -> None:
-    """And none may load anything but the pictures that lie beside it."""
+def test_a_page_may_use_its_own_style_script_and_pictures_alone(tmp_path: Path) -> None:
+    """Only one with a script may run any, and only one with pictures beside it may load any."""
     for page, make in PAGES.items():
         (tmp_path / page).mkdir()
         text = make("a", tmp_path / page)
         (policy,) = re.findall('Content-Security-Policy" content="([^"]+)"', text)
-        assert policy.startswith("default-src 'none'; img-src ")
-        assert ("'self'" in policy) == (page in ("groups", "report"))
-        assert ("script-src" in policy) == (text.count("<script") == 1) == (page != "hits")
+        rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+        own = {
+            tag: [
+                "'sha256-" + base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() + "'"
+                for part in re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+            ]
+            for tag in ("style", "script")
+        }
+        assert rules.pop("style-src").split() == own["style"]
+        assert rules.pop("script-src", "").split() == own["script"]
+        assert (len(own["style"]), len(own["script"])) == (1, page != "hits")
+        pictures = {"gallery": "data:", "hits": "data:", "groups": "'self' file:"}
+        assert rules == {
+            "default-src": "'none'", "base-uri": "'none'", "form-action": "'none'",
+            "img-src": pictures.get(page, "'self' file: data:"),
+        }  # fmt: skip
         assert "http" not in re.sub("http-equiv|http://www.w3.org/2000/svg", "", text)
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from axe import violations
 from browser import Browser
 from conftest import textured
 from hypothesis import given
@@ -273,13 +274,14 @@ def test_the_page_opens_in_a_browser_and_shows_the_hits(
     assert find(config) == 0
     browser.open(out)
     assert browser.run("document.querySelectorAll('figure.card').length") == 4
-    name = browser.run("document.querySelector('figcaption span').textContent")
-    assert name == f"{collection.name}/3.png"
+    name = browser.run("document.querySelector('figcaption h2').textContent")
+    assert name == str(collection / "3.png")
     first = "document.querySelector('figure.card')"
     assert browser.run(f"{first}.querySelectorAll('line').length") >= 4
     shown = f"getComputedStyle({first}.querySelector('.points')).display"
     assert browser.run(shown) != "none"
-    browser.run("document.querySelector('#points').click()")
+    for key in ("Tab", "Tab", " "):  # the second of two boxes
+        browser.press(key)
     assert browser.run(shown) == "none"
     box = f"{first}.querySelector('rect.box').getBoundingClientRect()"
     assert browser.run(f"{box}.width") > 20
@@ -287,6 +289,11 @@ def test_the_page_opens_in_a_browser_and_shows_the_hits(
     assert browser.run(widest)
     browser.open(out, width=400)
     assert browser.run(widest)
+    said = browser.run("[...document.querySelectorAll('svg')].map(s => s.ariaLabel)")
+    assert said[0].startswith("1.png, the detail")
+    assert re.fullmatch(r"left the detail, right 3\.png: .* outlined, \d+ points joined", said[1])
+    assert any(text.endswith(": not found") for text in said)
+    assert violations(browser) == []
 
 
 @pytest.mark.parametrize(
