@@ -106,7 +106,8 @@ def make_pairs(folder: str | Path, amount: Amount, inputs: Inputs | None = None)
     """Make a dataset in this process, and end the benchmark if that fails; what segswap-generate
     prints goes to stderr. Without inputs they are made from the built-in photographs.
     """
-    config = GenerateConfig(str(folder), amount, inputs or Inputs(), running=Running(0))
+    inputs = inputs or Inputs(demo=True)
+    config = GenerateConfig(str(folder), amount, inputs, running=Running(0))
     with contextlib.redirect_stdout(sys.stderr):
         status = generate(config)
     if status:

@@ -158,7 +158,7 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
     cv2.imwrite(str(styles / "ramp.png"), picture[..., :3])
     out = folder / "dataset"
     generate(
-        out, "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
+        out, "--demo", "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
         "--size", 160, "--workers=0", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out

@@ -68,9 +68,10 @@ def test_no_module_of_the_library_imports_ray() -> None:
 def test_generating_inline_loads_no_torch_and_no_ray(tmp_path: Path) -> None:
     steps = f"""
 import pipelines.generate.job as job
-from pipelines.generate.config import Amount, GenerateConfig, Running
+from pipelines.generate.config import Amount, GenerateConfig, Inputs, Running
 out = {str(tmp_path / "out")!r}
-job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(0)))
+amount, inputs = Amount(pairs=1, size=64), Inputs(demo=True)
+job.generate(GenerateConfig(out, amount, inputs, running=Running(0)))
 look("generate")
 """
     assert not {"torch", "ray", "a socket"} & set(reached(steps))

@@ -159,6 +159,7 @@ class TrainConfig:
                 raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
             if not self.workers:
                 raise ValueError("--workers is 0; --live needs at least 1, which makes the pairs")
+            self.inputs.check_given()
         elif given:
             raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")
         elif not self.data and not self.category_images:

@@ -17,7 +17,7 @@ from pipelines.command.tasks import run_on_ray
 from pipelines.generate.config import SPLITS, GenerateConfig
 from pipelines.generate.dataset import WORK
 from pipelines.generate.inputs import prepare, split_inputs, styler_of
-from pipelines.generate.job import compose
+from pipelines.generate.pairs import compose
 from segswap.batches.stream import GENERATED
 from segswap.data.pair import Pair
 from segswap.files import stopwatch, storage

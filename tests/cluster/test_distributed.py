@@ -175,9 +175,9 @@ def test_a_live_training_on_two_processes_is_stopped_and_resumed(
 ) -> None:
     """segswap-train as a user starts it: rank 0 writes the run, whose folder is relative."""
     command = [
-        script("segswap-train"), "--live", "--out", "run", "--workers", "2", "--num-gpus", "2",
-        "--device", "cpu", "--steps", "60", "--batch", "2", "--every", "10", "--size", "64",
-        "--match-size", "64",
+        script("segswap-train"), "--live", "--demo", "--out", "run", "--workers", "2",
+        "--num-gpus", "2", "--device", "cpu", "--steps", "60", "--batch", "2", "--every", "10",
+        "--size", "64", "--match-size", "64",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -147,7 +147,7 @@ def test_another_list_of_held_out_pictures_is_another_run(alone: TrainConfig, fo
     [
         (["--category-images", "a", "a"], "--category-images has a twice"),
         (["--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
-        (["--live", "--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
+        (["--live", "--demo", "--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
         (["--hard-negatives", "--init", "segswap-tiny"], "are sought in PAIRS"),
     ],
 )
