@@ -38,7 +38,9 @@ from dataclasses import dataclass
 class Settings:
     devices: int = 2
 
-cli.run(Settings, lambda settings: train_on_devices(job, "made", settings.devices, cpu={cpu}))
+cli.run(
+    Settings, lambda settings: max(train_on_devices(job, "made", settings.devices, cpu={cpu}))
+)
 """
 
 
