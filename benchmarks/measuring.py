@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from pipelines.command.tasks import cores
-from pipelines.generate.config import Amount, GenerateConfig, Inputs, Running
-from pipelines.generate.job import generate
-from pipelines.generate.throughput import processor
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Running
+from pipelines.generation.job import generate
+from pipelines.generation.throughput import processor
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")

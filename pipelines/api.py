@@ -16,8 +16,8 @@ from pipelines.command.keywords import config_of
 from pipelines.command.messages import LOG
 
 if TYPE_CHECKING:
-    from pipelines.discover.results import Discovered
-    from pipelines.train.trained import TrainedRun
+    from pipelines.discovery.results import Discovered
+    from pipelines.training.trained import TrainedRun
     from segswap.data.dataset import Dataset
 
 PathLike = str | os.PathLike[str]
@@ -40,8 +40,8 @@ def generate(out: PathLike, *, progress: bool = True, **settings: Any) -> "Datas
         RuntimeError: no acceptable pair could be drawn, or the dataset is made, but more of the
             inputs could not be used than max_skipped allows.
     """
-    from pipelines.generate.config import GenerateConfig
-    from pipelines.generate.job import make
+    from pipelines.generation.config import GenerateConfig
+    from pipelines.generation.job import make
     from segswap.data.dataset import open_dataset
 
     config = config_of(GenerateConfig, {"out": out, **settings})
@@ -75,8 +75,8 @@ def train(*data: PathLike, out: PathLike, progress: bool = True, **settings: Any
         RuntimeError: the loss is not finite, or the device's memory too small.
         KeyboardInterrupt: interrupted; resume=True goes on from the checkpoint.
     """
-    from pipelines.train.config import command_line
-    from pipelines.train.job import run_training
+    from pipelines.training.config import command_line
+    from pipelines.training.job import run_training
 
     # The matcher's own settings are those of the matcher that these name.
     words = ["--out", os.fspath(out), *(["--resume"] if settings.get("resume") else [])]
@@ -110,8 +110,8 @@ def discover(
         ValueError: a setting, images, model or OUT cannot be used.
         RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
     """
-    from pipelines.discover.config import DiscoverConfig
-    from pipelines.discover.job import find_in
+    from pipelines.discovery.config import DiscoverConfig
+    from pipelines.discovery.job import find_in
 
     config = config_of(DiscoverConfig, {"images": images, "out": out, **settings})
     with _showing(progress):

@@ -20,7 +20,7 @@ from pipelines.command.messages import said
 
 if TYPE_CHECKING:  # not all of it is there where only some extras are installed
     from generators.sources.index import Index, Pool
-    from pipelines.train.config import TrainConfig
+    from pipelines.training.config import TrainConfig
 
 # Other jobs share the machine: no deadlines. The same examples every time.
 settings.register_profile("segswap", deadline=None, max_examples=60, derandomize=True)

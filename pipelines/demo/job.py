@@ -9,11 +9,11 @@ from generators.sources.photos import photos
 from pipelines.demo.config import DemoConfig
 from pipelines.evaluate.config import EvalConfig
 from pipelines.evaluate.job import score_methods, table
-from pipelines.generate.config import Amount, GenerateConfig, Inputs, Styling
-from pipelines.generate.job import generate
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Styling
+from pipelines.generation.job import generate
 from pipelines.pages.report import write_report
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.models.hub import DEFAULT_MODEL
 from segswap.models.model import load
 

@@ -21,7 +21,7 @@ from pathlib import Path
 def job(config, rank, ranks):
     import torch
     import torch.distributed as group
-    from pipelines.train.distributed import stop_asked
+    from pipelines.training.distributed import stop_asked
 
     def summed(value):
         tensor = torch.tensor([float(value)])
@@ -31,7 +31,7 @@ def job(config, rank, ranks):
 {body}
 
 from pipelines.command import cli
-from pipelines.train.distributed import train_on_devices
+from pipelines.training.distributed import train_on_devices
 from dataclasses import dataclass
 
 @dataclass

@@ -12,8 +12,8 @@ import torch
 from runs import processes_below
 
 from pipelines.command.tasks import ray_cluster, run_in_order
-from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.live import live_stream
+from pipelines.generation.config import Composition, Inputs, Styling
+from pipelines.training.live import live_stream
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 

@@ -14,7 +14,7 @@ from conftest import Run
 
 from generators.composition.recipe import Recipe
 from pipelines.command import cli
-from pipelines.generate.config import GenerateConfig, Inputs, main, parse_blend
+from pipelines.generation.config import GenerateConfig, Inputs, main, parse_blend
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from runs import assert_same, hashes
 
 from generators.sources.index import Index
 from pipelines.command import cli
-from pipelines.generate import job
+from pipelines.generation import job
 from segswap.data.manifest import read_manifest
 from segswap.data.shards import Shard, read_pairs
 from segswap.files import cache, storage, stores
@@ -533,7 +533,7 @@ def test_local_work_loads_no_fsspec(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pipelines.command import cli
-from pipelines.generate import job
+from pipelines.generation import job
 arguments = [{str(tmp_path / "out")!r}, "--demo", "--pairs", "1", "--size", "64", "--workers=0"]
 job.generate(cli.parse(job.GenerateConfig, arguments))
 assert "fsspec" not in sys.modules

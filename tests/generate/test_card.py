@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipelines.generate.card import _size_category
+from pipelines.generation.card import _size_category
 from pipelines.pages.look import draw_pair
 from segswap.data.shards import read_pairs
 

@@ -15,8 +15,8 @@ from runs import assert_clean, hashes, shards, wait_for
 import segswap
 from pipelines.check.job import CheckConfig, check
 from pipelines.command import cli
-from pipelines.generate.config import GenerateConfig
-from pipelines.generate.job import generate
+from pipelines.generation.config import GenerateConfig
+from pipelines.generation.job import generate
 from segswap.data.manifest import DatasetError
 from segswap.data.shards import encode_pair, read_pairs
 

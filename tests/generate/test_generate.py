@@ -12,7 +12,7 @@ from conftest import Run
 from runs import assert_clean, assert_same, hashes, shards, wait_for
 
 from pipelines.command import cli
-from pipelines.generate import job
+from pipelines.generation import job
 
 # --- the same bytes ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.generate.throughput import throughput
+from pipelines.generation.throughput import throughput
 from segswap.files import stopwatch
 from segswap.files.stopwatch import GROWTH, lap, percentile, read, stage
 

@@ -11,9 +11,9 @@ from conftest import Run
 
 import segswap
 from pipelines.command import cli
-from pipelines.generate.config import GenerateConfig
-from pipelines.generate.job import generate
-from pipelines.generate.trial import only_pair, plan
+from pipelines.generation.config import GenerateConfig
+from pipelines.generation.job import generate
+from pipelines.generation.trial import only_pair, plan
 from pipelines.pages.look import draw_pair
 from segswap.data.shards import Shard
 from segswap.files.images import read_image

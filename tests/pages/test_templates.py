@@ -16,7 +16,7 @@ from conftest import textured
 from jinja2 import UndefinedError
 from made_pairs import pasted_pair, write_dataset
 
-from pipelines.generate import attribution, card
+from pipelines.generation import attribution, card
 from pipelines.pages.gallery import gallery_page, pair_view
 from pipelines.pages.groups import Shown, groups_page
 from pipelines.pages.hits import hits_page

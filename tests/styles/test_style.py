@@ -25,8 +25,8 @@ from generators.styles.style import (
 )
 from pipelines.command import cli
 from pipelines.command.tasks import run_inline
-from pipelines.generate.config import GenerateConfig
-from pipelines.generate.inputs import prepare
+from pipelines.generation.config import GenerateConfig
+from pipelines.generation.inputs import prepare
 from segswap import geometry
 from segswap.data.pair import Pair
 from segswap.data.shards import read_pairs

@@ -15,8 +15,8 @@ from made_kinds import write_folder
 from made_matches import same_batch
 
 from pipelines.command.tasks import ray_cluster
-from pipelines.generate.attribution import images_of
-from pipelines.generate.config import (
+from pipelines.generation.attribution import images_of
+from pipelines.generation.config import (
     Amount,
     Composition,
     GenerateConfig,
@@ -24,9 +24,9 @@ from pipelines.generate.config import (
     Running,
     Styling,
 )  # fmt: skip
-from pipelines.generate.job import generate
-from pipelines.train import live
-from pipelines.train.live import LiveStream, live_stream
+from pipelines.generation.job import generate
+from pipelines.training import live
+from pipelines.training.live import LiveStream, live_stream
 from segswap.batches.categories import CategoryStream
 from segswap.batches.mixed import MixedStream
 from segswap.batches.pictures import read_pictures

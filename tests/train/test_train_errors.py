@@ -15,9 +15,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 from training_runs import out_of
 
 from pipelines.command import cli
-from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.config import TrainConfig, main
-from pipelines.train.job import train
+from pipelines.generation.config import Composition, Inputs, Styling
+from pipelines.training.config import TrainConfig, main
+from pipelines.training.job import train
 from segswap.training.objective import Objective
 
 

@@ -23,8 +23,8 @@ from training_runs import (
 )
 
 from pipelines.command.messages import said
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.data.pair import Pair
 from segswap.matchers.base import Matcher
 from segswap.matchers.transformer import TransformerMatcher

@@ -10,9 +10,9 @@ from made_matches import answers
 from torch import Tensor
 from training_runs import small_config, small_dataset
 
-from pipelines.generate import job
-from pipelines.generate.config import Amount, GenerateConfig, Inputs, Running
-from pipelines.train.job import train
+from pipelines.generation import job
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Running
+from pipelines.training.job import train
 from segswap.batches.stream import PairStream
 from segswap.matchers import losses
 from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Term

@@ -11,10 +11,10 @@ import torch.multiprocessing as processes
 from torch import distributed
 from training_runs import out_of
 
-import pipelines.train.distributed
-from pipelines.train import job as command
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train_rank
+import pipelines.training.distributed
+from pipelines.training import job as command
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train_rank
 from segswap.matchers.base import Answers
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.training.checkpoints import load_state
@@ -35,7 +35,7 @@ def _stop_at(step: int) -> None:
         return original(self, batches)
 
     Trainer._step = counted  # type: ignore[method-assign]
-    pipelines.train.distributed.stop_asked = lambda: done >= step
+    pipelines.training.distributed.stop_asked = lambda: done >= step
 
 
 def _spoil_at(step: int) -> None:

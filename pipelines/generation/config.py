@@ -241,6 +241,6 @@ def main() -> None:
 
 
 def _generate(config: GenerateConfig) -> int:
-    from pipelines.generate.job import generate  # --help has no use for what it imports
+    from pipelines.generation.job import generate  # --help has no use for what it imports
 
     return generate(config)

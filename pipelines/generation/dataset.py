@@ -10,8 +10,8 @@ from typing import Any
 
 from generators.sources.coco import Skipped
 from generators.sources.index import Index
-from pipelines.generate import attribution, card
-from pipelines.generate.config import SPLITS, GenerateConfig
+from pipelines.generation import attribution, card
+from pipelines.generation.config import SPLITS, GenerateConfig
 from segswap.data.manifest import MANIFEST, DatasetError, read_manifest
 from segswap.data.pair import FORMAT
 from segswap.files import storage

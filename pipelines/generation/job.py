@@ -14,13 +14,13 @@ from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.tasks import at_once
 from pipelines.command.workers import Run
-from pipelines.generate import attribution
-from pipelines.generate.config import SPLITS, GenerateConfig
-from pipelines.generate.dataset import EXIT_SKIPPED, WORK, Made, finish, is_finished
-from pipelines.generate.extend import Earlier, check_unchanged, to_extend
-from pipelines.generate.inputs import prepare, styler_of
-from pipelines.generate.pairs import Losses, make_pairs
-from pipelines.generate.throughput import THROUGHPUT, as_json, throughput
+from pipelines.generation import attribution
+from pipelines.generation.config import SPLITS, GenerateConfig
+from pipelines.generation.dataset import EXIT_SKIPPED, WORK, Made, finish, is_finished
+from pipelines.generation.extend import Earlier, check_unchanged, to_extend
+from pipelines.generation.inputs import prepare, styler_of
+from pipelines.generation.pairs import Losses, make_pairs
+from pipelines.generation.throughput import THROUGHPUT, as_json, throughput
 from segswap.data.pair import Pair
 from segswap.data.shards import shard_name, write_shard
 from segswap.files import stopwatch, storage
@@ -42,12 +42,12 @@ def generate(config: GenerateConfig) -> int:
         ValueError, RuntimeError: see `make`.
     """
     if config.mode.dry_run:
-        from pipelines.generate.trial import plan
+        from pipelines.generation.trial import plan
 
         print(plan(config) or f"{config.out} is complete already")
         return 0
     if config.mode.only is not None:
-        from pipelines.generate.trial import show_pair
+        from pipelines.generation.trial import show_pair
 
         print(show_pair(config))
         return 0

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.generate import attribution
-from pipelines.generate.croissant import croissant
+from pipelines.generation import attribution
+from pipelines.generation.croissant import croissant
 from pipelines.pages.look import contact_sheet, draw_pair
 from pipelines.pages.render import render
 from segswap.data.shards import Shard

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.discover.discovered import GROUPS, PAGE
+from pipelines.discovery.discovered import GROUPS, PAGE
 from segswap.files.images import read_labels
 
 

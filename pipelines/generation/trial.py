@@ -15,11 +15,11 @@ from generators.sources.index import Index
 from pipelines.command.outputs import check_file
 from pipelines.command.tasks import cores
 from pipelines.command.workers import Item, Result, Run
-from pipelines.generate.config import SPLITS, GenerateConfig
-from pipelines.generate.dataset import WORK, index_folders
-from pipelines.generate.inputs import prepare, split_inputs
-from pipelines.generate.job import ShardTask, absolute, found_in, make_shard, shard_tasks
-from pipelines.generate.pairs import Losses, make_pairs
+from pipelines.generation.config import SPLITS, GenerateConfig
+from pipelines.generation.dataset import WORK, index_folders
+from pipelines.generation.inputs import prepare, split_inputs
+from pipelines.generation.job import ShardTask, absolute, found_in, make_shard, shard_tasks
+from pipelines.generation.pairs import Losses, make_pairs
 from pipelines.pages.look import draw_pair
 from segswap.data.pair import Pair
 from segswap.data.shards import Members, decode_pair, encode_pair

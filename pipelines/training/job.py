@@ -10,12 +10,12 @@ import torch
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
 from pipelines.command.stopping import noted_signals
-from pipelines.train.config import TrainConfig
-from pipelines.train.curves import draw_curves
-from pipelines.train.data import training_data
-from pipelines.train.report import RunReport
-from pipelines.train.run_folder import check_folder, describe, identity_of
-from pipelines.train.trained import TrainedRun
+from pipelines.training.config import TrainConfig
+from pipelines.training.curves import draw_curves
+from pipelines.training.data import training_data
+from pipelines.training.report import RunReport
+from pipelines.training.run_folder import check_folder, describe, identity_of
+from pipelines.training.trained import TrainedRun
 from segswap.batches.stream import PairSource, Stream
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
@@ -54,7 +54,7 @@ def run_training(config: TrainConfig) -> TrainedRun:
     check_folder(config.out, config.resume, identity_of(config))
     if config.num_gpus == 1:
         return train_rank(config, 0, 1)
-    from pipelines.train.distributed import train_on_devices
+    from pipelines.training.distributed import train_on_devices
 
     runs = train_on_devices(
         train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
@@ -139,7 +139,7 @@ def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
     Signals say so to a single process; to one of several, the process that began them.
     """
     if ranks > 1:
-        from pipelines.train.distributed import stop_asked
+        from pipelines.training.distributed import stop_asked
 
         yield stop_asked
         return

@@ -3,7 +3,7 @@
 OUT holds, when it is done:
 
     index.html            the groups, to look at
-    groups.json           the same for programs; see `pipelines.discover.discovered.as_record`
+    groups.json           the same for programs; see `pipelines.discovery.discovered.as_record`
     masks/00012.png       what image 12 shares with the one thing that is shared most: 0 and 255
     groups/01/00012.png   image 12's region of the first group
     pictures/00012.jpg    small copies for the page
@@ -25,9 +25,9 @@ from pipelines.command.outputs import check_folder
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.workers import Run
-from pipelines.discover.config import DiscoverConfig
-from pipelines.discover.discovered import write_results
-from pipelines.discover.results import Discovered
+from pipelines.discovery.config import DiscoverConfig
+from pipelines.discovery.discovered import write_results
+from pipelines.discovery.results import Discovered
 from pipelines.search.index import build_index, images_in, say_skipped
 from pipelines.search.index_shards import state_of
 from segswap.discovery.discovery import find_repeats

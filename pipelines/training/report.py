@@ -4,7 +4,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipelines.command.messages import LOG
 from pipelines.command.progress import Progress
-from pipelines.train.trained import said_scores
+from pipelines.training.trained import said_scores
 from segswap.training.matching import MatcherTask
 from segswap.training.task import Observer, Row
 from segswap.training.trainer import Trainer

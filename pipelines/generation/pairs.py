@@ -10,8 +10,8 @@ from generators.composition.compose import RejectedDraw, generate_pair
 from generators.composition.recipe import Look
 from generators.sources.index import Pool
 from generators.styles.style import style_pairs
-from pipelines.generate.config import SPLITS, GenerateConfig
-from pipelines.generate.inputs import split_inputs
+from pipelines.generation.config import SPLITS, GenerateConfig
+from pipelines.generation.inputs import split_inputs
 from segswap.data.pair import Pair
 from segswap.files.stopwatch import stage
 

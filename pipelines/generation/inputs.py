@@ -18,8 +18,8 @@ from generators.sources.photos import photos
 from generators.styles.style import Styler
 from pipelines.command.progress import Progress
 from pipelines.command.workers import Run
-from pipelines.generate.config import SPLITS, GenerateConfig, parse_blend
-from pipelines.generate.dataset import WORK
+from pipelines.generation.config import SPLITS, GenerateConfig, parse_blend
+from pipelines.generation.dataset import WORK
 from segswap.files import storage
 from segswap.files.cache import local_copy
 
