@@ -39,8 +39,8 @@ import numpy as np
 import torch
 
 from pipelines.evaluate.predictions import Image, Predict
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.batches.held_out import KindPair, held_out_pairs
 from segswap.batches.picture import merged
 from segswap.batches.pictures import read_pictures

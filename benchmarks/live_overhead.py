@@ -20,8 +20,8 @@ from pathlib import Path
 import measuring
 import torch
 
-from pipelines.generate.config import Amount, Composition, Inputs, Styling
-from pipelines.train.live import live_stream
+from pipelines.generation.config import Amount, Composition, Inputs, Styling
+from pipelines.training.live import live_stream
 from segswap.batches.stream import PairStream, Stream
 from segswap.matchers.base import Batch
 from segswap.matchers.correlation.correlation import CorrelationMatcher

@@ -22,7 +22,7 @@ import measuring
 import numpy as np
 import torch
 
-from pipelines.generate.config import Amount
+from pipelines.generation.config import Amount
 from segswap.batches.stream import PairStream
 
 SETTINGS = ((240, 8), (480, 16))  # size and stride

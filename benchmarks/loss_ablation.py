@@ -34,9 +34,9 @@ import torch
 from pipelines.evaluate.config import EvalConfig
 from pipelines.evaluate.job import score_methods, table
 from pipelines.evaluate.pair_sets import dataset_set
-from pipelines.generate.config import Amount, Inputs
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.generation.config import Amount, Inputs
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.training.checkpoints import STATE
 from segswap.training.history import HISTORY
 

@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from pipelines.command.tasks import cores
-from pipelines.generate.config import Amount, GenerateConfig, Inputs, Running
-from pipelines.generate.job import generate
-from pipelines.generate.throughput import processor
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Running
+from pipelines.generation.job import generate
+from pipelines.generation.throughput import processor
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")
@@ -106,7 +106,8 @@ def make_pairs(folder: str | Path, amount: Amount, inputs: Inputs | None = None)
     """Make a dataset in this process, and end the benchmark if that fails; what segswap-generate
     prints goes to stderr. Without inputs they are made from the built-in photographs.
     """
-    config = GenerateConfig(str(folder), amount, inputs or Inputs(), running=Running(0))
+    inputs = inputs or Inputs(demo=True)
+    config = GenerateConfig(str(folder), amount, inputs, running=Running(0))
     with contextlib.redirect_stdout(sys.stderr):
         status = generate(config)
     if status:

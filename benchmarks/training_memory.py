@@ -26,7 +26,7 @@ from pathlib import Path
 import measuring
 import torch
 
-from pipelines.generate.config import Amount
+from pipelines.generation.config import Amount
 from segswap.training.history import HISTORY
 
 INTERVALS = 20  # of a run: a checkpoint at the end of each

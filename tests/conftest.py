@@ -20,7 +20,7 @@ from pipelines.command.messages import said
 
 if TYPE_CHECKING:  # not all of it is there where only some extras are installed
     from generators.sources.index import Index, Pool
-    from pipelines.train.config import TrainConfig
+    from pipelines.training.config import TrainConfig
 
 # Other jobs share the machine: no deadlines. The same examples every time.
 settings.register_profile("segswap", deadline=None, max_examples=60, derandomize=True)
@@ -158,7 +158,7 @@ def photos_dataset(generate: Run, tmp_path_factory: pytest.TempPathFactory) -> P
     cv2.imwrite(str(styles / "ramp.png"), picture[..., :3])
     out = folder / "dataset"
     generate(
-        out, "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
+        out, "--demo", "--pairs", 12, "--val-pairs", 4, "--val-share", 0.4, "--shard-pairs", 5,
         "--size", 160, "--workers=0", "--style", "histogram", "--styles", styles,
     )  # fmt: skip
     return out

@@ -48,7 +48,7 @@ def test_demo_ends_in_a_whole_report_and_replaces_an_earlier_one(
         for scores in (7, 3):  # on the pairs, and on the stereo pair
             row = rf'="row">{re.escape(method)}</th>(<td[^>]*>[\d.]+</td>){{{scores}}}</tr>'
             assert re.search(row, page)
-    assert f"segswap-generate {out}/pairs --pairs 3" in page
+    assert f"segswap-generate {out}/pairs --demo --pairs 3" in page
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "pictures/holiday.jpg", "run/marathon.txt"])

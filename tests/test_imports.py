@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 WITHOUT_TORCH = (
     "segswap/geometry.py", "segswap/files", "segswap/data", "segswap/drawing", "segswap/fitting",
     "generators/segments", "generators/sources", "generators/styles/style.py",
-    "generators/composition", "pipelines/generate/job.py",
+    "generators/composition", "pipelines/generation/job.py",
 )  # fmt: skip
 PROBE = """
 import importlib, json, socket, sys, threading
@@ -67,10 +67,11 @@ def test_no_module_of_the_library_imports_ray() -> None:
 
 def test_generating_inline_loads_no_torch_and_no_ray(tmp_path: Path) -> None:
     steps = f"""
-import pipelines.generate.job as job
-from pipelines.generate.config import Amount, GenerateConfig, Running
+import pipelines.generation.job as job
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Running
 out = {str(tmp_path / "out")!r}
-job.generate(GenerateConfig(out, Amount(pairs=1, size=64), running=Running(0)))
+amount, inputs = Amount(pairs=1, size=64), Inputs(demo=True)
+job.generate(GenerateConfig(out, amount, inputs, running=Running(0)))
 look("generate")
 """
     assert not {"torch", "ray", "a socket"} & set(reached(steps))

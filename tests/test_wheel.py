@@ -30,8 +30,9 @@ def test_installed_wheel_generates_and_matches(tmp_path: Path) -> None:
     where = run(new / "bin" / "python", "-c", "import segswap; print(segswap.__file__)")
     assert str(new) in where
     run(
-        new / "bin" / "segswap-generate", "pairs", "--pairs", "4", "--val-pairs", "2", "--workers=0"
-    )
+        new / "bin" / "segswap-generate", "pairs", "--demo", "--pairs", "4", "--val-pairs", "2",
+        "--workers=0",
+    )  # fmt: skip
     looked = run(new / "bin" / "segswap-look", "pairs", "--out", "gallery.html")
     assert "4 pairs" in looked  # its templates ship too
     run(

@@ -13,8 +13,8 @@ from made_pairs import pasted_pair, write_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.data.pair import Pair
 from segswap.training.checkpoints import load_state
 from segswap.training.trainer import Trainer

@@ -9,11 +9,11 @@ from generators.sources.photos import photos
 from pipelines.demo.config import DemoConfig
 from pipelines.evaluate.config import EvalConfig
 from pipelines.evaluate.job import score_methods, table
-from pipelines.generate.config import Amount, GenerateConfig, Styling
-from pipelines.generate.job import generate
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Styling
+from pipelines.generation.job import generate
 from pipelines.pages.report import write_report
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.models.hub import DEFAULT_MODEL
 from segswap.models.model import load
 
@@ -33,7 +33,7 @@ def demo(config: DemoConfig) -> int:
     amount = Amount(config.pairs, config.val_pairs, val_share=0.34, shard_pairs=50)
     _copy_styles(out / "styles")
     styling = Styling("histogram", str(out / "styles"))
-    making = GenerateConfig(str(pairs), amount, styling=styling)
+    making = GenerateConfig(str(pairs), amount, Inputs(demo=True), styling=styling)
     training = TrainConfig(
         (str(pairs),), str(run), steps=config.steps, size=_SIZE, every=max(1, config.steps // 2)
     )
@@ -45,9 +45,9 @@ def demo(config: DemoConfig) -> int:
     print("\n\n".join(table(rows) for rows in scores.values()))
     quoted = [shlex.quote(str(path)) for path in (pairs, run, styling.styles)]
     commands = [
-        f"segswap-generate {quoted[0]} --pairs {amount.pairs} --val-pairs {amount.val_pairs} "
-        f"--val-share {amount.val_share} --shard-pairs {amount.shard_pairs} "
-        f"--style {styling.style} --styles {quoted[2]}",
+        f"segswap-generate {quoted[0]} --demo --pairs {amount.pairs} "
+        f"--val-pairs {amount.val_pairs} --val-share {amount.val_share} "
+        f"--shard-pairs {amount.shard_pairs} --style {styling.style} --styles {quoted[2]}",
         f"segswap-look {quoted[0]} --out gallery.html",
         f"segswap-train {quoted[0]} --out {quoted[1]} --steps {training.steps} "
         f"--size {training.size} --every {training.every}",

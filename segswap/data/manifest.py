@@ -5,7 +5,7 @@ A folder or URL that has one holds a finished dataset.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from segswap.data.pair import FORMAT
@@ -52,15 +52,24 @@ def split_shards(dataset: PathLike, split: str) -> list[dict[str, Any]]:
     Raises:
         DatasetError: the dataset has no such split or no pair in it, or its manifest is damaged.
     """
-    splits = _shards(dataset)
+    splits = listed_shards(dataset, read_manifest(dataset))
     if split not in splits:
-        raise DatasetError(f"{dataset} has no pairs in split {split!r}; it has {list(splits)}")
+        raise no_split(dataset, split, splits)
     return splits[split]
 
 
-def _shards(dataset: PathLike) -> dict[str, list[dict[str, Any]]]:
-    """Manifest entries of the shards of every split that has pairs."""
-    splits = read_manifest(dataset)["splits"]
+def no_split(dataset: PathLike, split: str, there: Iterable[str]) -> DatasetError:
+    """The error for a split that a dataset has no pairs in."""
+    return DatasetError(f"{dataset} has no pairs in split {split!r}; it has {list(there)}")
+
+
+def listed_shards(dataset: PathLike, manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """A manifest's entries of the shards of every split that has pairs.
+
+    Raises:
+        DatasetError: one of them is damaged.
+    """
+    splits = manifest["splits"]
     try:
         listed = {split: list(content["shards"]) for split, content in splits.items()}
         entries = [entry for shards in listed.values() for entry in shards]
@@ -85,7 +94,9 @@ def datasets_with(datasets: Sequence[str], split: str) -> list[str]:
     Raises:
         DatasetError: one is no finished dataset, or none of them has such pairs.
     """
-    chosen = [dataset for dataset in datasets if split in _shards(dataset)]
+    chosen = [
+        dataset for dataset in datasets if split in listed_shards(dataset, read_manifest(dataset))
+    ]
     if not chosen:
         raise DatasetError(f"none of {', '.join(datasets)} has pairs in split {split!r}")
     return chosen

@@ -3,19 +3,13 @@
 import csv
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from segswap.files.storage import write_atomically
 from segswap.training.task import Row
 
 HISTORY = "history.csv"
-
-
-def best_row(rows: list[Row], quality: Callable[[Row], float | None]) -> Row | None:
-    """The row of the best quality, the first of equals; None where none has any."""
-    scored = [(found, row) for row in rows if (found := quality(row)) is not None]
-    return max(scored, key=lambda item: item[0])[1] if scored else None
 
 
 class History:

@@ -21,7 +21,7 @@ from pathlib import Path
 def job(config, rank, ranks):
     import torch
     import torch.distributed as group
-    from pipelines.train.distributed import stop_asked
+    from pipelines.training.distributed import stop_asked
 
     def summed(value):
         tensor = torch.tensor([float(value)])
@@ -31,14 +31,16 @@ def job(config, rank, ranks):
 {body}
 
 from pipelines.command import cli
-from pipelines.train.distributed import train_on_devices
+from pipelines.training.distributed import train_on_devices
 from dataclasses import dataclass
 
 @dataclass
 class Settings:
     devices: int = 2
 
-cli.run(Settings, lambda settings: train_on_devices(job, "made", settings.devices, cpu={cpu}))
+cli.run(
+    Settings, lambda settings: max(train_on_devices(job, "made", settings.devices, cpu={cpu}))
+)
 """
 
 
@@ -175,9 +177,9 @@ def test_a_live_training_on_two_processes_is_stopped_and_resumed(
 ) -> None:
     """segswap-train as a user starts it: rank 0 writes the run, whose folder is relative."""
     command = [
-        script("segswap-train"), "--live", "--out", "run", "--workers", "2", "--num-gpus", "2",
-        "--device", "cpu", "--steps", "60", "--batch", "2", "--every", "10", "--size", "64",
-        "--match-size", "64",
+        script("segswap-train"), "--live", "--demo", "--out", "run", "--workers", "2",
+        "--num-gpus", "2", "--device", "cpu", "--steps", "60", "--batch", "2", "--every", "10",
+        "--size", "64", "--match-size", "64",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

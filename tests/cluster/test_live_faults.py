@@ -12,8 +12,8 @@ import torch
 from runs import processes_below
 
 from pipelines.command.tasks import ray_cluster, run_in_order
-from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.live import live_stream
+from pipelines.generation.config import Composition, Inputs, Styling
+from pipelines.training.live import live_stream
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -40,7 +40,7 @@ def test_killed_workers_change_nothing_and_nothing_is_left(
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     settings = {"size": 64, "stride": 8, "seed": 0, "workers": 2}
-    with live_stream(Inputs(), Composition(), Styling(), **settings) as stream:
+    with live_stream(Inputs(demo=True), Composition(), Styling(), **settings) as stream:
         killed: dict[int, int] = {}  # step by process
         found = []
         for step, batch in enumerate(stream.batches(4, 0, 10**6)):

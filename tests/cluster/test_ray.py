@@ -59,7 +59,7 @@ def test_a_lost_node_changes_nothing_and_the_cluster_is_left_running(
 
 def test_no_cluster_at_the_address(generate: Run, tmp_path: Path) -> None:
     """Said at once; Ray itself would ask for minutes."""
-    done = generate(tmp_path / "out", "--pairs", 1, "--address", "127.0.0.1:9", status=1)
+    done = generate(tmp_path / "out", "--demo", "--address", "127.0.0.1:9", status=1)
     assert "no Ray cluster can be joined at --address 127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -255,7 +255,9 @@ def test_images_of_a_store_that_fails_one_request_in_ten(
 
 def refused(generate: Run, *arguments: object, **options: Any) -> str:
     begun = time.monotonic()
-    done = generate(*arguments, "--pairs", 2, "--size", 64, "--workers=0", status=1, **options)
+    source = [] if "--images" in arguments else ["--demo"]
+    flags = [*source, "--pairs", 2, "--size", 64, "--workers=0"]
+    done = generate(*arguments, *flags, status=1, **options)
     assert "Traceback" not in done.stderr
     assert time.monotonic() - begun < 60  # the point is that it ends; fast machines need 10 s
     return done.stderr
@@ -316,7 +318,7 @@ def test_other_files_are_refused_and_left(generate: Run, store: Store) -> None:
 
 
 def test_another_configuration_is_refused(generate: Run, store: Store) -> None:
-    common = ["--size", 64, "--workers=0"]
+    common = ["--demo", "--size", 64, "--workers=0"]
     generate(store.url, "--pairs", 2, *common)
     before = store.objects()
     done = generate(store.url, "--pairs", 3, *common, status=1)

@@ -14,7 +14,7 @@ from conftest import Run
 
 from generators.composition.recipe import Recipe
 from pipelines.command import cli
-from pipelines.generate.config import GenerateConfig, main, parse_blend
+from pipelines.generation.config import GenerateConfig, Inputs, main, parse_blend
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,20 @@ def message_of(text: str) -> str:
         (["--style", "histogram"], "--style and --styles go together"),
         (["--styles", "."], "--style and --styles go together"),
         (["--annotations", "a.json"], "--annotations needs --images"),
+        (
+            [],
+            "give --images FOLDER, with COCO's --annotations FILE where there are some, or take "
+            "the built-in photographs by --demo",
+        ),
+        (["--demo", "--images", "."], "--demo has photographs of its own; leave out --images"),
+        (["--demo", "--only", 3], "--only and --show go together"),
+        (["--demo", "--only", -3, "--show", "a.png"], "--only is -3"),
+        (["--demo", "--only", 3, "--show", "a.jpg"], "--show is a.jpg; expected a name ending in"),
+        (["--demo", "--only", 3, "--show", "a.png", "--dry-run"], "--only makes one pair alone"),
+        (
+            ["--demo", "--only", 3, "--show", "a.png", "--pairs", 0, "--val-pairs", 1],
+            "--only is a pair of the train split, of which --pairs 0 makes none",
+        ),
         (["--blend", "poison"], "--blend has 'poison'; expected names of poisson, poisson-mixed,"),
         (["--blend", "paste:0"], "--blend has 'paste:0'"),
         (["--blend", ""], "--blend has ''"),
@@ -205,7 +219,7 @@ def test_out_is_required(refused: Callable[..., str]) -> None:
 
 def test_help_names_every_setting(generate: Run) -> None:
     text = generate("--help").stdout
-    for name in cli.as_dict(GenerateConfig("x")):
+    for name in cli.as_dict(GenerateConfig("x", inputs=Inputs(demo=True))):
         assert name == "out" or f"--{name.replace('_', '-')}" in text
 
 

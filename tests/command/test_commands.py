@@ -17,8 +17,8 @@ from pipelines.command.messages import said
 from pipelines.command.progress import Progress
 from pipelines.command.tasks import cores
 from pipelines.command.workers import Workers, spare_cores
-from pipelines.generate.config import GenerateConfig
-from pipelines.train.config import TrainConfig, command_line
+from pipelines.generation.config import GenerateConfig
+from pipelines.training.config import TrainConfig, command_line
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = dict(

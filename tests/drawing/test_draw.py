@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.train.curves import draw_curves
+from pipelines.training.curves import draw_curves
 from segswap.drawing.draw import spread_points
 from segswap.models.prediction import Prediction
 

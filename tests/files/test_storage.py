@@ -24,7 +24,7 @@ from runs import assert_same, hashes
 
 from generators.sources.index import Index
 from pipelines.command import cli
-from pipelines.generate import job
+from pipelines.generation import job
 from segswap.data.manifest import read_manifest
 from segswap.data.shards import Shard, read_pairs
 from segswap.files import cache, storage, stores
@@ -162,7 +162,7 @@ def test_commands_and_chains_are_refused(
     for call in (read_manifest, read_image, read_size, image_files, Shard.open, Index.load):
         with pytest.raises(ValueError, match="is no URL that can be used"):
             call(url)  # type: ignore[operator]
-    done = generate(url, "--pairs", 1, "--workers=0", status=1)
+    done = generate(url, "--demo", "--pairs", 1, "--workers=0", status=1)
     assert "is no URL that can be used" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
 
@@ -430,7 +430,8 @@ def test_only_the_beginning_of_an_image_is_read_for_its_size(
 
 
 def run(*arguments: object) -> int:
-    return job.generate(cli.parse(job.GenerateConfig, [*map(str, arguments), "--workers=0"]))
+    words = [*map(str, arguments), "--demo", "--workers=0"]
+    return job.generate(cli.parse(job.GenerateConfig, words))
 
 
 def test_a_dataset_at_a_url_is_the_local_one(tmp_path: Path) -> None:
@@ -502,7 +503,7 @@ def test_a_shard_whose_copy_was_removed_is_read_again(photos_dataset: Path, tmp_
 
 
 def test_a_file_url_is_a_folder(generate: Run, tmp_path: Path) -> None:
-    flags = ["--pairs", 3, "--size", 64, "--workers=0"]
+    flags = ["--demo", "--pairs", 3, "--size", 64, "--workers=0"]
     generate(f"file://{tmp_path}/dataset", *flags)
     generate(tmp_path / "other", *flags)
     assert hashes(tmp_path / "dataset") == hashes(tmp_path / "other")
@@ -532,8 +533,8 @@ def test_local_work_loads_no_fsspec(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pipelines.command import cli
-from pipelines.generate import job
-arguments = [{str(tmp_path / "out")!r}, "--pairs", "1", "--size", "64", "--workers=0"]
+from pipelines.generation import job
+arguments = [{str(tmp_path / "out")!r}, "--demo", "--pairs", "1", "--size", "64", "--workers=0"]
 job.generate(cli.parse(job.GenerateConfig, arguments))
 assert "fsspec" not in sys.modules
 """

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipelines.generation.card import _size_category
 from pipelines.pages.look import draw_pair
 from segswap.data.shards import read_pairs
 
@@ -117,6 +119,38 @@ def test_the_cards_front_matter_names_the_splits(card: str, photos_dataset: Path
     assert [entry["split"] for entry in files] == ["train", "val"]
     for entry, shards in zip(files, (3, 1), strict=True):
         assert len(list(photos_dataset.glob(entry["path"]))) == shards
+
+
+@pytest.mark.parametrize(
+    ("pairs", "word"),
+    [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6 - 1, "100K<n<1M"), (10**6, "1M<n<10M")],
+)
+def test_the_hub_is_told_how_many_pairs_there_are(pairs: int, word: str) -> None:
+    assert _size_category(pairs) == word
+
+
+def test_datasets_loads_it_as_the_card_says(
+    photos_dataset: Path, card: str, manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also each split by the card's own configs, which is what the hub's viewer does."""
+    assert yaml.safe_load(card.split("---\n", 2)[1])["size_categories"] == ["n<1K"]
+    datasets = pytest.importorskip("datasets")
+    code = card.split("```python\n")[2].split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=photos_dataset.parent, capture_output=True, text=True,
+        timeout=120, env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded = datasets.load_dataset(str(photos_dataset), cache_dir=str(tmp_path))
+    assert {split: len(rows) for split, rows in loaded.items()} == {
+        split: entry["pairs"] for split, entry in manifest["splits"].items()
+    }
+    for row, pair in zip(loaded["val"], read_pairs(photos_dataset, "val"), strict=True):
+        assert row["__key__"] == f"{pair.index:09d}"
+        np.testing.assert_array_equal(np.array(row["source.jpg"]), pair.source)
+        np.testing.assert_array_equal(np.array(row["target_mask.png"]), pair.target_mask)
+        matrices = [item["target_from_source"] for item in row["json"]["objects"]]
+        np.testing.assert_array_equal(matrices, [o.target_from_source for o in pair.objects])
 
 
 def test_the_card_counts(card: str, manifest: dict[str, Any]) -> None:

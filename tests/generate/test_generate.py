@@ -12,7 +12,7 @@ from conftest import Run
 from runs import assert_clean, assert_same, hashes, shards, wait_for
 
 from pipelines.command import cli
-from pipelines.generate import job
+from pipelines.generation import job
 
 # --- the same bytes ----------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def members(dataset: Path, split: str) -> dict[str, bytes]:
 def test_a_pair_does_not_depend_on_the_number_of_pairs_or_the_shard_size(
     generate: Run, tmp_path: Path
 ) -> None:
-    common = ["--size", 96, "--workers=0"]
+    common = ["--demo", "--size", 96, "--workers=0"]
     generate(tmp_path / "few", "--pairs", 7, "--shard-pairs", 3, *common)
     generate(tmp_path / "many", "--pairs", 16, "--shard-pairs", 16, *common)
     few, many = members(tmp_path / "few", "train"), members(tmp_path / "many", "train")
@@ -142,7 +142,7 @@ def test_a_finished_dataset_is_left_alone(
 def test_the_work_folder_of_a_run_killed_at_the_very_end_is_removed(
     generate: Run, tmp_path: Path
 ) -> None:
-    flags = ["--pairs", 2, "--size", 64, "--workers=0"]
+    flags = ["--demo", "--pairs", 2, "--size", 64, "--workers=0"]
     generate(tmp_path / "out", *flags)
     (tmp_path / "out" / ".segswap").mkdir()
     generate(tmp_path / "out", *flags)
@@ -172,7 +172,7 @@ def test_another_configuration_of_a_finished_dataset_is_refused(
     generate: Run, photos_dataset: Path
 ) -> None:
     before = snapshot(photos_dataset)
-    done = generate(photos_dataset, "--pairs", 13, "--workers=0", status=1)
+    done = generate(photos_dataset, "--demo", "--pairs", 13, "--workers=0", status=1)
     assert "pairs was 12, is 13" in done.stderr
     assert snapshot(photos_dataset) == before
 
@@ -189,7 +189,7 @@ def test_how_the_work_is_run_may_change(
 def test_a_folder_of_other_files_is_refused(generate: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / content).write_text("mine")
     before = snapshot(tmp_path)
-    done = generate(tmp_path, "--pairs", 2, "--workers=0", status=1)
+    done = generate(tmp_path, "--demo", "--pairs", 2, "--workers=0", status=1)
     assert "is not empty and holds no dataset" in done.stderr
     assert snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [content]
@@ -197,7 +197,7 @@ def test_a_folder_of_other_files_is_refused(generate: Run, tmp_path: Path, conte
 
 def test_a_file_is_refused(generate: Run, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    done = generate(tmp_path / "out", "--pairs", 2, "--workers=0", status=1)
+    done = generate(tmp_path / "out", "--demo", "--pairs", 2, "--workers=0", status=1)
     assert "is a file; expected a folder" in done.stderr
 
 
@@ -205,7 +205,7 @@ def test_a_newer_dataset_is_refused(generate: Run, photos_dataset: Path, tmp_pat
     shutil.copytree(photos_dataset, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     (tmp_path / "out" / "segswap.json").write_text(json.dumps({**manifest, "format": 2}))
-    done = generate(tmp_path / "out", "--pairs", 12, "--workers=0", status=1)
+    done = generate(tmp_path / "out", "--demo", "--pairs", 12, "--workers=0", status=1)
     assert "has format 2; this version of segswap reads 1" in done.stderr
 
 
@@ -266,7 +266,9 @@ def test_the_manifest_says_everything(photos_dataset: Path) -> None:
 
 @pytest.mark.parametrize("objects", ["1", "2", "mix"])
 def test_objects(generate: Run, tmp_path: Path, objects: str) -> None:
-    generate(tmp_path / "out", "--pairs", 10, "--size", 96, "--objects", objects, "--workers=0")
+    generate(
+        tmp_path / "out", "--demo", "--pairs", 10, "--size", 96, "--objects", objects, "--workers=0"
+    )
     records = [json.loads(d) for n, d in members(tmp_path / "out", "train").items() if "json" in n]
     counts = {len(record["objects"]) for record in records}
     assert counts == {"1": {1}, "2": {2}, "mix": {1, 2}}[objects]

@@ -10,7 +10,7 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.generate.throughput import throughput
+from pipelines.generation.throughput import throughput
 from segswap.files import stopwatch
 from segswap.files.stopwatch import GROWTH, lap, percentile, read, stage
 
@@ -106,7 +106,9 @@ def test_the_file_of_a_run(generate: Run, photos_dataset: Path, tmp_path: Path) 
 
 
 def test_progress_without_a_terminal(generate: Run, tmp_path: Path) -> None:
-    done = generate(tmp_path / "out", "--pairs", 4, "--shard-pairs", 2, "--size", 64, "--workers=0")
+    done = generate(
+        tmp_path / "out", "--demo", "--pairs", 4, "--shard-pairs", 2, "--size", 64, "--workers=0"
+    )
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("pairs: 4/4 pairs, ")
     assert last.endswith("/s, 00:00 left  2/2 shards")

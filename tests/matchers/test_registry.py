@@ -17,8 +17,8 @@ import segswap
 import segswap.matchers
 from pipelines.command import cli
 from pipelines.search.index import build_index, images_in
-from pipelines.train.config import TrainConfig, command_line
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig, command_line
+from pipelines.training.job import train
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, matcher_class, names, options_of
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from training_runs import small_config, stop_after
 
 import segswap
-from pipelines.train.job import train
+from pipelines.training.job import train
 from segswap.backbones import shipped
 from segswap.backbones.shipped import NAME, SHA256
 from segswap.matchers.registry import build

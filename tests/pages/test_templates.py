@@ -16,7 +16,7 @@ from jinja2 import UndefinedError
 from made_pages import HOSTILE, PAGES, named_pair
 from made_pairs import write_dataset
 
-from pipelines.generate import attribution, card
+from pipelines.generation import attribution, card
 from pipelines.pages.pictures import outline
 from pipelines.pages.render import render
 

@@ -23,8 +23,8 @@ from generators.sources import folder as folders
 from generators.sources.folder import folder_index
 from generators.sources.index import UNKNOWN, Index, Pool
 from pipelines.command import cli
-from pipelines.generate.config import Amount, Composition, GenerateConfig, Inputs, Running
-from pipelines.generate.job import generate
+from pipelines.generation.config import Amount, Composition, GenerateConfig, Inputs, Running
+from pipelines.generation.job import generate
 from segswap.data.shards import read_pairs
 
 MADE = """
@@ -116,7 +116,7 @@ import sys
 import generators.segments
 generators.segments.__path__.append({str(tmp_path)!r})
 from pipelines.command import cli
-from pipelines.generate.job import GenerateConfig
+from pipelines.generation.job import GenerateConfig
 try:
     cli.parse(GenerateConfig, ["--help"])
 finally:

@@ -274,8 +274,8 @@ def test_published_weights_are_downloaded_once(
 
 def test_offline_the_command_says_what_to_do(generate: Run, styles: str, tmp_path: Path) -> None:
     done = generate(
-        tmp_path / "out", "--pairs", 1, "--size", 64, "--workers=0", "--style", "adain", "--styles",
-        styles, status=1,
+        tmp_path / "out", "--demo", "--pairs", 1, "--size", 64, "--workers=0", "--style", "adain",
+        "--styles", styles, status=1,
         env={"SEGSWAP_CACHE": str(tmp_path), "https_proxy": "http://127.0.0.1:9"},
     )  # fmt: skip
     for part in ("vgg_normalised.pth and decoder.pth", str(tmp_path / "adain"), "--adain-weights",
@@ -293,8 +293,8 @@ def test_datasets_are_the_same_inline_and_on_workers(
     generate: Run, published: Path, styles: str, tmp_path: Path
 ) -> None:
     flags = [
-        "--pairs", 6, "--shard-pairs", 2, "--size", 96, "--style", "adain", "--styles", styles,
-        "--adain-weights", published,
+        "--demo", "--pairs", 6, "--shard-pairs", 2, "--size", 96, "--style", "adain",
+        "--styles", styles, "--adain-weights", published,
     ]  # fmt: skip
     generate(tmp_path / "inline", *flags, "--workers=0")
     generate(tmp_path / "workers", *flags, "--workers", 2)

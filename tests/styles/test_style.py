@@ -25,8 +25,8 @@ from generators.styles.style import (
 )
 from pipelines.command import cli
 from pipelines.command.tasks import run_inline
-from pipelines.generate.config import GenerateConfig
-from pipelines.generate.inputs import prepare
+from pipelines.generation.config import GenerateConfig
+from pipelines.generation.inputs import prepare
 from segswap import geometry
 from segswap.data.pair import Pair
 from segswap.data.shards import read_pairs
@@ -160,10 +160,7 @@ def test_a_run_is_not_finished_with_other_style_pictures(
     flags = ["--annotations", shapes[0], "--images", shapes[1], "--size", 96, "--objects", 1,
              "--pairs", 4, "--workers=0", "--style", "pixel", "--styles", styles]  # fmt: skip
     config = cli.parse(GenerateConfig, [str(out), *map(str, flags)])
-    settings = cli.as_dict(config)
-    for name in ("out", *cli.as_dict(config.running)):
-        del settings[name]
-    prepare(config, settings, str(out / ".segswap"), run_inline)  # and then it was killed
+    prepare(config, config.settings, str(out / ".segswap"), run_inline)  # and then it was killed
     (styles / "dark.png").unlink()
     assert "have changed since" in generate(out, *flags, status=1).stderr
     shutil.rmtree(styles)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.data import chelsea, coffee
 
-from pipelines.train.kinds import KindsConfig, kinds_of_classes, sort_into_kinds
+from pipelines.training.kinds import KindsConfig, kinds_of_classes, sort_into_kinds
 from segswap.batches.pictures import read_pictures
 
 

@@ -15,8 +15,8 @@ from made_kinds import write_folder
 from made_matches import same_batch
 
 from pipelines.command.tasks import ray_cluster
-from pipelines.generate.attribution import images_of
-from pipelines.generate.config import (
+from pipelines.generation.attribution import images_of
+from pipelines.generation.config import (
     Amount,
     Composition,
     GenerateConfig,
@@ -24,9 +24,9 @@ from pipelines.generate.config import (
     Running,
     Styling,
 )  # fmt: skip
-from pipelines.generate.job import generate
-from pipelines.train import live
-from pipelines.train.live import LiveStream, live_stream
+from pipelines.generation.job import generate
+from pipelines.training import live
+from pipelines.training.live import LiveStream, live_stream
 from segswap.batches.categories import CategoryStream
 from segswap.batches.mixed import MixedStream
 from segswap.batches.pictures import read_pictures
@@ -59,8 +59,8 @@ def opened(styling: Styling) -> Open:
         inputs: Inputs | None = None, styling: Styling = styling, workers: int = 2
     ) -> AbstractContextManager[LiveStream]:
         return live_stream(
-            inputs or Inputs(), Composition(), styling, size=SIZE, stride=STRIDE, seed=SEED,
-            workers=workers,
+            inputs or Inputs(demo=True), Composition(), styling, size=SIZE, stride=STRIDE,
+            seed=SEED, workers=workers,
         )  # fmt: skip
 
     return open_stream
@@ -89,7 +89,8 @@ def test_samples_are_those_of_the_shards_that_segswap_generate_makes(
     """Of the same inputs, settings and seed; but for JPEG, which only shards have."""
     out, count = str(tmp_path / "out"), 8
     amount = Amount(count, 1, seed=SEED, shard_pairs=count)
-    generate(GenerateConfig(out, amount, styling=styling, running=Running(0)))
+    demo = Inputs(demo=True)
+    generate(GenerateConfig(out, amount, demo, styling=styling, running=Running(0)))
     shard = Shard.open(tmp_path / "out" / shard_name("train", 0))
     with opened() as stream:
         (batch,) = stream.batches(count, 0, 1)
@@ -212,9 +213,9 @@ def test_pairs_of_kinds_are_mixed_with_those_that_are_made(tmp_path: Path) -> No
         return MixedStream([*made, categories], [1, 1], **grids, kinds=2, keypoints=3)
 
     def opened() -> AbstractContextManager[LiveStream]:
-        return live_stream(Inputs(), Composition(), Styling(), **grids, workers=2, mix=mix)
+        return live_stream(Inputs(demo=True), Composition(), Styling(), **grids, workers=2, mix=mix)
 
-    with live_stream(Inputs(), Composition(), Styling(), **grids, workers=2) as alone:
+    with live_stream(Inputs(demo=True), Composition(), Styling(), **grids, workers=2) as alone:
         (made,) = alone.batches(8, 0, 1)
         generated = [made.each(lambda tensor, n=n: tensor[n]) for n in range(8)]
     with opened() as stream:
@@ -242,7 +243,7 @@ def test_names_and_bad_numbers(opened: Open) -> None:
     with (
         pytest.raises(ValueError, match="size 60 is no multiple of the matcher's stride 8"),
         live_stream(
-            Inputs(), Composition(), Styling(), size=60, stride=8, seed=0, workers=1
+            Inputs(demo=True), Composition(), Styling(), size=60, stride=8, seed=0, workers=1
         ),
     ):  # fmt: skip
         pass

@@ -26,8 +26,8 @@ from training_runs import (
 )
 
 from pipelines.command import cli
-from pipelines.train.config import TrainConfig, command_line
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig, command_line
+from pipelines.training.job import train
 from segswap.evaluation.metrics import Scores
 from segswap.models.model import load
 from segswap.training.checkpoints import load_state

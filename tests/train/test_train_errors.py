@@ -15,9 +15,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 from training_runs import out_of
 
 from pipelines.command import cli
-from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.config import TrainConfig, main
-from pipelines.train.job import train
+from pipelines.generation.config import Composition, Inputs, Styling
+from pipelines.training.config import TrainConfig, main
+from pipelines.training.job import train
 from segswap.training.objective import Objective
 
 
@@ -191,6 +191,8 @@ def test_live_needs_a_worker() -> None:
 
 
 def test_without_anything_to_train_on_the_command_says_so() -> None:
+    with pytest.raises(ValueError, match="there are no images to make pairs from: give --images"):
+        TrainConfig((), "run", live=True)
     with pytest.raises(ValueError, match="give PAIRS, --category-images, or --live"):
         TrainConfig((), "run")
 

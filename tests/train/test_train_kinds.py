@@ -11,9 +11,9 @@ from made_kinds import write_coco, write_folder
 from training_runs import assert_same_run, history, out_of, small_config, small_dataset, stop_after
 
 from pipelines.command import cli
-from pipelines.train import config as config_module
-from pipelines.train.config import TrainConfig, command_line, main
-from pipelines.train.job import train
+from pipelines.training import config as config_module
+from pipelines.training.config import TrainConfig, command_line, main
+from pipelines.training.job import train
 from segswap.training.checkpoints import load_state
 from segswap.training.matching import MatcherTask
 
@@ -104,7 +104,7 @@ def test_shares_of_generated_and_category_pairs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """By default half and half, the sources by their pictures: four of COCO, six of the folder."""
-    from pipelines.train import data
+    from pipelines.training import data
 
     given: list[list[float]] = []
     original = data.MixedStream
@@ -147,7 +147,7 @@ def test_another_list_of_held_out_pictures_is_another_run(alone: TrainConfig, fo
     [
         (["--category-images", "a", "a"], "--category-images has a twice"),
         (["--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
-        (["--live", "--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
+        (["--live", "--demo", "--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
         (["--hard-negatives", "--init", "segswap-tiny"], "are sought in PAIRS"),
     ],
 )

@@ -21,7 +21,7 @@ from generators.styles.adain import build_decoder, build_encoder
 from generators.styles.adain_training import initialise, normalise
 from generators.styles.style import Choice, Styler
 from pipelines.command import cli
-from pipelines.train.style_config import TrainStyleConfig
+from pipelines.training.style_config import TrainStyleConfig
 
 FLAGS = [
     "--width", "0.125", "--crop", "64", "--batch", "4", "--encoder-steps", "70", "--steps", "80",

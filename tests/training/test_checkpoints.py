@@ -13,8 +13,8 @@ import pytest
 import torch
 from training_runs import out_of, small_config
 
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.training import checkpoints
 from segswap.training.checkpoints import load_state, save_state
 

@@ -22,8 +22,9 @@ from training_runs import (
     undisturbed_runs,
 )
 
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.command.messages import said
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.data.pair import Pair
 from segswap.matchers.base import Matcher
 from segswap.matchers.transformer import TransformerMatcher
@@ -261,11 +262,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConf
 def test_second_stage_trains_round_by_round_from_the_first(
     config: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(config) == 0
-    said = capsys.readouterr()
-    assert "pool 1: 15 hard pairs of 6 images, 15 steps" in said.out
-    assert "pool 2: " in said.out
-    assert "scoring: 15/15 pairs" in said.err
+    with said():
+        assert train(config) == 0
+    shown = capsys.readouterr().err
+    assert "pool 1: 15 hard pairs of 6 images, 15 steps" in shown
+    assert "pool 2: " in shown
+    assert "scoring: 15/15 pairs" in shown
     state = load_state(out_of(config))
     assert state["step"] == 20
     assert 5e-7 < state["history"][0]["lr"] < 1e-5
@@ -314,11 +316,12 @@ def test_training_ends_when_pools_have_no_hard_pairs(
     config: TrainConfig, scored: Callable[[Tensor], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     scored(torch.full((15,), 0.05))
-    assert train(config) == 0
-    said = capsys.readouterr().out
-    assert "pool 5: 0 hard pairs of 6 images, too few" in said
-    assert "pool 6" not in said
-    assert "no hard negatives are left: ended at step 0" in said
+    with said():
+        assert train(config) == 0
+    shown = capsys.readouterr().err
+    assert "pool 5: 0 hard pairs of 6 images, too few" in shown
+    assert "pool 6" not in shown
+    assert "no hard negatives are left: ended at step 0" in shown
     assert load_state(out_of(config))["task"]["mining"]["empty"] == 5
     assert train(replace(config, resume=True)) == 0
 

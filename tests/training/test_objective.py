@@ -10,9 +10,9 @@ from made_matches import answers
 from torch import Tensor
 from training_runs import small_config, small_dataset
 
-from pipelines.generate import job
-from pipelines.generate.config import Amount, GenerateConfig, Running
-from pipelines.train.job import train
+from pipelines.generation import job
+from pipelines.generation.config import Amount, GenerateConfig, Inputs, Running
+from pipelines.training.job import train
 from segswap.batches.stream import PairStream
 from segswap.matchers import losses
 from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Term
@@ -288,7 +288,7 @@ def test_pairs_of_which_it_is_not_known_do_not_count(batch: Batch) -> None:
 
 def test_no_negative_of_the_built_in_photographs_shows_the_same_one(tmp_path: Path) -> None:
     job.generate(GenerateConfig(
-        str(tmp_path / "pairs"), Amount(pairs=60, size=64, shard_pairs=20),
+        str(tmp_path / "pairs"), Amount(pairs=60, size=64, shard_pairs=20), Inputs(demo=True),
         running=Running(0),
     ))  # fmt: skip
     stream = PairStream((str(tmp_path / "pairs"),), "train", size=64, stride=8, augment=False)

@@ -26,8 +26,8 @@ from training_runs import (
     stop_after,
 )
 
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train
 from segswap.batches import loading
 from segswap.batches.stream import PairStream
 from segswap.data.pair import Pair

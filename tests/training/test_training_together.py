@@ -11,10 +11,10 @@ import torch.multiprocessing as processes
 from torch import distributed
 from training_runs import out_of
 
-import pipelines.train.distributed
-from pipelines.train import job as command
-from pipelines.train.config import TrainConfig
-from pipelines.train.job import train_rank
+import pipelines.training.distributed
+from pipelines.training import job as command
+from pipelines.training.config import TrainConfig
+from pipelines.training.job import train_rank
 from segswap.matchers.base import Answers
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.training.checkpoints import load_state
@@ -35,7 +35,7 @@ def _stop_at(step: int) -> None:
         return original(self, batches)
 
     Trainer._step = counted  # type: ignore[method-assign]
-    pipelines.train.distributed.stop_asked = lambda: done >= step
+    pipelines.training.distributed.stop_asked = lambda: done >= step
 
 
 def _spoil_at(step: int) -> None:
@@ -58,7 +58,7 @@ def _rank(rank: int, config: TrainConfig, folder: str, fault: str | None) -> Non
     if fault and rank == 1:
         {"stop": _stop_at, "nan": _spoil_at}[fault](2)
     try:
-        ended: Any = command.train_rank(config, rank, 2)
+        ended: Any = command.train_rank(config, rank, 2).finished
     except RuntimeError as error:
         ended = str(error)
     Path(folder, f"ended{rank}.json").write_text(json.dumps(ended))
@@ -66,7 +66,7 @@ def _rank(rank: int, config: TrainConfig, folder: str, fault: str | None) -> Non
 
 
 def train_together(config: TrainConfig, folder: Path, fault: str | None = None) -> list[Any]:
-    """Train in two processes; returns how each ended: its exit status or its error's text.
+    """Train in two processes; returns how each ended: whether it is finished, or its error's text.
 
     Args:
         fault: what happens in the second one: "stop" or "nan", after two steps.
@@ -84,8 +84,8 @@ def test_two_processes_learn_what_one_does_of_twice_the_batch(
 ) -> None:
     together = replace(config, **EXACT, accumulate=accumulate)
     alone = replace(together, batch=4, out=str(tmp_path / "alone"))
-    assert train_together(together, tmp_path / "meeting") == [0, 0]
-    assert train_rank(alone, 0, 1) == 0
+    assert train_together(together, tmp_path / "meeting") == [True, True]
+    assert train_rank(alone, 0, 1).finished
     one, two = (load_state(out_of(run)) for run in (alone, together))
     assert two["history"][0]["gradient"] == pytest.approx(one["history"][0]["gradient"], rel=1e-4)
     for name, value in one["model"].items():
@@ -101,9 +101,9 @@ def test_all_stop_at_the_same_step_when_one_is_asked_and_go_on_together(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     config = replace(config, steps=5, every=1)
-    assert train_together(config, tmp_path / "first", "stop") == [130, 130]
+    assert train_together(config, tmp_path / "first", "stop") == [False, False]
     assert load_state(out_of(config))["step"] == 2
-    assert train_together(replace(config, resume=True), tmp_path / "second") == [0, 0]
+    assert train_together(replace(config, resume=True), tmp_path / "second") == [True, True]
     assert load_state(out_of(config))["step"] == 5
 
 

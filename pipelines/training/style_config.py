@@ -80,6 +80,6 @@ def main() -> None:
 
 
 def _train_style(config: TrainStyleConfig) -> int:
-    from pipelines.train.style import train_style  # --help has no use for what it imports
+    from pipelines.training.style import train_style  # --help has no use for what it imports
 
     return train_style(config)

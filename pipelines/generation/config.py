@@ -1,14 +1,14 @@
 """segswap-generate: its settings, in the groups that --help shows, and its entry point."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from generators.composition.recipe import BLEND_NAMES, ONE_OBJECT, TWO_OBJECTS, Recipe
 from generators.segments import check_proposer, proposer_names
 from pipelines.command import cli
-from pipelines.command.cli import FLAT
+from pipelines.command.cli import FLAT, as_dict
 from pipelines.command.workers import Workers
 
 SPLITS = ("train", "val")
@@ -63,6 +63,8 @@ class Inputs:
     """COCO instances JSON; its images lie in --images."""
     images: str | None = None
     """Folder or fsspec URL of images. Without --annotations, segments are found by --segments."""
+    demo: bool = False
+    """Take the built-in photographs, a dozen of scikit-image's, instead of images of yours."""
     segments: _ProposerName = "felzenszwalb"
     """How segments are found in a folder of images without annotations."""
     backgrounds: str | None = None
@@ -82,6 +84,8 @@ class Inputs:
             check_proposer(self.segments)
         except ValueError as error:
             raise ValueError(f"--segments: {error}") from error
+        if self.demo and (self.images or self.annotations):
+            raise ValueError("--demo has photographs of its own; leave out --images")
         if self.annotations and not self.images:
             raise ValueError("--annotations needs --images, the folder of its images")
         if self.images and not self.annotations:
@@ -91,6 +95,15 @@ class Inputs:
                 raise ValueError(
                     "--categories needs --annotations: it names categories of a COCO JSON"
                 )
+
+    def check_given(self) -> None:
+        """Raise ValueError where nothing says what pairs are to be made from."""
+        if not (self.images or self.demo):
+            raise ValueError(
+                "there are no images to make pairs from: give --images FOLDER, with COCO's "
+                "--annotations FILE where there are some, or take the built-in photographs by "
+                "--demo"
+            )
 
 
 def parse_blend(text: str) -> dict[str, float]:
@@ -161,11 +174,38 @@ class Running(Workers):
 
 
 @dataclass(frozen=True)
+class Mode:
+    """More of a dataset, or a look before it is made"""
+
+    extend: bool = False
+    """Add pairs to the finished dataset in OUT: --pairs and --val-pairs are the new totals, all
+    else is as before. Its shards stay as they are; the new pairs stand in further ones."""
+    dry_run: bool = False
+    """Say what would be made, from what, how large it would be and how long it would take, of a few
+    pairs that are made to see. OUT is not touched."""
+    only: int | None = None
+    """Make this one pair of the train split, as it would stand in the dataset, print its record and
+    draw it into --show. OUT is not touched."""
+    show: str | None = None
+    """The picture (PNG) of the pair of --only: its images, masks and correspondences."""
+
+    def __post_init__(self) -> None:
+        if (self.only is None) != (self.show is None):
+            raise ValueError("--only and --show go together: a pair's number, and a picture's name")
+        if self.only is not None and self.only < 0:
+            raise ValueError(f"--only is {self.only}; expected the number of a pair, from 0")
+        if self.show is not None and not self.show.lower().endswith(".png"):
+            raise ValueError(f"--show is {self.show}; expected a name ending in .png")
+        if self.only is not None and (self.extend or self.dry_run):
+            raise ValueError("--only makes one pair alone; leave out --extend and --dry-run")
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """Make a dataset of image pairs that share a region, with masks and correspondences.
 
-    Without --annotations and --images the photographs inside scikit-image are used. The same
-    command makes the same bytes; run again after an interruption, it goes on where it stopped.
+    The same command makes the same bytes; run again after an interruption, it goes on where it
+    stopped.
     """
 
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -177,10 +217,22 @@ class GenerateConfig:
     )
     styling: tyro.conf.OmitArgPrefixes[Styling] = field(default=Styling(), metadata=FLAT)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default=Running(), metadata=FLAT)
+    mode: tyro.conf.OmitArgPrefixes[Mode] = field(default=Mode(), metadata=FLAT)
     one: Recipe = ONE_OBJECT
     """The one-object composition."""
     two: Recipe = TWO_OBJECTS
     """The two-object composition."""
+
+    def __post_init__(self) -> None:
+        self.inputs.check_given()
+        if self.mode.only is not None and not self.amount.pairs:
+            raise ValueError("--only is a pair of the train split, of which --pairs 0 makes none")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the pairs depend on, as plain JSON values by the flags' names."""
+        aside = {"out", *as_dict(self.running), *as_dict(self.mode)}
+        return {key: value for key, value in as_dict(self).items() if key not in aside}
 
 
 def main() -> None:
@@ -189,6 +241,6 @@ def main() -> None:
 
 
 def _generate(config: GenerateConfig) -> int:
-    from pipelines.generate.job import generate  # --help has no use for what it imports
+    from pipelines.generation.job import generate  # --help has no use for what it imports
 
     return generate(config)

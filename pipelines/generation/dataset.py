@@ -4,19 +4,21 @@ import datetime
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from generators.sources.coco import Skipped
 from generators.sources.index import Index
-from pipelines.generate import attribution, card
-from pipelines.generate.config import SPLITS, GenerateConfig
+from pipelines.generation import attribution, card
+from pipelines.generation.config import SPLITS, GenerateConfig
 from segswap.data.manifest import MANIFEST, DatasetError, read_manifest
 from segswap.data.pair import FORMAT
 from segswap.files import storage
 from segswap.files.cache import forget_copies
 from segswap.files.storage import PathLike
 
+GROWING = {"pairs", "val_pairs"}  # what --extend may raise
 WORK = ".segswap"  # in OUT until the manifest is written: settings, indexes, records of shards
 EXIT_SKIPPED = 3
 
@@ -35,29 +37,42 @@ def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
         message = f"{out} is a file; expected a folder to write the dataset into"
         raise ValueError(message) from error
     if MANIFEST in names:
-        _same(read_manifest(out)["config"], settings, out)
+        check_same(read_manifest(out)["config"], settings, out)
+        further = begun(out)
+        if further not in (None, settings):
+            raise DatasetError(
+                f"{out} is complete, but pairs are being added to it: finish that first, with "
+                f"--extend --pairs {further['pairs']} --val-pairs {further['val_pairs']}"
+            )
         return True
-    try:
-        job = storage.read_bytes(storage.join(out, WORK, "job.json"))
-    except FileNotFoundError:
-        if set(names) - {WORK}:
-            message = f"{out} is not empty and holds no dataset; choose another folder"
-            raise ValueError(message) from None
-    else:
-        _same(json.loads(job), settings, out)
+    job = begun(out)
+    if job is not None:
+        check_same(job, settings, out)
+    elif set(names) - {WORK}:
+        raise ValueError(f"{out} is not empty and holds no dataset; choose another folder")
     return False
 
 
-def _same(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
+def begun(out: PathLike) -> Any:
+    """The settings of the work in OUT that no run has finished; None where there is none."""
+    try:
+        return json.loads(storage.read_bytes(storage.join(out, WORK, "job.json")))
+    except FileNotFoundError:
+        return None
+
+
+def check_same(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
+    """Raise DatasetError, which names what differs, unless settings are those of what OUT holds."""
     before, now = dict(_flat(before)), dict(_flat(now))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         differences = "; ".join(
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed
         )
+        more = "" if set(changed) - GROWING else "; --extend adds pairs to a finished one"
         raise DatasetError(
             f"{out} holds a dataset of another configuration ({differences}); "
-            "use the same flags to finish it, or choose another folder"
+            f"use the same flags to finish it, or choose another folder{more}"
         )
 
 
@@ -70,24 +85,39 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
+def index_folders(config: GenerateConfig) -> list[str]:
+    """Where the indexes of a config's segments, and of its backgrounds if those are others, lie."""
+    names = ("index", "backgrounds") if config.inputs.backgrounds else ("index",)
+    return [storage.join(config.out, WORK, name) for name in names]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run came to.
+
+    Attributes:
+        said: in a sentence.
+        lost: sentences on what more of could not be used than --max-skipped allows.
+    """
+
+    said: str
+    lost: tuple[str, ...] = ()
+
+
 def finish(
     config: GenerateConfig, settings: dict[str, Any], records: list[Any], skipped: Skipped,
     used: set[attribution.Used],
-) -> int:  # fmt: skip
-    """Write the card, then the manifest; say what was made and what was not.
+) -> Made:  # fmt: skip
+    """Write the card, then the manifest.
 
     Args:
         settings: of the config, those that the pairs depend on.
         records: of all shards, in order.
         skipped: inputs that could not be indexed.
         used: the images whose pixels stand in the pairs.
-
-    Returns:
-        The exit status.
     """
     out, work = config.out, storage.join(config.out, WORK)
-    names = ("index", "backgrounds") if config.inputs.backgrounds else ("index",)
-    folders = [storage.join(work, name) for name in names]
+    folders = index_folders(config)
     indexes = [Index.load(folder) for folder in folders]
     broken = {item["image"]: item for record in records for item in record["skipped"]}
     manifest: dict[str, Any] = {
@@ -108,11 +138,11 @@ def finish(
     for folder in (out, *folders):
         forget_copies(folder)
     made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
-    print(
+    return Made(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
-        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}"
+        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}",
+        _lost(config.running.max_skipped, manifest["inputs"], skipped, len(broken)),
     )
-    return _status(config.running.max_skipped, manifest["inputs"], skipped, len(broken))
 
 
 def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
@@ -140,8 +170,8 @@ def _rejected(records: list[Any]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _status(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> int:
-    """The exit status; says so where a larger share than the limit could not be used.
+def _lost(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> tuple[str, ...]:
+    """What a larger share of than the limit could not be used.
 
     Args:
         limit: the share of the images, or of the annotations.
@@ -153,12 +183,11 @@ def _status(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> i
     absent = len(skipped) - annotations
     images = absent + sum(item["images"] for item in inputs)
     segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
-    status = 0
-    for what, lost, given in (
-        ("images", absent + broken, images),
-        ("annotations", annotations, annotations + segments),
-    ):
-        if lost > limit * given:
-            print(f"{lost} of {given} {what} could not be used; {MANIFEST} lists them")
-            status = EXIT_SKIPPED
-    return status
+    return tuple(
+        f"{lost} of {given} {what} could not be used; {MANIFEST} lists them"
+        for what, lost, given in (
+            ("images", absent + broken, images),
+            ("annotations", annotations, annotations + segments),
+        )
+        if lost > limit * given
+    )

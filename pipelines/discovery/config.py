@@ -60,6 +60,6 @@ def main() -> None:
 
 
 def _discover(config: DiscoverConfig) -> int:
-    from pipelines.discover.job import discover  # --help has no use for what it imports
+    from pipelines.discovery.job import discover  # --help has no use for what it imports
 
     return discover(config)

@@ -4,28 +4,23 @@ import errno
 import json
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from generators.composition.compose import RejectedDraw, generate_pair
-from generators.composition.recipe import Look
-from generators.sources.index import Pool
-from generators.styles.style import style_pairs
-from pipelines.command import cli
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.tasks import at_once
 from pipelines.command.workers import Run
-from pipelines.generate import attribution
-from pipelines.generate.config import SPLITS, GenerateConfig
-from pipelines.generate.dataset import WORK, finish, is_finished
-from pipelines.generate.inputs import prepare, split_inputs
-from pipelines.generate.throughput import THROUGHPUT, as_json, throughput
+from pipelines.generation import attribution
+from pipelines.generation.config import SPLITS, GenerateConfig
+from pipelines.generation.dataset import EXIT_SKIPPED, WORK, Made, finish, is_finished
+from pipelines.generation.extend import Earlier, check_unchanged, to_extend
+from pipelines.generation.inputs import prepare, styler_of
+from pipelines.generation.pairs import Losses, make_pairs
+from pipelines.generation.throughput import THROUGHPUT, as_json, throughput
 from segswap.data.pair import Pair
 from segswap.data.shards import shard_name, write_shard
 from segswap.files import stopwatch, storage
@@ -38,29 +33,50 @@ _STYLING_PATHS = ("styles", "adain_weights")
 
 
 def generate(config: GenerateConfig) -> int:
-    """Make the dataset of a config, or finish it.
+    """What the command does: make the dataset, or what --dry-run and --only ask for, and say so.
 
     Returns:
         The exit status: 0, or 3 when more of the inputs was skipped than --max-skipped allows.
 
     Raises:
+        ValueError, RuntimeError: see `make`.
+    """
+    if config.mode.dry_run:
+        from pipelines.generation.trial import plan
+
+        print(plan(config) or f"{config.out} is complete already")
+        return 0
+    if config.mode.only is not None:
+        from pipelines.generation.trial import show_pair
+
+        print(show_pair(config))
+        return 0
+    made = make(config)
+    print("\n".join((made.said, *made.lost)))
+    return EXIT_SKIPPED if made.lost else 0
+
+
+def make(config: GenerateConfig) -> Made:
+    """Make the dataset of a config, finish it, or extend it.
+
+    Raises:
         ValueError: the inputs or OUT cannot be used.
         RuntimeError: no acceptable pair could be drawn.
     """
-    out = config.out
-    aside = {"out", *cli.as_dict(config.running)}
-    settings = {k: v for k, v in cli.as_dict(config).items() if k not in aside}
-    if is_finished(out, settings):
+    out, settings = config.out, config.settings
+    earlier, complete = found_in(config)
+    if complete:
         storage.remove_folder(storage.join(out, WORK))  # of a run killed just before it would do so
-        print(f"{out} is complete already")
-        return 0
+        return Made(f"{out} is complete already")
     config = absolute(config)
+    check = partial(check_unchanged, config, earlier)
     try:
         with config.running.started() as run, Stopping() as stopping:
-            skipped = prepare(config, settings, storage.join(config.out, WORK), run)
+            skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
             storage.sweep(out)
-            records, used = _make_missing(config, run, stopping)
-        return finish(config, settings, records, skipped, used)
+            records, used = _make_missing(config, earlier, run, stopping)
+        records = earlier.records(skipped) + records
+        return finish(config, settings, records, skipped, used | earlier.used)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     except OSError as error:
@@ -72,6 +88,18 @@ def generate(config: GenerateConfig) -> int:
         ) from error
     finally:
         storage.sweep(out)  # of workers that were killed in the middle of a shard
+
+
+def found_in(config: GenerateConfig) -> tuple[Earlier, bool]:
+    """What OUT holds already that is to be kept, and whether nothing is left to be made.
+
+    Raises:
+        ValueError: OUT cannot be used.
+    """
+    if config.mode.extend:
+        earlier = to_extend(config.out, config.settings)
+        return earlier, earlier.manifest["config"] == config.settings
+    return Earlier(), is_finished(config.out, config.settings)
 
 
 def absolute(config: GenerateConfig) -> GenerateConfig:
@@ -92,14 +120,15 @@ def absolute(config: GenerateConfig) -> GenerateConfig:
 
 
 def _make_missing(
-    config: GenerateConfig, run: Run, stopping: Stopping
+    config: GenerateConfig, earlier: Earlier, run: Run, stopping: Stopping
 ) -> tuple[list[dict[str, Any]], set[attribution.Used]]:
-    """Make the shards that no earlier run finished.
+    """Make the shards that are neither in the dataset that is extended nor finished by a run that
+    was cut off.
 
     Returns:
-        The records of all shards, in order, and the images that any of them used.
+        The records of all but the former, in order, and the images that any of them used.
     """
-    tasks = list(_tasks(config))
+    tasks = list(shard_tasks(config, earlier))
     begun = set(storage.entries(storage.join(config.out, WORK)))
     used: set[attribution.Used] = set()
 
@@ -111,7 +140,7 @@ def _make_missing(
     made_before = run(_whole_shard, [task for task in tasks if f"{task.name}.json" in begun])
     records: dict[str, Any] = {name: record and kept(record) for name, record in made_before}
     missing = [task for task in tasks if records.get(task.name) is None]
-    wanted = config.amount.pairs + config.amount.val_pairs
+    wanted = sum(task.last - task.first for task in tasks)
     lacking = sum(task.last - task.first for task in missing)
     progress = Progress("pairs", wanted, "pairs", wanted - lacking)
     start, left = time.perf_counter(), len(missing)
@@ -125,7 +154,7 @@ def _make_missing(
         raise KeyboardInterrupt
     ordered = [records[task.name] for task in tasks]
     workers = 1 if config.running.inline else at_once(config.running.workers)
-    speed = throughput(ordered, lacking, time.perf_counter() - start, workers)
+    speed = throughput(earlier.records([]) + ordered, lacking, time.perf_counter() - start, workers)
     storage.write_atomically(storage.join(config.out, THROUGHPUT), as_json(speed))
     return ordered, used
 
@@ -163,9 +192,13 @@ class ShardTask:
         return storage.join(self.config.out, WORK, f"{self.name}.json")
 
 
-def _tasks(config: GenerateConfig) -> Iterator[ShardTask]:
+def shard_tasks(config: GenerateConfig, earlier: Earlier) -> Iterator[ShardTask]:
+    """The shards that a dataset has beside those that it had earlier, which keep their bytes, full
+    or not.
+    """
     for split, pairs in zip(SPLITS, (config.amount.pairs, config.amount.val_pairs), strict=True):
-        for number, first in enumerate(range(0, pairs, config.amount.shard_pairs)):
+        begin, shards = earlier.pairs(split), len(earlier.shards(split))
+        for number, first in enumerate(range(begin, pairs, config.amount.shard_pairs), shards):
             last = min(first + config.amount.shard_pairs, pairs)
             yield ShardTask(config, split, number, first, last)
 
@@ -182,15 +215,15 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
             f"{config.out} is not there on {socket.gethostname()}; with --address, OUT must be a "
             "folder that all machines share, or a URL"
         )
-    pool, look = split_inputs(config, task.split)
-    losses = _Losses()
+    losses = Losses()
     used: set[attribution.Used] = set()
-    together = look.styler.pairs_at_once if look.styler else 1
+    styler = styler_of(config)
+    together = styler.pairs_at_once if styler else 1
 
     def draws() -> Iterator[Pair]:
         for first in range(task.first, task.last, together):
             indices = range(first, min(first + together, task.last))
-            for pair in _pairs(config, pool, look, task.split, indices, losses):
+            for pair in make_pairs(config, task.split, indices, losses):
                 used.update(attribution.images_of(pair))
                 yield pair
             stopwatch.lap(len(indices))
@@ -205,62 +238,6 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     }  # fmt: skip
     storage.write_atomically(task.record, json.dumps(record).encode())
     return record
-
-
-@dataclass(frozen=True)
-class _Losses:
-    """What a shard's draws came to nothing by.
-
-    Attributes:
-        rejected: draws by reason.
-        broken: unusable images by name, each with its entry for the manifest.
-    """
-
-    rejected: Counter[str] = field(default_factory=Counter)
-    broken: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def count(self, rejection: RejectedDraw) -> None:
-        """Take a draw that was not acceptable into account."""
-        self.rejected[str(rejection)] += 1
-        if rejection.image:
-            self.broken[rejection.image["image"]] = rejection.image
-
-
-def _pairs(
-    config: GenerateConfig, pool: Pool, look: Look, split: str, indices: range, losses: _Losses
-) -> list[Pair]:
-    """The pairs of these indices, composed one by one and restyled together."""
-    plain = replace(look, styler=None)
-    with stage("compose"):
-        drawn = [compose(config, pool, plain, split, index, losses.count) for index in indices]
-    pairs, rngs = [pair for pair, _ in drawn], [rng for _, rng in drawn]
-    return style_pairs(pairs, look.styler, rngs) if look.styler else pairs
-
-
-def compose(
-    config: GenerateConfig, pool: Pool, look: Look, split: str, index: int,
-    rejected: Callable[[RejectedDraw], None],
-) -> tuple[Pair, np.random.Generator]:  # fmt: skip
-    """A pair of a split, drawn from (seed, split, index) alone.
-
-    Args:
-        pool, look: see generate_pair; without a styler.
-        rejected: told of every draw that was not acceptable.
-
-    Returns:
-        The pair, and its generator, from which its styles are yet to be drawn.
-
-    Raises:
-        RuntimeError: no draw was acceptable.
-    """
-    recipes = {"1": [config.one], "2": [config.two], "mix": [config.one, config.two]}
-    key = (SPLITS.index(split), index)
-    rng = np.random.default_rng([config.amount.seed, *key])
-    pair = generate_pair(
-        pool, recipes[config.composition.objects], rng, look=look, index=index, key=key,
-        rejected=rejected,
-    )  # fmt: skip
-    return pair, rng
 
 
 def _whole_shard(task: ShardTask) -> tuple[str, dict[str, Any] | None]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.generate import attribution
-from pipelines.generate.croissant import croissant
+from pipelines.generation import attribution
+from pipelines.generation.croissant import croissant
 from pipelines.pages.look import contact_sheet, draw_pair
 from pipelines.pages.render import render
 from segswap.data.shards import Shard
@@ -35,6 +35,13 @@ def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [shard for split in manifest["splits"].values() for shard in split["shards"]]
 
 
+def _size_category(pairs: int) -> str:
+    """The hub's word for so many pairs."""
+    words = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M",
+             "100M<n<1B", "1B<n<10B")  # fmt: skip
+    return words[max(len(str(pairs)) - 3, 0)]
+
+
 def _examples(shard: str) -> bytes:
     """A JPEG contact sheet of the first pairs of a shard."""
     opened = Shard.open(shard)
@@ -48,6 +55,7 @@ def _card(name: str, manifest: dict[str, Any], used: list[attribution.Row]) -> s
         "pretty_name": name,
         "license": "other",
         "task_categories": ["image-segmentation", "image-feature-extraction"],
+        "size_categories": [_size_category(sum(entry["pairs"] for entry in splits.values()))],
         "tags": ["image-matching", "correspondence", "co-segmentation", "webdataset"],
         "configs": [
             {
@@ -66,5 +74,7 @@ def _card(name: str, manifest: dict[str, Any], used: list[attribution.Row]) -> s
         generator=manifest["generator"], inputs=manifest["inputs"],
         skipped=len(manifest["skipped"]), used=used, by_licence=by_licence.most_common(),
         licenses=config["licenses"], grid_stride=config["grid_stride"],
-        shard=_shards(manifest)[0]["name"], config=yaml.safe_dump(config, sort_keys=False),
+        shard=_shards(manifest)[0]["name"],
+        split=next(split for split, entry in splits.items() if entry["pairs"]),
+        config=yaml.safe_dump(config, sort_keys=False),
     )  # fmt: skip

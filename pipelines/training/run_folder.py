@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from pipelines.command import outputs
-from pipelines.train.config import TrainConfig
+from pipelines.training.config import TrainConfig
 from segswap.batches.picture import pictures_hash
 from segswap.data.manifest import MANIFEST, datasets_with
 from segswap.files import storage

@@ -25,8 +25,8 @@ from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import noted_signals
-from pipelines.train.run_folder import check_folder, describe
-from pipelines.train.style_config import TrainStyleConfig
+from pipelines.training.run_folder import check_folder, describe
+from pipelines.training.style_config import TrainStyleConfig
 from segswap import geometry
 from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size

@@ -1,6 +1,6 @@
 """What segswap-train does: train a matcher on datasets of pairs, or on pairs made meanwhile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
@@ -8,12 +8,14 @@ from typing import Literal, cast
 import torch
 
 from pipelines.command.devices import device_of, out_of_memory_says
+from pipelines.command.messages import LOG
 from pipelines.command.stopping import noted_signals
-from pipelines.train.config import TrainConfig
-from pipelines.train.curves import draw_curves
-from pipelines.train.data import training_data
-from pipelines.train.report import RunReport, best_of
-from pipelines.train.run_folder import check_folder, describe, identity_of
+from pipelines.training.config import TrainConfig
+from pipelines.training.curves import draw_curves
+from pipelines.training.data import training_data
+from pipelines.training.report import RunReport
+from pipelines.training.run_folder import check_folder, describe, identity_of
+from pipelines.training.trained import TrainedRun
 from segswap.batches.stream import PairSource, Stream
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
@@ -42,25 +44,30 @@ def train(config: TrainConfig) -> int:
         ValueError: a dataset, the run's folder or the configuration cannot be used.
         RuntimeError: the loss or its gradient is not finite, or the device's memory too small.
     """
+    run = run_training(config)
+    print(run)
+    return 0 if run.finished else 130
+
+
+def run_training(config: TrainConfig) -> TrainedRun:
+    """Train, or go on training; raises what `train` does."""
     check_folder(config.out, config.resume, identity_of(config))
     if config.num_gpus == 1:
         return train_rank(config, 0, 1)
-    from pipelines.train.distributed import train_on_devices
+    from pipelines.training.distributed import train_on_devices
 
-    return train_on_devices(
+    runs = train_on_devices(
         train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
     )
+    return runs[0]
 
 
-def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
+def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
     """The part of one process in a training; rank 0 alone writes and says anything.
 
     Args:
         config: the same in all processes.
         rank, ranks: of this process in torch.distributed's group; 0 and 1 where there is none.
-
-    Returns:
-        The exit status, as `train`.
     """
     torch.manual_seed(config.seed)
     device = device_of(config.device)
@@ -92,29 +99,22 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> int:
         if rank == 0:
             describe(config.out, identity_of(config), device, config.num_gpus)
         with _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY):
-            return _run(trainer, task) if rank == 0 else _follow(trainer)
+            finished = _run(trainer, task) if rank == 0 else trainer.run(Observer())
+    return TrainedRun(trainer.out, trainer.step, finished)
 
 
-def _run(trainer: Trainer, task: MatcherTask) -> int:
-    """Train, and say what came of it."""
-    out, rows = trainer.out, trainer.history.rows
+def _run(trainer: Trainer, task: MatcherTask) -> bool:
+    """Train, and show how it goes; returns whether there is nothing left to do."""
     report = RunReport(trainer, task)
     try:
         finished = trainer.run(report)
     finally:
         report.close()
-    draw_curves(rows, {"loss": task.terms, "val scores": _DRAWN}, out / "curves.png")
-    if not finished:
-        print(f"stopped at step {trainer.step}; --resume goes on from there")
-        return 130
-    if trainer.step < trainer.schedule.steps:
-        print(f"no hard negatives are left: ended at step {trainer.step}")
-    print(f"{out}: {trainer.step} steps" + best_of(rows, task))
-    return 0
-
-
-def _follow(trainer: Trainer) -> int:
-    return 0 if trainer.run(Observer()) else 130
+    curves: dict[str, Sequence[str]] = {"loss": task.terms, "val scores": _DRAWN}
+    draw_curves(trainer.history.rows, curves, trainer.out / "curves.png")
+    if finished and trainer.step < trainer.schedule.steps:
+        LOG.info("no hard negatives are left: ended at step %d", trainer.step)
+    return finished
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
     Signals say so to a single process; to one of several, the process that began them.
     """
     if ranks > 1:
-        from pipelines.train.distributed import stop_asked
+        from pipelines.training.distributed import stop_asked
 
         yield stop_asked
         return

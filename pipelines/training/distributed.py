@@ -17,15 +17,16 @@ from pipelines.command.messages import LOG, said
 from pipelines.command.tasks import cores, ray_cluster
 
 Config = TypeVar("Config")
+Result = TypeVar("Result")
 _INTERVAL = 0.5  # seconds between looks at whether to stop, and at what there is to print
 _desk: Any = None  # the driver's, in a training process
 _looked, _asked = 0.0, False  # when it was last asked whether to stop, and its answer
 
 
 def train_on_devices(
-    function: Callable[[Config, int, int], int], config: Config, devices: int, *, cpu: bool,
+    function: Callable[[Config, int, int], Result], config: Config, devices: int, *, cpu: bool,
     address: str | None = None,
-) -> int:  # fmt: skip
+) -> list[Result]:  # fmt: skip
     """Run a training function in one process a device, all of them joined by torch.distributed.
 
     The processes' current folder is this one's. What rank 0 prints is printed here. The first
@@ -33,16 +34,16 @@ def train_on_devices(
     one ends them. A process that fails ends the others.
 
     Args:
-        function: called with the config, the process's rank, and how many there are; returns an
-            exit status. It runs in a thread, where no handler of a signal can be set. "cuda" is
-            the process's own device there.
+        function: called with the config, the process's rank, and how many there are. It runs in a
+            thread, where no handler of a signal can be set. "cuda" is the process's own device
+            there.
         config: given to the function.
         devices: how many processes, each with a GPU of its own.
         cpu: use no GPUs: any number of processes share the CPUs, and gloo joins them, not nccl.
         address: a running Ray cluster's, as ray.init takes it; None for this machine alone.
 
     Returns:
-        The largest of the exit statuses.
+        What the function returned, by rank.
 
     Raises:
         ValueError: there are fewer GPUs than devices, or what the function raised.
@@ -59,9 +60,9 @@ def train_on_devices(
             "level": LOG.level,
         }  # fmt: skip
         failure = _watch(_trainer(job, devices, cpu, folder).fit, desk)
-        statuses, error = ray.get(desk.outcome.remote())
+        returned, error = ray.get(desk.outcome.remote())
     if failure is None:
-        return max(statuses)
+        return [returned[rank] for rank in range(devices)]
     if error is None:
         error = RuntimeError(
             "a training process was lost, as by a lack of memory, or the connection to it; "
@@ -184,7 +185,7 @@ class _Desk:
 
     def __init__(self) -> None:
         self._stop = False
-        self._statuses: list[int] = []
+        self._returned: dict[int, Any] = {}
         self._error: Exception | None = None
         self._printed: list[tuple[str, str]] = []
 
@@ -202,15 +203,15 @@ class _Desk:
         printed, self._printed = self._printed, []
         return printed
 
-    def ended(self, status: int) -> None:
-        self._statuses.append(status)
+    def ended(self, rank: int, returned: Any) -> None:
+        self._returned[rank] = returned
 
     def failed(self, error: Exception) -> None:
         self._error = self._error or error
 
-    def outcome(self) -> tuple[list[int], Exception | None]:
-        """Exit statuses, and the first error."""
-        return self._statuses, self._error
+    def outcome(self) -> tuple[dict[int, Any], Exception | None]:
+        """What the processes returned, by rank, and the first error."""
+        return self._returned, self._error
 
 
 # --- in a training process ---------------------------------------------------------------------
@@ -227,8 +228,8 @@ def _run_rank(settings: dict[str, Any]) -> None:
     try:
         _enter(settings["folder"])
         with _printing(_desk, settings["level"]) if rank == 0 else nullcontext():
-            status = settings["function"](settings["config"], rank, ranks)
-        ray.get(_desk.ended.remote(status))
+            returned = settings["function"](settings["config"], rank, ranks)
+        ray.get(_desk.ended.remote(rank, returned))
     except Exception as error:
         if not _follows_a_loss(error):
             ray.get(_desk.failed.remote(_portable(error)))

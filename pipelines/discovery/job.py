@@ -3,7 +3,7 @@
 OUT holds, when it is done:
 
     index.html            the groups, to look at
-    groups.json           the same for programs; see `pipelines.discover.discovered.as_record`
+    groups.json           the same for programs; see `pipelines.discovery.discovered.as_record`
     masks/00012.png       what image 12 shares with the one thing that is shared most: 0 and 255
     groups/01/00012.png   image 12's region of the first group
     pictures/00012.jpg    small copies for the page
@@ -25,8 +25,9 @@ from pipelines.command.outputs import check_folder
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.workers import Run
-from pipelines.discover.config import DiscoverConfig
-from pipelines.discover.discovered import PAGE, write_results
+from pipelines.discovery.config import DiscoverConfig
+from pipelines.discovery.discovered import write_results
+from pipelines.discovery.results import Discovered
 from pipelines.search.index import build_index, images_in, say_skipped
 from pipelines.search.index_shards import state_of
 from segswap.discovery.discovery import find_repeats
@@ -44,6 +45,16 @@ _UNIT = 32  # pairs: the unit of work and of retry
 
 
 def discover(config: DiscoverConfig) -> int:
+    """What the command does: match the collection, find what repeats, and say where it is.
+
+    Raises:
+        ValueError, RuntimeError: see `find_in`.
+    """
+    print(find_in(config))
+    return 0
+
+
+def find_in(config: DiscoverConfig) -> Discovered:
     """Match the collection, find what repeats, and write it down.
 
     Raises:
@@ -74,10 +85,7 @@ def discover(config: DiscoverConfig) -> int:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     finally:
         sweep(out / "pairs")  # of workers that were killed in the middle of a file
-    found = ", ".join(str(len(group.maps)) for group in groups)
-    said = f"{len(groups)} groups, of {found} images" if groups else "nothing that repeats"
-    print(f"{out / PAGE}: {said}; {len(plain)} images, {len(pairs)} pairs")
-    return 0
+    return Discovered.read(out, len(pairs))
 
 
 def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool) -> Index:

@@ -1,9 +1,10 @@
-"""What is seen of a training run: progress, TensorBoard, and what it says at the end."""
+"""What is seen of a training run: progress, and TensorBoard."""
 
 from torch.utils.tensorboard import SummaryWriter
 
+from pipelines.command.messages import LOG
 from pipelines.command.progress import Progress
-from segswap.training.history import best_row
+from pipelines.training.trained import said_scores
 from segswap.training.matching import MatcherTask
 from segswap.training.task import Observer, Row
 from segswap.training.trainer import Trainer
@@ -22,7 +23,7 @@ class RunReport(Observer):
     def row(self, row: Row) -> None:
         """See Observer.row."""
         note = f"loss {row['loss']:.3f}, {row['samples_per_second']:.1f} pairs/s"
-        note += "".join(f", {said}" for said in _said(row))
+        note += "".join(f", {said}" for said in said_scores(row))
         if "val_mask_iou" in row:
             pair = self._task.val[0]
             model = self._task.model_of(self._trainer.average.module)
@@ -46,7 +47,7 @@ class RunReport(Observer):
 
     def round(self, said: str) -> None:
         """See Observer.round."""
-        print(said, flush=True)
+        LOG.info("%s", said)
 
     def close(self) -> None:
         """End what is under way."""
@@ -54,18 +55,3 @@ class RunReport(Observer):
             if progress is not None:
                 progress.close()
         self._writer.close()
-
-
-def best_of(rows: list[Row], task: MatcherTask) -> str:
-    """The best scores of a history as the end of a sentence; empty without any."""
-    best = best_row(rows, task.quality)
-    return "" if best is None else f"; best at step {best['step']}: {', '.join(_said(best))}"
-
-
-def _said(row: Row) -> list[str]:
-    """The scores of a row that decide on the best one."""
-    names = {
-        "val_mask_iou": "val mask IoU", "val_pck_5": "PCK@5%",
-        "val_kind_iou": "IoU of kinds", "val_kind_pck_10": "PCK@10%",
-    }  # fmt: skip
-    return [f"{said} {row[name]:.3f}" for name, said in names.items() if name in row]

@@ -1,4 +1,4 @@
-"""python -m pipelines.train.kinds: pictures with masks of one thing, sorted by what the thing is.
+"""python -m pipelines.training.kinds: pictures with masks of one thing, sorted by what it is.
 
 Masks of things that stand out are to be had in thousands, without a word of what they are of. A
 network that was trained on ImageNet's 1,000 classes tells them well enough to learn from pairs of
@@ -54,7 +54,7 @@ class KindsConfig:
 
 
 def main() -> None:
-    """Entry point of python -m pipelines.train.kinds."""
+    """Entry point of python -m pipelines.training.kinds."""
     cli.run(KindsConfig, sort_into_kinds)
 
 

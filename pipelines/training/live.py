@@ -22,7 +22,7 @@ from pipelines.command.tasks import (
     run_in_order,
     say_available,
 )  # fmt: skip
-from pipelines.generate.config import (
+from pipelines.generation.config import (
     Amount,
     Composition,
     GenerateConfig,
@@ -30,8 +30,8 @@ from pipelines.generate.config import (
     Running,
     Styling,
 )  # fmt: skip
-from pipelines.generate.job import absolute
-from pipelines.train.made import MadePairs, Source, prepared
+from pipelines.generation.job import absolute
+from pipelines.training.made import MadePairs, Source, prepared
 from segswap.batches.mixed import MixedStream
 from segswap.batches.samples import check_size, make_sample
 from segswap.data.pair import Pair

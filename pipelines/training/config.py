@@ -10,8 +10,8 @@ import tyro
 from pipelines.command import cli
 from pipelines.command.cli import FLAT, as_dict
 from pipelines.command.workers import spare_cores
-from pipelines.generate.config import Composition, Inputs, Styling
-from pipelines.train.flags import Given, filled, flags_of, matcher_of, start_of
+from pipelines.generation.config import Composition, Inputs, Styling
+from pipelines.training.flags import Given, filled, flags_of, matcher_of, start_of
 from segswap.files.extras import need_extra
 from segswap.matchers.registry import matcher_class, names
 
@@ -159,6 +159,7 @@ class TrainConfig:
                 raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
             if not self.workers:
                 raise ValueError("--workers is 0; --live needs at least 1, which makes the pairs")
+            self.inputs.check_given()
         elif given:
             raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")
         elif not self.data and not self.category_images:
@@ -305,6 +306,6 @@ def main() -> None:
 def _train(config: TrainConfig) -> int:
     if config.live:
         need_extra("--live", "generate")
-    from pipelines.train.job import train  # --help has no use for what it imports
+    from pipelines.training.job import train  # --help has no use for what it imports
 
     return train(config)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pipelines.train.config import TrainConfig
+from pipelines.training.config import TrainConfig
 from segswap.batches.categories import CategoryStream
 from segswap.batches.held_out import KindPair, held_out_pairs
 from segswap.batches.mixed import MixedStream, Part
@@ -51,7 +51,7 @@ def training_data(
     mix = partial(_mixed, config, categories, grids)
     val_kinds = held_out_pairs(config.pictures, _VAL_PAIRS, config.skip_bad) if rank == 0 else []
     if config.live:
-        from pipelines.train.live import live_stream
+        from pipelines.training.live import live_stream
 
         with live_stream(
             config.inputs, config.composition, config.styling, **grids, masked=masked,

@@ -14,10 +14,10 @@ from generators.styles.style import Styler
 from pipelines.command import cli
 from pipelines.command.messages import LOG
 from pipelines.command.tasks import run_on_ray
-from pipelines.generate.config import SPLITS, GenerateConfig
-from pipelines.generate.dataset import WORK
-from pipelines.generate.inputs import prepare, split_inputs, styler_of
-from pipelines.generate.job import compose
+from pipelines.generation.config import SPLITS, GenerateConfig
+from pipelines.generation.dataset import WORK
+from pipelines.generation.inputs import prepare, split_inputs, styler_of
+from pipelines.generation.pairs import compose
 from segswap.batches.stream import GENERATED
 from segswap.data.pair import Pair
 from segswap.files import stopwatch, storage

@@ -1,7 +1,7 @@
 """What a dataset is made from: indexes made once, shared by all workers, and parted into splits."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,29 @@ from generators.sources.photos import photos
 from generators.styles.style import Styler
 from pipelines.command.progress import Progress
 from pipelines.command.workers import Run
-from pipelines.generate.config import SPLITS, GenerateConfig, parse_blend
-from pipelines.generate.dataset import WORK
+from pipelines.generation.config import SPLITS, GenerateConfig, parse_blend
+from pipelines.generation.dataset import WORK
 from segswap.files import storage
 from segswap.files.cache import local_copy
 
 
-def prepare(config: GenerateConfig, settings: dict[str, Any], work: str, run: Run) -> Skipped:
-    """Make the indexes that the workers share, unless an earlier run left them."""
+def prepare(
+    config: GenerateConfig, settings: dict[str, Any], work: str, run: Run,
+    check: Callable[[], None] = lambda: None,
+) -> Skipped:  # fmt: skip
+    """Make the indexes that the workers share, unless an earlier run left them.
+
+    Args:
+        settings: of the config, those that the pairs depend on.
+        work: the folder of what there is only until the dataset is finished.
+        run: looks for segments in images without annotations.
+        check: called when the indexes are new, before they are kept for a run that goes on.
+
+    Returns:
+        Inputs that could not be indexed.
+    """
+    for kept in (split_inputs, _styler):  # of files that may have been made anew since
+        kept.cache_clear()
     styler_of(config)  # an unusable folder ends the run here
     listed = storage.join(work, "skipped.json")
     storage.make_folder(work)
@@ -46,6 +61,7 @@ def prepare(config: GenerateConfig, settings: dict[str, Any], work: str, run: Ru
         for split, pairs in zip(SPLITS, wanted, strict=True):
             if pairs:
                 _check_pool(split_inputs(config, split)[0], config, split)
+        check()
         # From here on OUT belongs to this configuration; before, another may still be tried.
         storage.write_atomically(storage.join(work, "job.json"), json.dumps(settings).encode())
         storage.write_atomically(listed, json.dumps(skipped).encode())

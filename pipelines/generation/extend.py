@@ -1,0 +1,128 @@
+"""--extend: a finished dataset gets more pairs, in further shards; those that it has stay."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+from generators.sources.coco import Skipped
+from generators.sources.index import Index
+from pipelines.generation import attribution
+from pipelines.generation.config import SPLITS, GenerateConfig
+from pipelines.generation.dataset import GROWING, begun, check_same, index_folders
+from pipelines.generation.pairs import Losses, make_pairs
+from segswap.data.dataset import open_dataset
+from segswap.data.manifest import MANIFEST, DatasetError
+from segswap.data.shards import Shard, encode_pair
+from segswap.files import storage
+from segswap.files.storage import PathLike
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The dataset that gets more pairs; without values, none.
+
+    Attributes:
+        manifest: its manifest.
+        used: the images whose pixels stand in it.
+    """
+
+    manifest: dict[str, Any] = field(default_factory=dict)
+    used: set[attribution.Used] = field(default_factory=set)
+
+    def shards(self, split: str) -> list[dict[str, Any]]:
+        """The manifest's entries of a split's shards."""
+        return self.manifest["splits"][split]["shards"] if self.manifest else []
+
+    def pairs(self, split: str) -> int:
+        """How many pairs a split has."""
+        return sum(shard["pairs"] for shard in self.shards(split))
+
+    def records(self, skipped: Skipped) -> list[dict[str, Any]]:
+        """What stands for the records of its shards, which are no longer there: the first has what
+        the manifest says of all. How long their stages took is not known.
+
+        Args:
+            skipped: inputs that could not be indexed, which the manifest lists, too.
+        """
+        listed = [entry for split in SPLITS for entry in self.shards(split)]
+        found = [{"shard": e, "rejected": {}, "skipped": [], "stages": {}} for e in listed]
+        if found:
+            found[0]["rejected"] = self.manifest["rejected"]
+            found[0]["skipped"] = [i for i in self.manifest["skipped"] if i not in skipped]
+        return found
+
+
+def to_extend(out: PathLike, settings: dict[str, Any]) -> Earlier:
+    """The finished dataset in OUT, which is to be one of these settings.
+
+    Raises:
+        DatasetError: there is none, it is of other settings or of more pairs, or other pairs are
+            being added to it; what differs is named.
+        ValueError: OUT cannot be written to.
+    """
+    storage.check_writable(out)
+    if MANIFEST not in storage.entries(out):
+        raise DatasetError(
+            f"--extend: {out} holds no finished dataset; make or finish it by the same command "
+            "without --extend"
+        )
+    manifest = open_dataset(out).manifest
+    before = manifest["config"]
+    check_same(before | {name: settings[name] for name in GROWING}, settings, out)
+    _check_grows(before, settings, out)
+    further = begun(out)
+    if further not in (None, before):  # else of a run killed just before it would remove that
+        check_same(further, settings, out)
+    try:
+        text = storage.read_bytes(storage.join(out, attribution.FILE))
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"{out} has no {attribution.FILE}, which names the images that its pairs are made from"
+        ) from error
+    rows = csv.DictReader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
+    return Earlier(manifest, {(row["dataset"], row["image"]) for row in rows})
+
+
+def _check_grows(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
+    for name in sorted(GROWING):
+        flag = "--" + name.replace("_", "-")
+        if now[name] < before[name]:
+            raise DatasetError(
+                f"{flag} is {now[name]}, but {out} has {before[name]} already; --extend adds "
+                f"pairs: give the new total, {before[name]} or more"
+            )
+        if now[name] > before[name] == 0:
+            raise DatasetError(
+                f"{flag} is {now[name]}, but {out} has none of that split, and its pairs are made "
+                "of all images, which the splits would share; choose another folder"
+            )
+
+
+def check_unchanged(config: GenerateConfig, earlier: Earlier) -> None:
+    """Raise DatasetError unless the pairs that a dataset has would be made the same way today: the
+    inputs by their indexes, and all else by the first pair, made again.
+    """
+    if not earlier.manifest:
+        return
+    for folder, entry in zip(index_folders(config), earlier.manifest["inputs"], strict=True):
+        now = Index.load(folder)
+        if now.header["fingerprint"] != entry["fingerprint"]:
+            raise DatasetError(
+                f"the inputs {entry['name']} have changed since {config.out} was made: there were "
+                f"{entry['images']} images and {entry['segments']} segments, and are {len(now)} "
+                f"and {len(now.arrays['segments'])}; put them back, or choose another folder"
+            )
+    split = next(split for split in SPLITS if earlier.pairs(split))
+    first = Shard.open(storage.join(config.out, earlier.shards(split)[0]["name"])).members(0)
+    (again,) = make_pairs(config, split, range(1), Losses())
+    made = encode_pair(again, config.amount.grid_stride)
+    for name, data in made.items():
+        part = name.partition(".")[2]
+        # A network's pixels may differ by rounding where it runs on another device.
+        if data != first.get(part) and not (config.styling.style == "adain" and "styled" in part):
+            raise DatasetError(
+                f"the first pair of {config.out} would have another {part} today: what it is made "
+                "from has changed, or this is another version of segswap or of what it stands on; "
+                "choose another folder"
+            )
