@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.command.keywords import config_of
 from pipelines.command.messages import LOG
+from segswap.files.extras import need_extra
 
 if TYPE_CHECKING:
     from pipelines.discovery.results import Discovered
@@ -39,7 +40,9 @@ def generate(out: PathLike, *, progress: bool = True, **settings: Any) -> "Datas
         ValueError: a setting, an input or OUT cannot be used.
         RuntimeError: no acceptable pair could be drawn, or the dataset is made, but more of the
             inputs could not be used than max_skipped allows.
+        MissingExtraError: a package of the extra `generate` is not installed.
     """
+    need_extra("pipelines.generate", "generate")
     from pipelines.generation.config import GenerateConfig
     from pipelines.generation.job import make
     from segswap.data.dataset import open_dataset
@@ -74,7 +77,9 @@ def train(*data: PathLike, out: PathLike, progress: bool = True, **settings: Any
         ValueError: a setting or a dataset cannot be used, or OUT holds another run.
         RuntimeError: the loss is not finite, or the device's memory too small.
         KeyboardInterrupt: interrupted; resume=True goes on from the checkpoint.
+        MissingExtraError: a package of the extra `train` is not installed.
     """
+    need_extra("pipelines.train", "train")
     from pipelines.training.config import command_line
     from pipelines.training.job import run_training
 
@@ -109,7 +114,9 @@ def discover(
         TypeError: there is no such setting; the message names the nearest one.
         ValueError: a setting, images, model or OUT cannot be used.
         RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+        MissingExtraError: a package of the extra `search` is not installed.
     """
+    need_extra("pipelines.discover", "search")
     from pipelines.discovery.config import DiscoverConfig
     from pipelines.discovery.job import find_in
 
