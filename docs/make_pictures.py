@@ -20,7 +20,7 @@ from PIL import Image
 import segswap
 from generators.sources.photos import persons, photos
 from pipelines.command.workers import INLINE
-from pipelines.generate.config import Amount, GenerateConfig
+from pipelines.generate.config import Amount, GenerateConfig, Inputs
 from pipelines.generate.job import generate
 from pipelines.search.index import build_index
 from segswap.drawing.draw import beside, join, outlined
@@ -45,7 +45,7 @@ def main(out: Path) -> None:
     _write(out / "found.jpg", found(fifteen))
     _write(out / "group.jpg", group(nine))
     with tempfile.TemporaryDirectory() as folder:
-        generate(GenerateConfig(f"{folder}/pairs", Amount(8), running=INLINE))
+        generate(GenerateConfig(f"{folder}/pairs", Amount(8), Inputs(demo=True), running=INLINE))
         (out / "pair.jpg").write_bytes(Path(folder, "pairs", "examples.jpg").read_bytes())
 
 
@@ -64,17 +64,21 @@ def found(collection: list[Path]) -> Picture:
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(list(map(str, collection)), "segswap-tiny", Path(folder))
         hits = segswap.retrieve(index, detail, top=3)
-    best, *others = [_hit(hit) for hit in hits]
-    picture = beside(detail, best, HEIGHT)
-    size = read_image(hits[0].image).shape
-    some = slice(0, len(hits[0].source_points), max(1, len(hits[0].source_points) // 12))
+    image = read_image(hits[0].image)
+    picture = beside(detail, _hit(hits[0]), HEIGHT)
+    some = slice(0, None, max(1, len(hits[0].source_points) // 12))
     start = hits[0].source_points[some] / detail.shape[1::-1]
-    join(picture, start, hits[0].target_points[some] / size[1::-1], detail.shape, size, HEIGHT)
-    return _row([picture, *(_scaled(other) for other in others)], gap=3 * GAP)
+    end = hits[0].target_points[some] / image.shape[1::-1]
+    join(picture, start, end, detail.shape, image.shape, HEIGHT)
+    scores = [f"score {hit.score:.1f}" for hit in hits]
+    others = [_scaled(_hit(hit)) for hit in hits[1:]]
+    below = [_below(picture, scores[0], round(detail.shape[1] * HEIGHT / detail.shape[0]) + GAP)]
+    below += [_below(other, score) for other, score in zip(others, scores[1:], strict=True)]
+    return _row(below, gap=3 * GAP)
 
 
 def _hit(hit: Hit) -> Picture:
-    """An image of the collection with the region that was found, and the score."""
+    """An image of the collection, darkened but for the region that was found."""
     image = read_image(hit.image)
     if hit.box is not None and hit.mask is not None:
         image = _lit(image, enlarge(hit.mask, image.shape[1], image.shape[0]) > 0.5)
@@ -85,19 +89,25 @@ def group(images: list[Path]) -> Picture:
     """The strongest group of a discovery, its members in a row."""
     discovery = segswap.discover(images)
     (best, *others) = discovery.groups
-    print(f"{1 + len(others)} groups among {len(images)} images")
+    print(f"groups among {len(images)} images: {1 + len(others)}")
     shown = [read_image(discovery.images[member.image]) for member in best.members]
     parts = [_lit(image, m.mask) for image, m in zip(shown, best.members, strict=True)]
     picture = _row([_scaled(part) for part in parts])
     places = {member.image: number for number, member in enumerate(best.members)}
     left = np.cumsum([0, *(_scaled(part).shape[1] + GAP for part in parts)])
     for shared in best.shared:
-        a, b = (places[image] for image in shared.images)
-        if b != a + 1:
-            continue
-        start, end = shared.points[:, 0], shared.points[:, 1]
-        join(picture[:, left[a] :], start, end, shown[a].shape, shown[b].shape, HEIGHT)
+        ends = [(places[image], shared.points[:, side]) for side, image in enumerate(shared.images)]
+        (a, start), (b, end) = sorted(ends, key=lambda each: each[0])
+        if b == a + 1:
+            join(picture[:, left[a] :], start, end, shown[a].shape, shown[b].shape, HEIGHT)
     return picture
+
+
+def _below(picture: Picture, text: str, left: int = 0) -> Picture:
+    """A picture with a line of text below it, which begins so many pixels from the left."""
+    line = np.full((28, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(line, text, (left, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0,) * 3, 1, cv2.LINE_AA)
+    return np.vstack([picture, line])
 
 
 def _lit(image: Picture, mask: NDArray[np.bool_]) -> Picture:
