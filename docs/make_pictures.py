@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+import pipelines
 import segswap
 from generators.sources.photos import persons, photos
-from pipelines.command.workers import INLINE
-from pipelines.generate.config import Amount, GenerateConfig, Inputs
-from pipelines.generate.job import generate
 from pipelines.search.index import build_index
 from segswap.drawing.draw import beside, join, outlined
 from segswap.files.images import encode_jpeg, read_image
@@ -45,7 +43,7 @@ def main(out: Path) -> None:
     _write(out / "found.jpg", found(fifteen))
     _write(out / "group.jpg", group(nine))
     with tempfile.TemporaryDirectory() as folder:
-        generate(GenerateConfig(f"{folder}/pairs", Amount(8), Inputs(demo=True), running=INLINE))
+        pipelines.generate(f"{folder}/pairs", demo=True, pairs=8, workers=0)
         (out / "pair.jpg").write_bytes(Path(folder, "pairs", "examples.jpg").read_bytes())
 
 
