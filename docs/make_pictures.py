@@ -28,8 +28,8 @@ from segswap.search.retrieval import Hit
 
 HEIGHT, GAP = 300, 8
 TURN, DETAIL = 20, (150, 60, 340, 250)  # degrees; left, top, right, bottom in chelsea.png, turned
-OTHERS = ("chelsea", "coffee", "ihc", "motorcycle_right", "page", "rocket")
-MORE = ("brick", "coins", "grass", "gravel", "moon", "text")
+OTHERS = ("chelsea", "coffee", "coins", "ihc", "motorcycle_right", "page")
+MORE = ("brick", "clock_motion", "grass", "gravel", "moon", "text")
 Picture = NDArray[np.uint8]
 
 

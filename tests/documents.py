@@ -17,7 +17,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [path.name for path in DOCUMENTS]
 # Numbers by which a command, or a call in Python, is made small.
 SMALLER = {
-    "pairs": "6", "val-pairs": "3", "steps": "2", "shard-pairs": "4", "batch": "2", "size": "96",
+    "pairs": "8", "val-pairs": "3", "steps": "2", "shard-pairs": "4", "batch": "2", "size": "96",
     "match-size": "96", "every": "2", "pool": "4", "only": "1",
 }  # fmt: skip
 ADDED = {
@@ -99,7 +99,7 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
     shutil.copy(images / "motorcycle_left.png", place / "engraving.jpg")
     write_davis(place / "benchmarks" / "davis")
     text = document.read_text()
-    if "segswap-generate pairs/" not in text:
+    if not re.search(r'segswap-generate pairs/|generate\("pairs/"', text):
         (place / "pairs").symlink_to(dataset)
     if "--out runs/first" not in text:
         (place / "runs").mkdir()
