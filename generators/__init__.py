@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from segswap.files.extras import need_extra
+
 if TYPE_CHECKING:
     from generators.composition.compose import generate_pair
     from generators.composition.recipe import ONE_OBJECT, TWO_OBJECTS
@@ -20,4 +22,5 @@ def __getattr__(name: str) -> Any:
     """What `__all__` names, imported when it is first asked for."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    need_extra(f"generators.{name}", "generate")
     return getattr(importlib.import_module(f"generators.{_MODULES[name]}"), name)

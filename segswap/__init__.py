@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from segswap.files.extras import need_extra
+
 if TYPE_CHECKING:
     from segswap.data.dataset import Dataset, open_dataset
     from segswap.discovery.discovery import Discovery, discover
@@ -28,4 +30,7 @@ def __getattr__(name: str) -> Any:
     """What `__all__` names, imported when it is first asked for: most needs torch."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = _MODULES[name].split(".")[0]
+    if room in ("search", "discovery"):
+        need_extra(f"segswap.{name}", "search")
     return getattr(importlib.import_module(f"segswap.{_MODULES[name]}"), name)

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from conftest import textured
 from made_pairs import pasted_pair, write_dataset
 
+import generators
 import segswap
 from segswap.files.extras import EXTRAS, MissingExtraError, need_extra
 
@@ -78,6 +80,20 @@ def test_a_command_without_its_extra_says_what_to_install(name: str, tmp_path: P
     said = command(name, *words, status=1)
     assert f"pip install 'segswap[{extra}]'" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [(segswap, "Index", "search"), (segswap, "discover", "search"),
+     (generators, "generate_pair", "generate")],
+)  # fmt: skip
+def test_a_function_without_its_extra_says_what_to_install(
+    package: ModuleType, name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has(extra):
+        monkeypatch.setitem(EXTRAS, extra, ("no_such_package",))
+    with pytest.raises(MissingExtraError, match=rf"\.{name} needs .*'segswap\[{extra}\]'"):
+        getattr(package, name)
 
 
 def test_an_absent_package_is_named_with_the_line_that_installs_it(
