@@ -44,7 +44,7 @@ def main(out: Path) -> None:
     _write(out / "group.jpg", group(nine))
     with tempfile.TemporaryDirectory() as folder:
         pipelines.generate(f"{folder}/pairs", demo=True, pairs=8, workers=0)
-        (out / "pair.jpg").write_bytes(Path(folder, "pairs", "examples.jpg").read_bytes())
+        _write(out / "pair.jpg", read_image(Path(folder, "pairs", "examples.jpg")))
 
 
 def kinds() -> Picture:
