@@ -125,7 +125,7 @@ def _row(parts: list[Picture], gap: int = GAP) -> Picture:
 
 
 def _write(path: Path, picture: Picture) -> None:
-    path.write_bytes(encode_jpeg(picture, 88))
+    path.write_bytes(encode_jpeg(picture, 85))
 
 
 if __name__ == "__main__":
