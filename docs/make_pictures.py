@@ -44,7 +44,7 @@ def main(out: Path) -> None:
     _write(out / "group.jpg", group(nine))
     with tempfile.TemporaryDirectory() as folder:
         pipelines.generate(f"{folder}/pairs", demo=True, pairs=8, workers=0)
-        (out / "pair.jpg").write_bytes(Path(folder, "pairs", "examples.jpg").read_bytes())
+        _write(out / "pair.jpg", read_image(Path(folder, "pairs", "examples.jpg")))
 
 
 def kinds() -> Picture:
@@ -125,7 +125,7 @@ def _row(parts: list[Picture], gap: int = GAP) -> Picture:
 
 
 def _write(path: Path, picture: Picture) -> None:
-    path.write_bytes(encode_jpeg(picture, 88))
+    path.write_bytes(encode_jpeg(picture, 85))
 
 
 if __name__ == "__main__":
