@@ -22,23 +22,18 @@ from runs import (
 
 Start = Callable[..., subprocess.Popen[str]]
 INLINE, WORKERS = ["--workers=0"], ["--workers", "2"]
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
+]
 
 both = pytest.mark.parametrize("how", [INLINE, WORKERS], ids=["inline", "workers"])
-# The same on Ray takes its start longer.
-both_slowly = pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param(INLINE, id="inline"),
-        pytest.param(WORKERS, id="workers", marks=pytest.mark.slow),
-    ],
-)
 
 
 # --- kill -9 -----------------------------------------------------------------------------------
 
 
-@both_slowly
+@both
 def test_killed_in_the_middle_and_run_again(
     flags: list[str], start: Start, generate: Run, reference: Path, tmp_path: Path, how: list[str]
 ) -> None:
@@ -110,7 +105,7 @@ def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-@both_slowly
+@both
 def test_interrupted_once(
     flags: list[str], start: Start, generate: Run, reference: Path, tmp_path: Path, how: list[str]
 ) -> None:
@@ -153,7 +148,7 @@ def test_interrupted_twice(
     assert not shards(out)
 
 
-@both_slowly
+@both
 def test_terminated(
     flags: list[str], start: Start, generate: Run, reference: Path, tmp_path: Path, how: list[str]
 ) -> None:
@@ -198,7 +193,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@both_slowly
+@both
 def test_a_full_disk(
     flags: list[str], generate: Run, reference: Path, small_disk: Path, how: list[str]
 ) -> None:
@@ -233,7 +228,7 @@ def broken_twentieth(data: Path, tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-@both_slowly
+@both
 def test_broken_inputs(
     broken_twentieth: list[str], start: Start, generate: Run, tmp_path: Path, how: list[str]
 ) -> None:

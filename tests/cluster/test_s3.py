@@ -27,6 +27,7 @@ from segswap.data.shards import read_pairs
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 pytest.importorskip("s3fs", reason="s3fs is not installed")
+pytestmark = pytest.mark.slow
 BUCKET = "segswap-test"
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 NO_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -220,7 +221,6 @@ def test_killed_in_the_middle_and_run_again(
     assert not [path for path in environment.iterdir() if not path.is_dir()]
 
 
-@pytest.mark.slow
 def test_a_store_that_fails_one_request_in_ten(
     generate: Run, few: list[str], undisturbed: Path, store: Store, endpoint: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
