@@ -25,7 +25,7 @@ from segswap.matchers.base import Batch, BatchSide
 
 _ALONE = 0.15  # share of samples in which a picture meets a changed copy of itself
 _ACROSS = 0.25  # share of samples of two kinds that have the same keypoints
-_NOTHING = 0.25  # share of samples that share nothing, where the labels tell of such
+_NOTHING = 0.35  # share of samples that share nothing, where the labels tell of such
 _CROPPED, _SMALLER = 0.5, 0.15  # shares of images that are cropped around the kind, or made smaller
 _LEAST_KNOWN = 1e-3  # share of a cell, below which it is unknown
 

@@ -80,3 +80,33 @@ class PairContext(nn.Module):
             found += [best[..., 0], best.mean(dim=-1), similarity.mean(dim=-1)]
         weighed: Tensor = self.weigh(torch.stack(found, dim=-1) * _EVIDENCE_SCALE)
         return weighed
+
+
+class Sharing(nn.Module):
+    """Whether two images share any kind of thing, a logit that is added to those of all cells: a
+    single cell that looks like one of the other image's tells little, the surest of all more.
+
+    Args:
+        width: channels of a token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.Linear(2 * width, 64), nn.GELU(), nn.Linear(64, 1)
+        )
+        # At first it says nothing.
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """(B,), the same for the pair the other way around.
+
+        Args:
+            source, target: tokens (B, width, h, w) of both images, after they were seen together.
+        """
+        largest = [tokens.flatten(2).amax(dim=2) for tokens in (source, target)]
+        one, other = largest
+        pair = torch.cat([torch.maximum(one, other), torch.minimum(one, other)], dim=1)
+        logit: Tensor = self.layers(pair)[:, 0]
+        return logit

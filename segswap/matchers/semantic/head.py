@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segswap.matchers.base import Side
-from segswap.matchers.semantic.context import PairContext
+from segswap.matchers.semantic.context import PairContext, Sharing
 from segswap.matchers.semantic.fields import Field, SemanticDescriptors, field_of
 from segswap.matchers.semantic.identity import Identity, evidence
 
@@ -50,6 +50,7 @@ class SemanticHead(nn.Module):
             nn.Conv2d(96, _SHAPES, 3, padding=1), nn.GELU(),
         )  # fmt: skip
         self.identity = Identity(_SHAPES)
+        self.sharing = Sharing(WIDTH)
         self.mask = nn.Sequential(
             nn.Conv2d(_SHAPES + _FINEST, 48, 3, padding=1), nn.GELU(),
             nn.Conv2d(48, 1, 3, padding=1),
@@ -98,9 +99,10 @@ class SemanticHead(nn.Module):
                 logits = logits.masked_fill(~visible.flatten(1)[:, None], -1e4)
         back = logits.transpose(1, 2)
         fields = field_of(logits, grids[0], grids[1]), field_of(back, grids[1], grids[0])
+        shared = self.sharing(a, b)
         return (
-            self._side(tokens[0], source, logits, detailed, fields),
-            self._side(tokens[1], target, back, detailed[::-1], fields[::-1]),
+            self._side(tokens[0], source, logits, detailed, fields, shared),
+            self._side(tokens[1], target, back, detailed[::-1], fields[::-1], shared),
         )
 
     def _finer(self, tokens: Tensor, image: Mapping[str, Tensor]) -> Tensor:
@@ -111,12 +113,13 @@ class SemanticHead(nn.Module):
 
     def _side(
         self, tokens: Tensor, image: Mapping[str, Tensor], logits: Tensor,
-        detailed: tuple[Detailed, Detailed], fields: tuple[Field, Field],
+        detailed: tuple[Detailed, Detailed], fields: tuple[Field, Field], shared: Tensor,
     ) -> Side:  # fmt: skip
         """One side.
 
         Args:
             detailed, fields: of this image, and of the other one.
+            shared: (B,), what `Sharing` says of the pair.
         """
         own = detailed[0]
         told = evidence(logits, (own.positions, detailed[1].positions), fields, own.mask)
@@ -125,7 +128,7 @@ class SemanticHead(nn.Module):
         same = own.mask + added  # the detailed match knows outlines already
         positions = torch.where((choice > 0)[..., None], own.positions, fields[0].positions)
         larger = F.interpolate(shapes, image["finest"].shape[2:], mode="bilinear")
-        mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0]
+        mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0] + shared[:, None, None]
         extra = {
             "correlation": logits, "same": same, "choice": choice,
             "detailed": own.positions, "semantic": fields[0].positions,
