@@ -15,6 +15,9 @@ from segswap.matchers.semantic.identity import Identity, evidence
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features
 _SHAPES = 64  # channels of what masks and identity are told from
+# From this logit on positions are detailed ones: where these hold they are much nearer than semantic
+# ones, and where they do not, the logit is far below.
+_DETAILED = -2.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class SemanticHead(nn.Module):
         shapes = self.shapes(tokens)
         added, choice = self.identity(shapes, told)
         same = own.mask + added  # the detailed match knows outlines already
-        positions = torch.where((choice > 0)[..., None], own.positions, fields[0].positions)
+        detail = (choice > _DETAILED)[..., None]
+        positions = torch.where(detail, own.positions, fields[0].positions)
         larger = F.interpolate(shapes, image["finest"].shape[2:], mode="bilinear")
         mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0] + shared[:, None, None]
         extra = {
