@@ -15,8 +15,8 @@ from segswap.matchers.semantic.identity import Identity, evidence
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features
 _SHAPES = 64  # channels of what masks and identity are told from
-# From this logit on positions are detailed ones: where these hold they are much nearer than semantic
-# ones, and where they do not, the logit is far below.
+# From this logit on positions are detailed ones: where these hold they are much nearer than
+# semantic ones, and where they do not, the logit is far below.
 _DETAILED = -2.0
 
 
