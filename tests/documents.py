@@ -21,7 +21,7 @@ SMALLER = {
     "match-size": "96", "every": "2", "pool": "4", "only": "1",
 }  # fmt: skip
 ADDED = {
-    "segswap-train": {"--size": "96", "--match-size": "96", "--batch": "2"},
+    "segswap-train": {"--steps": "2", "--size": "96", "--match-size": "96", "--batch": "2"},
     "segswap-train-style": {"--encoder-steps": "2", "--batch": "2", "--crop": "64"},
 }
 
@@ -80,10 +80,13 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
         dataset: what `pairs/` is where the document makes none.
     """
     annotations, images = photos()
-    shutil.copy(annotations, place / "instances.json")
     for folder in ("photos", "my_photos", "paintings", "scans", "graf"):
         (place / folder).mkdir()
-    for image in json.loads(annotations.read_text())["images"]:
+    listed = json.loads(annotations.read_text())
+    for item in listed["annotations"]:  # so that pictures show things of one kind
+        item["category_id"] = 1 + item["category_id"] % 13
+    (place / "instances.json").write_text(json.dumps(listed))
+    for image in listed["images"]:
         for copy in ("photos", "my_photos"):
             shutil.copy(images / image["file_name"], place / copy)
     shutil.copy(images / "ihc.png", place / "paintings")
@@ -98,10 +101,10 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
         shutil.copy(images / name, place / "scans")
     shutil.copy(images / "motorcycle_left.png", place / "engraving.jpg")
     write_davis(place / "benchmarks" / "davis")
-    text = document.read_text()
-    if not re.search(r'segswap-generate pairs/|generate\("pairs/"', text):
+    made = "\n".join([*commands(document), *fenced(document, "python")])
+    if not re.search(r'segswap-generate pairs/|generate\("pairs/"', made):
         (place / "pairs").symlink_to(dataset)
-    if "--out runs/first" not in text:
+    if "--out runs/first" not in made:
         (place / "runs").mkdir()
         (place / "runs" / "first").symlink_to(find_model("segswap-tiny"))
 
