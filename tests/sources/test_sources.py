@@ -403,10 +403,10 @@ def test_too_many_bad_annotations_are_status_3(
     [
         (["--images", "{empty}"], "holds no image"),
         (["--images", "{none}"], "is not a folder"),
-        (["--backgrounds", "{empty}"], "holds no image"),
+        (["--demo", "--backgrounds", "{empty}"], "holds no image"),
         (["--annotations", "{none}", "--images", "{empty}"], "is missing"),
-        (["--style", "histogram", "--styles", "{empty}"], "holds no image"),
-        (["--style", "histogram", "--styles", "{texts}"], "a.jpg: not an image"),
+        (["--demo", "--style", "histogram", "--styles", "{empty}"], "holds no image"),
+        (["--demo", "--style", "histogram", "--styles", "{texts}"], "a.jpg: not an image"),
     ],
 )
 def test_unusable_inputs_are_one_line(

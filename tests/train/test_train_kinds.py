@@ -11,9 +11,9 @@ from made_kinds import write_coco, write_folder
 from training_runs import assert_same_run, history, out_of, small_config, small_dataset, stop_after
 
 from pipelines.command import cli
-from pipelines.training import config as config_module
 from pipelines.training.config import TrainConfig, command_line, main
 from pipelines.training.job import train
+from segswap.batches import pictures
 from segswap.training.checkpoints import load_state
 from segswap.training.matching import MatcherTask
 
@@ -124,13 +124,13 @@ def test_shares_of_generated_and_category_pairs(
 
 def test_sources_are_read_once(alone: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    original = config_module.read_pictures
+    original = pictures.read_pictures
 
     def noted(source: str, skip_bad: bool) -> Any:
         read.append(source)
         return original(source, skip_bad)
 
-    monkeypatch.setattr(config_module, "read_pictures", noted)
+    monkeypatch.setattr(pictures, "read_pictures", noted)
     assert train(replace(alone, steps=1, every=1)) == 0
     assert len(read) == 1
 

@@ -27,6 +27,10 @@ LEVELS: dict[str, tuple[int | str, ...]] = {
 _STRIDES = (4, 8, 16, 32)
 _MAP_SCALE = 0.25  # of the finer maps' values, which are of the order of 4
 _OF_DETAIL = ("descriptors", "energy")
+# Log-strength of the gradients of an image that shows anything: a photograph's is about -0.3, with
+# a twentieth of its contrast -3.3; that of one colour with noise of two grey levels -4.5.
+_FAINTEST = -4.0
+_NOTHING = -30.0  # added to the logits of what two images share, if one of them shows nothing
 
 
 class SemanticMatcher(Matcher):
@@ -142,10 +146,20 @@ class SemanticMatcher(Matcher):
             found = self.detail.match(_of_detail(source), _of_detail(target), visible)
         detailed = [Detailed(side.positions, side.mask_logits) for side, _ in found.both()]
         sides = self.head(source, target, (detailed[0], detailed[1]), visible)
+        nothing = _NOTHING * (_blank(source) | _blank(target))[:, None, None]
         return Matches(*(
-            Side(side.positions, side.mask_logits, self.compared(images), side.extra)
+            Side(
+                side.positions, side.mask_logits + nothing, self.compared(images),
+                {**side.extra, "same": side.extra["same"] + nothing},
+            )
             for side, images in zip(sides, (source, target), strict=True)
         ))  # fmt: skip
+
+
+def _blank(images: Encoding) -> Tensor:
+    """Which images show nothing: bool (B,)."""
+    strongest: Tensor = images["energy"].flatten(1).amax(dim=1)
+    return strongest < _FAINTEST
 
 
 def _of_detail(images: Encoding) -> Encoding:
