@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from conftest import textured
+from runs import in_process
 
+from pipelines.discovery.config import main as discover_command
 from segswap.models.model import Model, load
 
 
@@ -39,8 +41,11 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run it as a user would; returns the finished process."""
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240)
+    """Run it as a user would, without workers in this process; returns the finished one."""
+    if "--workers=0" in arguments:
+        done = in_process(discover_command, "segswap-discover", *arguments)
+    else:
+        done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

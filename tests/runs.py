@@ -1,11 +1,16 @@
 """What tests of whole runs of segswap-generate share: small settings, and looks at what is left."""
 
 import hashlib
+import io
 import json
+import os
+import signal
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ SETTINGS = {
 }  # fmt: skip
 CARD = {"README.md", "examples.jpg", "attribution.csv", "croissant.json"}
 BESIDE = {"segswap.json", "throughput.json", *CARD}
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 def shards(out: Path) -> list[Path]:
@@ -116,3 +123,28 @@ def writing(out: Path, pid: int) -> list[int]:
     """Descendants of a process that are in the middle of a shard."""
     names = [path.name.split(".")[-2] for path in out.glob(".train-*.tmp")]
     return sorted({int(name) for name in names} & processes_below(pid))
+
+
+def in_process(
+    main: Callable[[], None], name: str, *arguments: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, which takes no second to start; returns what a finished one
+    of its own would have left.
+    """
+    words, out, err = [name, *map(str, arguments)], io.StringIO(), io.StringIO()
+    given, before, handlers = sys.argv, Path.cwd(), list(map(signal.getsignal, _HANDLED))
+    sys.argv = words
+    try:
+        if cwd is not None:
+            os.chdir(cwd)
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+        status: object = 0
+    except SystemExit as end:
+        status = end.code
+    finally:
+        os.chdir(before)
+        sys.argv = given
+    assert list(map(signal.getsignal, _HANDLED)) == handlers, "the command left its own handlers"
+    assert isinstance(status, int)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
