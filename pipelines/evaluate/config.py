@@ -13,7 +13,8 @@ class EvalConfig:
     """Score models, and baselines beside them, on pairs with ground truth.
 
     Every pair of a dataset is also matched with the next pair's target, with which it shares
-    nothing; what is found there is the false area. A real stereo pair is always scored too.
+    nothing; what is found there is the false area. A real stereo pair, a part of
+    scikit-image, is scored too, where that is installed.
     """
 
     data: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PAIRS")] = None

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,9 @@ def real_sets(homographies: str | None, tss: str | None) -> list[PairSet]:
     Raises:
         ValueError: a folder holds no such thing, or a file in it cannot be used.
     """
-    sets = [_known_set("stereo", "stereo_motorcycle", lambda: iter([stereo_pair()]))]
+    sets = []
+    if find_spec("skimage") is not None:  # the pair is a part of it
+        sets.append(_known_set("stereo", "stereo_motorcycle", lambda: iter([stereo_pair()])))
     if homographies is not None:
         sequences = planar_sequences(Path(homographies))
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from segswap import geometry
 from segswap.evaluation.known import Known, KnownPair
-from segswap.files.extras import need_extra
 
 _EVERY = 10  # pixels between the points that are judged
 
@@ -18,9 +17,8 @@ def stereo_pair() -> KnownPair:
     image's frame holds. The disparity says nothing of the other direction.
 
     Raises:
-        MissingExtraError: scikit-image is not installed.
+        ModuleNotFoundError: scikit-image, of the extra `generate`, is not installed.
     """
-    need_extra("the stereo pair", "generate")
     from skimage.data import stereo_motorcycle
 
     left, right, disparity = stereo_motorcycle()

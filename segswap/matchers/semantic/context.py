@@ -92,12 +92,12 @@ class Sharing(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        last = nn.Linear(64, 1)
+        nn.init.zeros_(last.weight)  # at first it says nothing
+        nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Linear(2 * width, 64), nn.GELU(), nn.Linear(64, 1)
-        )
-        # At first it says nothing.
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+            nn.LayerNorm(2 * width), nn.Linear(2 * width, 64), nn.GELU(), last
+        )  # fmt: skip
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """(B,), the same for the pair the other way around.
