@@ -17,6 +17,7 @@ from pipelines.generation import job
 # --- the same bytes ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_ray_workers_make_the_same_bytes(
     flags: list[str], generate: Run, reference: Path, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_workers_chunks_and_ranks_change_no_sample(
         assert_same(list(stream.batches(6, 0, 2)), two[:2])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_next_sample(opened: Open) -> None:
     with opened() as stream:
         whole = list(stream.batches(4, 0, 5))
