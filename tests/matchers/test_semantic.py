@@ -14,6 +14,7 @@ from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.matchers.registry import build
 from segswap.matchers.sampling import cell_centres
 from segswap.matchers.semantic.fields import cycle_errors, field_of, log_probability_at
+from segswap.matchers.semantic.head import _DETAILED
 from segswap.matchers.semantic.semantic import SemanticMatcher
 from segswap.matchers.semantic.terms import choice_loss, dice_loss, keypoint_entropy
 from segswap.models.model import Model, load
@@ -73,16 +74,16 @@ def test_pairs_of_a_batch_are_matched_alone(matcher: SemanticMatcher) -> None:
 
 
 def test_positions_are_those_of_the_way_that_is_chosen(matcher: SemanticMatcher) -> None:
-    before = matched(matcher, pictures(1), pictures(2)).source.extra["choice"] + 2
+    before = matched(matcher, pictures(1), pictures(2)).source.extra["choice"] - _DETAILED
     bias = matcher.head.identity.layers[-1].get_parameter("bias")
     with torch.no_grad():
         kept = bias.clone()
         bias[1] -= before.median()
         side = matched(matcher, pictures(1), pictures(2)).source
         bias.copy_(kept)
-    assert 0 < (side.extra["choice"] > -2).float().mean() < 1
+    assert 0 < (side.extra["choice"] > _DETAILED).float().mean() < 1
     for chosen, name in ((True, "detailed"), (False, "semantic")):
-        cells = (side.extra["choice"] > -2) == chosen
+        cells = (side.extra["choice"] > _DETAILED) == chosen
         assert torch.equal(side.positions[cells], side.extra[name][cells])
 
 
