@@ -12,7 +12,6 @@ from pipelines.command.cli import FLAT, as_dict
 from pipelines.command.workers import spare_cores
 from pipelines.generation.config import Composition, Inputs, Styling
 from pipelines.training.flags import Given, filled, flags_of, matcher_of, start_of
-from segswap.files.extras import need_extra
 from segswap.matchers.registry import matcher_class, names
 
 if TYPE_CHECKING:
@@ -304,8 +303,6 @@ def main() -> None:
 
 
 def _train(config: TrainConfig) -> int:
-    if config.live:
-        need_extra("--live", "generate")
     from pipelines.training.job import train  # --help has no use for what it imports
 
     return train(config)

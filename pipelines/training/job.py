@@ -17,6 +17,7 @@ from pipelines.training.report import RunReport
 from pipelines.training.run_folder import check_folder, describe, identity_of
 from pipelines.training.trained import TrainedRun
 from segswap.batches.stream import PairSource, Stream
+from segswap.files.extras import need_extra
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
 from segswap.models.model import Model, load
@@ -50,7 +51,11 @@ def train(config: TrainConfig) -> int:
 
 
 def run_training(config: TrainConfig) -> TrainedRun:
-    """Train, or go on training; raises what `train` does."""
+    """Train, or go on training; raises what `train` does, and MissingExtraError where --live makes
+    pairs without what that needs.
+    """
+    if config.live:
+        need_extra("--live", "generate")
     check_folder(config.out, config.resume, identity_of(config))
     if config.num_gpus == 1:
         return train_rank(config, 0, 1)
