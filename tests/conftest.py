@@ -80,29 +80,44 @@ def script() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def generate(script: Callable[[str], str]) -> Run:
-    """Run segswap-generate as a user would; returns the finished process.
+def generate_process(script: Callable[[str], str]) -> Run:
+    """Run segswap-generate as a user would, in a process of its own; returns the finished one."""
 
-    Without workers and in this environment, it runs in this process.
-    """
+    def run(
+        *arguments: object, status: int | None = 0, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [script("segswap-generate"), *map(str, arguments)],
+            capture_output=True, text=True, timeout=180, **options,
+        )  # type: ignore[call-overload]  # fmt: skip
+        return _checked(done, status)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def generate(generate_process: Run) -> Run:
+    """Run segswap-generate: without workers and in this environment, in this process."""
 
     def run(
         *arguments: object, status: int | None = 0, **options: object
     ) -> subprocess.CompletedProcess[str]:
         words = list(map(str, arguments))
         alone = "--workers=0" in words or ("--workers", "0") in pairwise(words)
-        if alone and options.keys() <= {"cwd"}:
-            done = in_process(generate_command, "segswap-generate", *words, **options)  # type: ignore[arg-type]
-        else:
-            done = subprocess.run(
-                [script("segswap-generate"), *words],
-                capture_output=True, text=True, timeout=180, **options,
-            )  # type: ignore[call-overload]  # fmt: skip
-        if status is not None:
-            assert done.returncode == status, done.stdout + done.stderr
-        return done
+        if not alone or options.keys() - {"cwd"}:
+            return generate_process(*words, status=status, **options)
+        done = in_process(generate_command, "segswap-generate", *words, **options)  # type: ignore[arg-type]
+        return _checked(done, status)
 
     return run
+
+
+def _checked(
+    done: subprocess.CompletedProcess[str], status: int | None
+) -> subprocess.CompletedProcess[str]:
+    if status is not None:
+        assert done.returncode == status, done.stdout + done.stderr
+    return done
 
 
 def textured(height: int, width: int, seed: int) -> np.ndarray:

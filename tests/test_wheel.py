@@ -26,7 +26,7 @@ def test_installed_wheel_generates_and_matches(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     new = tmp_path / "new"
     run(sys.executable, "-m", "venv", new)
-    run(new / "bin" / "pip", "install", "--quiet", wheel, timeout=1000)
+    run(new / "bin" / "pip", "install", "--quiet", f"{wheel}[generate,train]", timeout=1000)
     where = run(new / "bin" / "python", "-c", "import segswap; print(segswap.__file__)")
     assert str(new) in where
     run(
@@ -40,13 +40,8 @@ def test_installed_wheel_generates_and_matches(tmp_path: Path) -> None:
         "--match-size", "96", "--batch", "2",
     )  # fmt: skip
     table = run(
-        new / "bin" / "segswap-eval",
-        "pairs",
-        "--model",
-        "run",
-        "segswap-tiny",
-        "--baseline",
+        new / "bin" / "segswap-eval", "pairs", "--model", "run", "segswap-tiny", "--baseline",
         "sift",
-    )
+    )  # fmt: skip
     assert "sift+ransac" in table
     assert "segswap-tiny" in table  # it ships in the wheel

@@ -179,6 +179,12 @@ def test_interrupted_while_the_inputs_are_read(data: Path, start: Start, tmp_pat
 # --- a full disk -------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def generate(generate_process: Run) -> Run:
+    """In a process of its own always: these tests change its environment and its disk."""
+    return generate_process
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for some of the shards; tests make room by `resize`."""

@@ -34,6 +34,12 @@ NO_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.dev
             "AWS_EC2_METADATA_DISABLED": "true"}  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def generate(generate_process: Run) -> Run:
+    """In a process of its own always: these tests change its environment and its disk."""
+    return generate_process
+
+
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     with s3_server() as url:
