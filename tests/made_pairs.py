@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from conftest import textured
+from PIL import Image
 
 from segswap import geometry
 from segswap.data.manifest import MANIFEST
@@ -45,6 +46,14 @@ def soft_texture(size: int, seed: int) -> np.ndarray:
     grey = cv2.GaussianBlur(textured(size, size, seed)[..., 0], (0, 0), 1.0)
     tint = geometry.resize(textured(8, 8, seed + 1), size, size)
     return np.uint8(0.8 * grey[..., None] + 0.2 * tint)
+
+
+def image_files(folder: Path) -> tuple[Path, Path]:
+    """Files of two images of different sizes and shapes, 120 x 70 and 90 x 150."""
+    paths = folder / "a.png", folder / "b.jpg"
+    Image.fromarray(textured(70, 120, 0)).save(paths[0])
+    Image.fromarray(textured(150, 90, 1)).save(paths[1])
+    return paths
 
 
 def write_dataset(

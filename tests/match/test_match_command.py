@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import textured
 from made_models import save_model
-from made_pairs import soft_texture
+from made_pairs import image_files, soft_texture
 from PIL import Image
 
 import segswap
@@ -32,11 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> tuple[Path, Path]:
-    """Files of two images of different sizes and shapes."""
-    paths = tmp_path / "a.png", tmp_path / "b.jpg"
-    Image.fromarray(textured(70, 120, 0)).save(paths[0])
-    Image.fromarray(textured(150, 90, 1)).save(paths[1])
-    return paths
+    return image_files(tmp_path)
 
 
 @pytest.fixture
