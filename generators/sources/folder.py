@@ -16,7 +16,7 @@ from segswap.files import storage
 from segswap.files.images import ImageError, image_files, read_image
 from segswap.files.storage import PathLike
 
-_BATCH = 8  # images that a proposer is given at a time, at most
+BATCH = 8  # images that a proposer is given at a time, at most
 _BATCH_BYTES = 1 << 27  # of their pixels, from which on it is given those that are read
 
 
@@ -44,7 +44,7 @@ Job = Callable[[list[str]], list[Proposed]]
 Runner = Callable[[Job, list[list[str]]], Iterable[list[Proposed]]]
 
 # A worker builds a proposer once for all of its batches.
-_proposer = lru_cache(maxsize=1)(build_proposer)
+proposer_of = lru_cache(maxsize=1)(build_proposer)
 
 
 def propose(
@@ -71,7 +71,7 @@ def _found(
     """What images give, by their files' paths."""
     found: list[Found | ImageError] = [Found([], frozenset()) for _ in read]
     if name and read:
-        found = _proposer(name, weights).propose([*read.values()], [*read], area)
+        found = proposer_of(name, weights).propose([*read.values()], [*read], area)
     for (path, image), result in zip(read.items(), found, strict=True):
         if isinstance(result, ImageError):
             yield Proposed(path, result.reason)
@@ -88,7 +88,8 @@ def folder_index(
 
     Args:
         folder: a folder or URL, searched with its subfolders.
-        proposer: the name of one; None indexes the images alone, as backgrounds.
+        proposer: the name of one, or the folder of a run; None indexes the images alone, as
+            backgrounds.
         min_area, max_area: limits on a segment's share of its image.
         run: maps a function over batches of the files' paths, in any order; it may use many
             processes.
@@ -101,7 +102,8 @@ def folder_index(
     # Links are not followed: what lies beside the images follows from the names on the path.
     root = folder if storage.is_url(folder) else os.path.abspath(storage.local_path(folder))
     names = {storage.join(root, name): name for name in image_files(folder)}
-    for place in _proposer(proposer, weights).beside(str(root)) if proposer else ():
+    built = proposer_of(proposer, weights) if proposer else None
+    for place in built.beside(str(root)) if built else ():
         try:
             image_files(place)
         except ValueError as error:
@@ -109,7 +111,7 @@ def folder_index(
             raise ValueError(message) from error
     job = partial(propose, name=proposer, weights=weights, area=(min_area, max_area))
     paths = list(names)
-    batches = [paths[first : first + _BATCH] for first in range(0, len(paths), _BATCH)]
+    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
     results = sorted((each for batch in run(job, batches) for each in batch), key=lambda r: r.path)
     usable = [result for result in results if result.reason is None]
     skipped: Skipped = [
@@ -127,7 +129,8 @@ def folder_index(
     place_of = {category: position for position, category in enumerate(categories)}
     index = build(
         dataset=storage.base_name(folder), root=storage.absolute(folder), exif=True,
-        proposer=proposer or "none", categories=categories, filtered={},
+        proposer=built.name if built else "none",
+        proposals=built.fingerprint if built else None, categories=categories, filtered={},
         images=[(names[result.path], result.width, result.height) for result in usable],
         present=[[place_of[category] for category in result.categories] for result in usable],
         segments=_segments(usable, place_of),

@@ -45,7 +45,8 @@ class Index:
 
     Attributes:
         header: dataset (its name), root (the images' folder), exif (turn images upright),
-            proposer, categories (names), fingerprint, filtered (count of segments by reason),
+            proposer, proposals (its fingerprint, where there is one), categories (names),
+            fingerprint, filtered (count of segments by reason),
             left_out (count of images by reason), licences (name and address of each).
         arrays: sizes (N, 2) width and height; names and name_ends, credits and credit_ends, blobs
             of text; licences (N,), positions in the header's;
@@ -64,6 +65,11 @@ class Index:
     def dataset(self) -> str:
         """The dataset's name, as pairs record it."""
         return self.header["dataset"]
+
+    @property
+    def without_segments(self) -> int:
+        """How many images give no segment; they are backgrounds all the same."""
+        return len(self) - len(np.unique(self.arrays["segments"][:, 0]))
 
     def image_name(self, image: int) -> str:
         """Path of an image, relative to the folder of the images."""
@@ -156,6 +162,7 @@ def build(
     left_out: dict[str, int] | None = None,
     licences: Sequence[Licence] | None = None,
     credits: Sequence[str] | None = None,
+    proposals: str | None = None,
 ) -> Index:
     """An index in memory from its parts; images are (name, width, height).
 
@@ -188,8 +195,9 @@ def build(
     for name in sorted(arrays):
         digest.update(arrays[name].tobytes())
     header = {
-        "dataset": dataset, "root": root, "exif": exif, "proposer": proposer,
-        "categories": list(categories), "filtered": filtered, "left_out": left_out or {},
+        "dataset": dataset, "root": root, "exif": exif,
+        "proposer": proposer, "proposals": proposals, "categories": list(categories),
+        "filtered": filtered, "left_out": left_out or {},
         "licences": [list(licence) for licence in distinct],
         "fingerprint": digest.hexdigest(),
     }  # fmt: skip

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from generators.composition.recipe import BLEND_NAMES, ONE_OBJECT, TWO_OBJECTS, Recipe
-from generators.segments import check_proposer, proposer_names
+from generators.segments import check_proposer
 from pipelines.command import cli
 from pipelines.command.cli import FLAT, as_dict
 from pipelines.command.workers import Workers
+from pipelines.pages.look_config import ProposerName
 
 SPLITS = ("train", "val")
-_ProposerName = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(proposer_names())}}}")]
 
 
 def _check_least(limits: dict[str, tuple[int, int]]) -> None:
@@ -65,8 +65,9 @@ class Inputs:
     """Folder or fsspec URL of images. Without --annotations, segments are found by --segments."""
     demo: bool = False
     """Take the built-in photographs, a dozen of scikit-image's, instead of images of yours."""
-    segments: _ProposerName = "felzenszwalb"
-    """How segments are found in a folder of images without annotations."""
+    segments: ProposerName = "felzenszwalb"
+    """How segments are found in a folder of images without annotations; or the folder of a run of
+    segswap-train-proposer."""
     backgrounds: str | None = None
     """Folder or URL of background images; by default the images themselves."""
     categories: tuple[str, ...] = ()

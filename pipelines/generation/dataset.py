@@ -138,9 +138,12 @@ def finish(
     for folder in (out, *folders):
         forget_copies(folder)
     made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
+    bare = indexes[0].without_segments
+    nothing = f"no segment in {bare} of them; " if bare else ""
     return Made(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
-        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}",
+        f"{nothing}skipped {len(manifest['skipped'])} inputs; "
+        f"rejected draws {manifest['rejected']}",
         _lost(config.running.max_skipped, manifest["inputs"], skipped, len(broken)),
     )
 
@@ -155,6 +158,8 @@ def _input_entry(index: Index) -> dict[str, Any]:
         "name": index.dataset,
         "images": len(index),
         "segments": len(index.arrays["segments"]),
+        "images_without_segments": index.without_segments,
+        "proposals": index.header["proposals"],
         "fingerprint": index.header["fingerprint"],
         "filtered": index.header["filtered"],
         "left_out": index.header["left_out"],

@@ -99,6 +99,15 @@ def _check_grows(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> 
             )
 
 
+def _of_a_network(index: Index) -> str:
+    if not index.header["proposals"]:
+        return ""
+    return (
+        f" (proposals of {index.header['proposals']}; a network's differ by rounding from one "
+        "machine to another: extend it where it was made)"
+    )
+
+
 def check_unchanged(config: GenerateConfig, earlier: Earlier) -> None:
     """Raise DatasetError unless the pairs that a dataset has would be made the same way today: the
     inputs by their indexes, and all else by the first pair, made again.
@@ -112,6 +121,7 @@ def check_unchanged(config: GenerateConfig, earlier: Earlier) -> None:
                 f"the inputs {entry['name']} have changed since {config.out} was made: there were "
                 f"{entry['images']} images and {entry['segments']} segments, and are {len(now)} "
                 f"and {len(now.arrays['segments'])}; put them back, or choose another folder"
+                + _of_a_network(now)
             )
     split = next(split for split in SPLITS if earlier.pairs(split))
     first = Shard.open(storage.join(config.out, earlier.shards(split)[0]["name"])).members(0)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from generators.composition.recipe import Look
-from generators.segments import build_proposer
 from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import Skipped, coco_index
-from generators.sources.folder import Job, Proposed, folder_index
+from generators.sources.folder import Job, Proposed, folder_index, proposer_of
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
 from generators.styles.style import Styler
@@ -39,7 +38,7 @@ def prepare(
     Returns:
         Inputs that could not be indexed.
     """
-    for kept in (split_inputs, _styler):  # of files that may have been made anew since
+    for kept in (split_inputs, _styler, proposer_of):  # of files that may have been made anew since
         kept.cache_clear()
     styler_of(config)  # an unusable folder ends the run here
     listed = storage.join(work, "skipped.json")
@@ -85,7 +84,7 @@ def _index(config: GenerateConfig, run: Run) -> tuple[Index, Skipped]:
     """The index of a job's segments, from the cache where an earlier job left it."""
     inputs = config.inputs
     if inputs.images and not inputs.annotations:
-        proposer = build_proposer(inputs.segments)
+        proposer = proposer_of(inputs.segments)
         identity: dict[str, Any] = {
             "images": fingerprint(inputs.images), "segments": proposer.fingerprint,
             "area": inputs.segment_area,
@@ -95,7 +94,7 @@ def _index(config: GenerateConfig, run: Run) -> tuple[Index, Skipped]:
             identity,
             lambda: folder_index(
                 str(inputs.images), inputs.segments, *inputs.segment_area,
-                partial(_with_progress, run, "segments"),
+                partial(_with_progress, partial(run, on_gpu=proposer.network), "segments"),
             ),
         )  # fmt: skip
     annotations, images = (

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from generators.segments import is_run
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import Stopping
 from pipelines.command.tasks import at_once
@@ -114,7 +115,11 @@ def absolute(config: GenerateConfig) -> GenerateConfig:
     return replace(
         config,
         **resolved(config, ["out"]),
-        inputs=replace(config.inputs, **resolved(config.inputs, _INPUT_PATHS)),
+        inputs=replace(
+            config.inputs,
+            **resolved(config.inputs, _INPUT_PATHS),
+            **resolved(config.inputs, ["segments"] if is_run(config.inputs.segments) else []),
+        ),
         styling=replace(config.styling, **resolved(config.styling, _STYLING_PATHS)),
     )
 

