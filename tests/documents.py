@@ -22,6 +22,7 @@ SMALLER = {
 }  # fmt: skip
 ADDED = {
     "segswap-train": {"--steps": "2", "--size": "96", "--match-size": "96", "--batch": "2"},
+    "segswap-train-proposer": {"--steps": "2", "--size": "64", "--batch": "2"},
     "segswap-train-style": {"--encoder-steps": "2", "--batch": "2", "--crop": "64"},
 }
 
@@ -89,6 +90,12 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
     for image in listed["images"]:
         for copy in ("photos", "my_photos"):
             shutil.copy(images / image["file_name"], place / copy)
+    (place / "masks").mkdir()
+    for photo in (place / "photos").iterdir():
+        with Image.open(photo) as image:
+            mask = Image.new("L", image.size)
+        mask.paste(255, tuple(side * part // 4 for part in (1, 3) for side in mask.size))
+        mask.save(place / "masks" / f"{photo.stem}.png")
     shutil.copy(images / "ihc.png", place / "paintings")
     for kinds in ("kinds", "animals"):
         _kinds(place / kinds, images)

