@@ -36,7 +36,7 @@ def check_proposer(name: str) -> None:
 
 def is_run(name: str) -> bool:
     """Whether a proposer's name is that of a run's folder."""
-    return name not in proposer_names() and Path(name).is_dir()
+    return bool(name) and name not in proposer_names() and Path(name).is_dir()
 
 
 def build_proposer(name: str, weights: str | None = None) -> "Proposer":

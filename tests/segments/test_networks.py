@@ -151,6 +151,17 @@ def test_the_same_maps_with_any_number_of_threads(run: Path) -> None:
     assert found[0][1].saliency.shape == coffee().shape[:2]
 
 
+def test_maps_are_those_of_the_second_pass(run: Path) -> None:
+    predictor = Predictor.load(run)
+    image = cv2.resize(astronaut(), (64, 64), interpolation=cv2.INTER_AREA)
+    (maps,) = predictor.maps([image])
+    with torch.inference_mode():
+        second = predictor.network(torch.tensor(image).permute(2, 0, 1)[None] / 255)[1]
+    for part in ("saliency", "body", "detail"):
+        expected = getattr(second, part)[0, 0].sigmoid().numpy()
+        np.testing.assert_allclose(getattr(maps, part), expected, atol=1e-3)
+
+
 def test_weights_come_back_in_half_precision_without_the_backbone(run: Path) -> None:
     path, said = trained(run)
     assert said == Trained("ldf", SETTINGS, said.shared)

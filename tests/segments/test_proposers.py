@@ -295,6 +295,8 @@ def test_weights_reach_the_proposer(
         return found(self, pictures, paths)
 
     monkeypatch.setattr(module.TwoColours, "regions", regions)
-    folder_index(images, "two_colours", 0.01, 0.6, weights="w.pt")
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"one")
+    folder_index(images, "two_colours", 0.01, 0.6, weights=str(weights))
     folder_index(images, "two_colours", 0.01, 0.6)
-    assert seen == {"w.pt", None}
+    assert seen == {str(weights), None}

@@ -63,10 +63,13 @@ class Predictor:
         device = next(self.network.parameters()).device
         with steadily():
             batch = torch.from_numpy(squares).permute(0, 3, 1, 2).to(device).float() / 255
-            logits = torch.cat(self.network(batch)[1], dim=1).cpu().numpy()
+            second = self.network(batch)[1]
+            saliency, body, detail = (
+                each[:, 0].cpu().numpy() for each in (second.saliency, second.body, second.detail)
+            )
         return [
             Maps(*(_probability(each, size) for each in found))
-            for found, size in zip(logits, sizes, strict=True)
+            for *found, size in zip(saliency, body, detail, sizes, strict=True)
         ]
 
 
