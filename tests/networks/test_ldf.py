@@ -104,6 +104,7 @@ def test_soft_labels_leave_their_entropy() -> None:
         assert float(pass_terms(other, soft, soft, soft)["body"]) > entropy + 0.01
 
 
+@torch.no_grad()
 def test_the_loss_is_the_mean_of_the_passes_and_iou_is_of_saliency_alone(tiny: LDF) -> None:
     torch.manual_seed(1)
     images, mask, body, detail = torch.rand(2, 3, 64, 64), *torch.rand(3, 2, 1, 64, 64)
