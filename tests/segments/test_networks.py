@@ -1,7 +1,9 @@
 """Proposers that hold a network: cam, with pip's classifier, and ldf, with a run's weights."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from conftest import Run, textured
 from runs import in_process
 from skimage.data import astronaut, chelsea, coffee
 
+from generators.networks import SHIPPED
 from generators.networks.ldf.network import build_ldf
 from generators.networks.ldf.predictor import Maps, Predictor
 from generators.networks.trained import FILE, Trained, trained
@@ -25,6 +28,8 @@ from pipelines.command import cli
 from pipelines.generation.config import GenerateConfig, Inputs
 from pipelines.pages.look_config import main as look_command
 from segswap.data.dataset import open_dataset
+from segswap.evaluation.saliency import saliency_scores
+from segswap.files.images import read_image, read_label_map
 
 SETTINGS = {"backbone": "lite2", "width": 8, "size": 64}
 
@@ -321,3 +326,35 @@ def test_looks_that_cannot_be(flags: list[str], error: str, pictures: Path, tmp_
     done = look(pictures, "--out", tmp_path / "page.html", *flags)
     assert done.returncode in (1, 2)
     assert re.search(error, " ".join(done.stderr.split()))
+
+
+# --- the weights that ship, on real images -----------------------------------------------------
+
+
+def test_what_stands_out_in_photographs(data: Path) -> None:
+    """Some of DUTS-TE, on which the card has figures of more."""
+    folder = data / "saliency" / "test"
+    predictor = Predictor.load(SHIPPED / "ldf")
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for path in sorted((folder / "images").iterdir())[::20]:
+            true = read_label_map(folder / "masks" / f"{path.stem}.png")
+            yield predictor.maps([read_image(path)])[0].saliency, true > true.max() / 2
+
+    scores = saliency_scores(pairs())
+    assert scores.mae < 0.09
+    assert scores.max_f > 0.75
+
+
+@pytest.mark.parametrize("name", ["cam", "ldf"])
+def test_pairs_of_photographs(name: str, data: Path, generate: Run, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for path in sorted((data / "coco_mini" / "val2017").glob("*.jpg"))[20:32]:
+        shutil.copy(path, tmp_path / "photos")
+    flags = ["--images", "photos", "--segments", name, "--pairs", 4, "--size", 96, "--objects", 1,
+             "--one.dilation", 2, "--workers=0"]  # fmt: skip
+    generate("out", *flags, cwd=tmp_path)
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.manifest["inputs"][0]["segments"] >= 4
+    categories = {item.category for n in range(4) for item in dataset.pair(n).objects}
+    assert (categories == {None}) is (name == "ldf")
