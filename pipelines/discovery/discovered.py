@@ -16,7 +16,7 @@ from pipelines.command.workers import Run
 from pipelines.pages.groups import Shown, groups_page
 from pipelines.pages.pictures import outline
 from segswap import geometry
-from segswap.discovery.discovery import Repeat
+from segswap.discovery.discovery import Maps, Repeat
 from segswap.discovery.refine import refine
 from segswap.files.images import encode_jpeg, encode_png, read_image
 from segswap.files.storage import write_atomically
@@ -74,7 +74,7 @@ def _mask_name(number: int, group: int | None) -> str:
 
 
 def write_results(
-    out: Path, collection: Sequence[str], index: Index, whole: Repeat, groups: Sequence[Repeat],
+    out: Path, collection: Sequence[str], index: Index, whole: Maps, groups: Sequence[Repeat],
     settings: dict[str, Any], run: Run, stopping: Stopping,
 ) -> None:  # fmt: skip
     """Write masks, groups.json and the page, in this order, in place of those of an earlier run.
@@ -83,7 +83,8 @@ def write_results(
         out: the folder.
         collection: what the user called the images, for the page's heading.
         index: of the images; numbers are its.
-        whole, groups: what repeats.
+        whole: maps of what the whole collection shares most.
+        groups: things that repeat.
         settings: format, model and settings, as groups.json holds them.
         run: applies a function to items, here or on workers.
         stopping: says whether to stop.
@@ -95,8 +96,8 @@ def write_results(
     for name in ("masks", "pictures", *(f"groups/{n + 1:02d}" for n in range(len(groups)))):
         (out / name).mkdir(parents=True)
     maps: dict[int, dict[str, NDArray[np.float32]]] = {}
-    for group, repeat in [(None, whole), *enumerate(groups)]:
-        for number, values in repeat.maps.items():
+    for group, found in [(None, whole), *((n, repeat.maps) for n, repeat in enumerate(groups))]:
+        for number, values in found.items():
             maps.setdefault(number, {})[_mask_name(number, group)] = values
     tasks = [MasksTask(out, number, index.images[number], maps[number]) for number in sorted(maps)]
     progress = Progress("masks", len(tasks), "images")
@@ -127,12 +128,12 @@ def _shown(
             number, Path(index.images[number]).name, pictures[number], drawn[number].size,
             drawn[number].outlines[_mask_name(number, group)], strength,
         )
-        for number, strength in repeat.strengths().items()
+        for number, strength in repeat.strengths.items()
     ]  # fmt: skip
 
 
 def as_record(
-    index: Index, whole: Repeat, groups: Sequence[Repeat], drawn: dict[int, Drawn]
+    index: Index, whole: Maps, groups: Sequence[Repeat], drawn: dict[int, Drawn]
 ) -> dict[str, Any]:
     """What groups.json holds beside format, model and settings (confidence, sigma, least_images,
     neighbours).
@@ -149,7 +150,7 @@ def as_record(
         "images": [
             {
                 "image": image, "width": sizes[number][0], "height": sizes[number][1],
-                "mask": _mask_name(number, None) if number in whole.maps else None,
+                "mask": _mask_name(number, None) if number in whole else None,
             }
             for number, image in enumerate(index.images)
         ],
@@ -162,7 +163,7 @@ def as_record(
                         "image": number, "strength": strength, "mask": _mask_name(number, n),
                         "box": drawn[number].boxes[_mask_name(number, n)],
                     }
-                    for number, strength in group.strengths().items()
+                    for number, strength in group.strengths.items()
                 ],
                 "shared": [
                     {
