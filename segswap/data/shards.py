@@ -145,6 +145,7 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     source, target = image("source"), image("target")
     assert source is not None
     assert target is not None
+    objects = _origins(record)
     size = (record["width"], record["height"])
     if source.shape[1::-1] != size:
         raise DatasetError(f"the source is {source.shape[1::-1]}, recorded as {size}")
@@ -162,7 +163,7 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
                 segment=item["segment"],
                 blend=item["blend"],
             )
-            for item in record["objects"]
+            for item in objects
         ),
         background=record["background"],
         source_styled=image("source_styled"),
@@ -170,6 +171,22 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         styles=record["styles"],
         rng=(record["rng"][0], record["rng"][1]),
     )
+
+
+def _origins(record: dict[str, Any]) -> list[Any]:
+    """A record's objects, when they and the background say where they come from."""
+    objects = record.get("objects")
+    told: dict[str, Any] = {"objects": objects, "background": record.get("background")}
+    for number, item in enumerate(objects if isinstance(objects, list) else ()):
+        told[f"objects[{number}].segment"] = item.get("segment") if isinstance(item, dict) else None
+    for key, value in told.items():
+        if not isinstance(value, list if key == "objects" else dict):
+            said = json.dumps(value)
+            raise DatasetError(
+                f"a sample's record has {said if len(said) < 40 else type(value).__name__} as "
+                f"{key}; expected {'a list' if key == 'objects' else 'an object'}"
+            )
+    return list(told["objects"])
 
 
 @dataclass(frozen=True)
