@@ -48,6 +48,8 @@ def coco_index(
     if not (storage.is_url(images) or Path(images).is_dir()):
         raise ValueError(f"{images} is not a folder; expected the folder of the images")
     content = read_coco(annotations, images)
+    if not content.skipped and not any(is_outline(one.segmentation) for one in content.annotations):
+        raise ValueError(f"{annotations} holds no segmentations; expected a COCO instances JSON")
     wanted = _wanted(content.categories, categories)
     skipped, corrected = content.skipped, content.corrected
     licences = [_licence(content, image) for image in content.images]

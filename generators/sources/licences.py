@@ -76,6 +76,7 @@ def _told(licence: Licence) -> list[dict[str, str | None]]:
     told = []
     for text in (licence.name, licence.url):
         plain = " ".join(re.sub(r"[?#].*", "", text.casefold()).split())
+        plain = re.sub(r"https?://spdx\.org/licenses/(.*)\.html", r"\1", plain)
         found = (
             _ADDRESSES.fullmatch(plain)
             or _NAMES.fullmatch(plain)

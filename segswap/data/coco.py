@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from segswap.data.segmentations import kind_of, short
 from segswap.files.images import ImageError
+from segswap.files.json_values import kind_of, short
 from segswap.files.located import locate
 from segswap.files.opening import UnreadableError, open_regular
 from segswap.files.storage import PathLike
@@ -129,10 +129,7 @@ class _Reader:
         licences = self._licences(_listed(content, "licenses", optional=True))
         self.images: list[CocoImage] = []
         self.image_of = self._images(_listed(content, "images"))
-        raw = _listed(content, "annotations")
-        if not any(isinstance(one, dict) and "segmentation" in one for one in raw):
-            raise _WrongError("it holds no segmentations")
-        listed = list(self._annotations(raw))
+        listed = list(self._annotations(_listed(content, "annotations")))
         self.coco = Coco(
             self.images, listed, self.categories, _keypoints(content["categories"]), licences,
             self.skipped, self.corrected,
@@ -251,9 +248,7 @@ class _Reader:
             if found is None:
                 continue
             if own is None:
-                what = "missing" if stated is None else kind_of(stated)
-                what = "too large" if isinstance(stated, int | float) else what
-                self.corrected[f"annotations whose id is {what}"] += 1
+                self.corrected[f"annotations whose id is {_useless(stated)}"] += 1
             elif own in seen:
                 self.corrected["annotations whose id is another's, too"] += 1
             else:
@@ -292,6 +287,15 @@ class _EntryError(ValueError):
     def __init__(self, reason: str, image: int | None = None) -> None:
         super().__init__(reason)
         self.image = image
+
+
+def _useless(own: Any) -> str:
+    """Why an annotation's id cannot be kept."""
+    if own is None:
+        return "missing"
+    if _integer(own) is not None:
+        return "too large"
+    return "no whole number" if isinstance(own, float) else kind_of(own)
 
 
 def _annotation_name(number: int, own: int | None) -> int | str:

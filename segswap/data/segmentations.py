@@ -1,14 +1,11 @@
 """COCO's segmentations, polygons and run lengths, checked and brought to one form."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pycocotools import mask as rle
 
-_NAMES: dict[type, str] = {
-    bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list",
-    dict: "an object", type(None): "null",
-}  # fmt: skip
+from segswap.files.json_values import kind_of, short
+
 FEW_POINTS = "parts of fewer than three points"
 _LEAST = 6  # numbers of a polygon
 _REACH = 10  # of the image's longer side, within which a polygon's points must lie
@@ -26,11 +23,6 @@ class Encoded(NamedTuple):
     counts: bytes
     area: int
     dropped: int
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
-    return _NAMES.get(type(value), type(value).__name__)
 
 
 def is_outline(segmentation: Any) -> bool:
@@ -146,11 +138,3 @@ def _decoded(text: str) -> list[int]:
     if shift:
         raise ValueError("its compressed run lengths are cut off")
     return counts
-
-
-def short(value: Any) -> str:
-    """A JSON value as a message names it: itself where that is brief, else what it is."""
-    if isinstance(value, Sequence) and len(value) > 4:
-        return kind_of(value)
-    text = ascii(value)
-    return text if len(text) <= 40 else kind_of(value)

@@ -23,6 +23,7 @@ from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
 from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
+from segswap.files.json_values import kind_of
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
@@ -145,7 +146,7 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     source, target = image("source"), image("target")
     assert source is not None
     assert target is not None
-    objects = _origins(record)
+    objects = _objects(record)
     size = (record["width"], record["height"])
     if source.shape[1::-1] != size:
         raise DatasetError(f"the source is {source.shape[1::-1]}, recorded as {size}")
@@ -173,20 +174,18 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     )
 
 
-def _origins(record: dict[str, Any]) -> list[Any]:
-    """A record's objects, when they and the background say where they come from."""
-    objects = record.get("objects")
-    told: dict[str, Any] = {"objects": objects, "background": record.get("background")}
-    for number, item in enumerate(objects if isinstance(objects, list) else ()):
-        told[f"objects[{number}].segment"] = item.get("segment") if isinstance(item, dict) else None
-    for key, value in told.items():
-        if not isinstance(value, list if key == "objects" else dict):
-            said = json.dumps(value)
-            raise DatasetError(
-                f"a sample's record has {said if len(said) < 40 else type(value).__name__} as "
-                f"{key}; expected {'a list' if key == 'objects' else 'an object'}"
-            )
-    return list(told["objects"])
+def _objects(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A record's objects, where they and the background say where they come from."""
+    found = record.get("objects")
+    told: dict[str, Any] = {"objects": {} if isinstance(found, list) else found}
+    for number, item in enumerate(found if isinstance(found, list) else ()):
+        told[f"objects[{number}]"] = item
+        told[f"objects[{number}].segment"] = item.get("segment") if isinstance(item, dict) else {}
+    for key, value in (told | {"background": record.get("background")}).items():
+        if not isinstance(value, dict):
+            expected = "a list" if key == "objects" else "an object"
+            raise DatasetError(f"its record's {key} is {kind_of(value)}; expected {expected}")
+    return list(found or ())
 
 
 @dataclass(frozen=True)
