@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -480,3 +480,42 @@ def test_the_command_goes_on_and_says_what_it_left_out(
     }  # fmt: skip
     assert manifest["inputs"][0]["corrected"]["annotations whose id is another's, too"] == 10
     assert "Traceback" not in done.stderr
+
+
+# --- anything ----------------------------------------------------------------------------------
+
+_ANYTHING: list[Any] = [
+    None, True, -1, 2**70, 0.5, float("nan"), float("inf"), 10**400, "", "x", "\0", "\ud800",
+    "../a", [], [[]], [None], {}, {"a": 1}, [[[1]]], [{}],
+]  # fmt: skip
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The ways to every value in a JSON value, to the first two of each list."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else ()
+    inner = list(enumerate(value))[:2] if isinstance(value, list) else inner
+    for key, one in inner:
+        yield from _places(one, (*path, key))
+
+
+def test_whatever_stands_anywhere_is_no_traceback(folder: Path) -> None:
+    sound = content_of(folder)
+    sound["licenses"] = [{"id": 1, "name": "CC0-1.0", "url": ""}]
+    sound["images"][0]["license"] = 1
+    rng = np.random.default_rng(0)
+    used, said = 0, []
+    for path in list(_places(sound))[1:]:
+        for value in rng.permutation(len(_ANYTHING))[:3]:
+            content = json.loads(json.dumps(sound))
+            place = content
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = _ANYTHING[value]
+            try:
+                index, _ = indexed(content, folder, licenses="any")
+                used += len(index.arrays["segments"]) > 2
+            except ValueError as error:
+                said.append(str(error))
+    assert used > len(said) > 10
+    assert all("made.json" in one.encode().decode() for one in said)
