@@ -10,7 +10,7 @@ from generators.sources.index import Index
 from segswap.files import storage
 from segswap.files.cache import cache_folder
 
-_VERSION = 2  # of what stands in an index, and of which segments are kept; to be raised with them
+_VERSION = 3  # of what stands in an index, and of which segments are kept; to be raised with them
 Indexed = tuple[Index, list[dict[str, Any]]]
 
 

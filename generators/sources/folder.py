@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from generators.segments import build_proposer
 from generators.segments.common.regions import Found
-from generators.sources.coco import Skipped, encode_mask
+from generators.sources.coco import encode_mask
 from generators.sources.index import UNKNOWN, Index, Segment, build
+from segswap.data.coco import Skipped
 from segswap.files import storage
 from segswap.files.images import ImageError, image_files, read_image
 from segswap.files.storage import PathLike
@@ -126,7 +127,7 @@ def folder_index(
     categories = sorted({category for result in usable for category in result.categories})
     place_of = {category: position for position, category in enumerate(categories)}
     index = build(
-        dataset=storage.base_name(folder), root=storage.absolute(folder), exif=True,
+        dataset=storage.base_name(folder), root=storage.absolute(folder),
         proposer=proposer or "none", categories=categories, filtered={},
         images=[(names[result.path], result.width, result.height) for result in usable],
         present=[[place_of[category] for category in result.categories] for result in usable],

@@ -18,6 +18,7 @@ from segswap.files import cache, storage
 from segswap.files.storage import PathLike
 
 UNKNOWN = -1  # the category of a segment that has none
+_NO_ID = np.iinfo(np.int64).min  # the annotation of a segment whose dataset gives it no id
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ class Segment:
     Attributes:
         image: position of its image in the index.
         category: position of its category in the index, or UNKNOWN.
-        annotation: its id in the dataset it comes from.
+        annotation: its id in the dataset it comes from, which need not be its alone; None where it
+            has none.
         counts: its mask, as COCO's compressed run lengths at the image's own size.
         score: how sure its proposer was of it, from 0 to 1; 1 where people drew it.
     """
 
     image: int
     category: int
-    annotation: int
+    annotation: int | None
     counts: bytes
     score: float = 1.0
 
@@ -44,9 +46,10 @@ class Index:
     """Images with the categories that they show, and the segments that may be copied.
 
     Attributes:
-        header: dataset (its name), root (the images' folder), exif (turn images upright),
-            proposer, categories (names), fingerprint, filtered (count of segments by reason),
-            left_out (count of images by reason), licences (name and address of each).
+        header: dataset (its name), root (the images' folder), proposer, categories (names),
+            fingerprint, filtered (count of segments by reason), left_out (count of images by
+            reason), corrected (count of what was not as it should be, and was used), licences (name
+            and address of each).
         arrays: sizes (N, 2) width and height; names and name_ends, credits and credit_ends, blobs
             of text; licences (N,), positions in the header's;
             present and present_ends, the categories that each image shows;
@@ -111,7 +114,8 @@ class Index:
         image, category, annotation = (int(v) for v in self.arrays["segments"][number])
         counts = _part(self.arrays["counts"], self.arrays["counts_ends"], number).tobytes()
         score = float(self.arrays["scores"][number])
-        return Segment(image, category, annotation, counts, score)
+        own = None if annotation == _NO_ID else annotation
+        return Segment(image, category, own, counts, score)
 
     def mask(self, segment: Segment) -> NDArray[np.bool_]:
         """A segment's mask at its image's own size: bool (H, W)."""
@@ -146,7 +150,6 @@ def build(
     *,
     dataset: str,
     root: str,
-    exif: bool,
     proposer: str,
     categories: Sequence[str],
     images: Sequence[tuple[str, int, int]],
@@ -154,6 +157,7 @@ def build(
     segments: Iterable[Segment],
     filtered: dict[str, int],
     left_out: dict[str, int] | None = None,
+    corrected: dict[str, int] | None = None,
     licences: Sequence[Licence] | None = None,
     credits: Sequence[str] | None = None,
 ) -> Index:
@@ -161,7 +165,7 @@ def build(
 
     `licences` and `credits` are the images', in their order; by default nothing is stated.
     """
-    ordered = sorted(segments, key=lambda segment: (segment.image, segment.annotation))
+    ordered = sorted(segments, key=_place)
     names = [os.fsencode(name) for name, _, _ in images]
     licences = licences if licences is not None else [NOT_STATED] * len(images)
     distinct = sorted(set(licences))
@@ -178,7 +182,7 @@ def build(
         "present": np.array([c for row in shown for c in row], np.int32),
         "present_ends": _ends(map(len, shown)),
         "segments": np.array(
-            [(s.image, s.category, s.annotation) for s in ordered], np.int64
+            [(s.image, s.category, _place(s)[1]) for s in ordered], np.int64
         ).reshape(-1, 3),
         "scores": np.array([s.score for s in ordered], np.float32),
         "counts": np.frombuffer(b"".join(s.counts for s in ordered), np.uint8),
@@ -188,12 +192,18 @@ def build(
     for name in sorted(arrays):
         digest.update(arrays[name].tobytes())
     header = {
-        "dataset": dataset, "root": root, "exif": exif, "proposer": proposer,
-        "categories": list(categories), "filtered": filtered, "left_out": left_out or {},
+        "dataset": dataset, "root": root, "proposer": proposer, "categories": list(categories),
+        "filtered": filtered, "left_out": left_out or {}, "corrected": corrected or {},
         "licences": [list(licence) for licence in distinct],
         "fingerprint": digest.hexdigest(),
     }  # fmt: skip
     return Index(header, arrays)
+
+
+def _place(segment: Segment) -> tuple[int, int, int, bytes]:
+    """What the order of segments follows; ids need not tell them apart."""
+    own = _NO_ID if segment.annotation is None else segment.annotation
+    return segment.image, int(own), segment.category, segment.counts
 
 
 def _ends(lengths: Iterable[int]) -> NDArray[np.int64]:
@@ -258,7 +268,7 @@ class Pool:
         return [
             other
             for other in map(self.index.segment, range(*numbers))
-            if other.annotation != segment.annotation
+            if other != segment
             and (other.category != segment.category or segment.category == UNKNOWN)
         ]
 

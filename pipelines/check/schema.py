@@ -13,7 +13,7 @@ MANIFEST: Schema = {
 SPLIT: Schema = {"pairs": (int,), "shards": (list,)}
 SHARD: Schema = {"name": (str,), "pairs": (int,), "bytes": (int,), "sha256": (str,)}
 INPUT: Schema = {"name": (str,), "images": (int,), "segments": (int,), "fingerprint": (str,)}
-SKIPPED: Schema = {"image": (str,), "reason": (str,)}
+SKIPPED: Schema = {"reason": (str,)}  # beside it image, annotation, or both
 
 RECORD: Schema = {
     "format": (int,), "index": (int,), "width": (int,), "height": (int,), "objects": (list,),

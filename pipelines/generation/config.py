@@ -75,7 +75,8 @@ class Inputs:
     """Smallest and largest share of its image that a segment may take."""
     licenses: Literal["any", "shareable", "commercial"] = "any"
     """Which images may be used, by the licences in the COCO JSON: any; shareable leaves out
-    No-Derivatives images; commercial also NonCommercial ones."""
+    No-Derivatives images and those whose licence is not recognised; commercial also NonCommercial
+    ones."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.segment_area[0] < self.segment_area[1] <= 1:

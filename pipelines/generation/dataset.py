@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from generators.sources.coco import Skipped
 from generators.sources.index import Index
 from pipelines.generation import attribution, card
 from pipelines.generation.config import SPLITS, GenerateConfig
+from segswap.data.coco import Skipped
 from segswap.data.manifest import MANIFEST, DatasetError, read_manifest
 from segswap.data.pair import FORMAT
 from segswap.files import storage
@@ -21,6 +21,7 @@ from segswap.files.storage import PathLike
 GROWING = {"pairs", "val_pairs"}  # what --extend may raise
 WORK = ".segswap"  # in OUT until the manifest is written: settings, indexes, records of shards
 EXIT_SKIPPED = 3
+_NAMED = 8  # reasons, the most frequent ones
 
 
 def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
@@ -140,7 +141,8 @@ def finish(
     made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
     return Made(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
-        f"skipped {len(manifest['skipped'])} inputs; rejected draws {manifest['rejected']}",
+        f"skipped {len(manifest['skipped'])} inputs{_besides(manifest['inputs'])}; "
+        f"rejected draws {manifest['rejected']}",
         _lost(config.running.max_skipped, manifest["inputs"], skipped, len(broken)),
     )
 
@@ -159,7 +161,23 @@ def _input_entry(index: Index) -> dict[str, Any]:
         "filtered": index.header["filtered"],
         "left_out": index.header["left_out"],
         "licences": index.images_by_licence(),
-    }
+    } | ({"corrected": index.header["corrected"]} if index.header["corrected"] else {})
+
+
+def _besides(inputs: list[Any]) -> str:
+    """What was left out on purpose, and what was not as it should be, in words."""
+    said = ""
+    for key, what in (("left_out", "left out {} images for their licence"), ("corrected", "noted")):
+        counts: Counter[str] = Counter()
+        for item in inputs:
+            counts.update(item.get(key, {}))
+        if counts:
+            named = ", ".join(
+                f"{count} {reason.removeprefix('licence: ')}"
+                for reason, count in counts.most_common(_NAMED)
+            )
+            said += f"; {what.format(counts.total())} ({named}{', ...' * (len(counts) > _NAMED)})"
+    return said
 
 
 def _rejected(records: list[Any]) -> dict[str, int]:

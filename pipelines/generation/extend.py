@@ -5,12 +5,12 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from generators.sources.coco import Skipped
 from generators.sources.index import Index
 from pipelines.generation import attribution
 from pipelines.generation.config import SPLITS, GenerateConfig
 from pipelines.generation.dataset import GROWING, begun, check_same, index_folders
 from pipelines.generation.pairs import Losses, make_pairs
+from segswap.data.coco import Skipped
 from segswap.data.dataset import open_dataset
 from segswap.data.manifest import MANIFEST, DatasetError
 from segswap.data.shards import Shard, encode_pair

@@ -11,7 +11,7 @@ import numpy as np
 from generators.composition.recipe import Look
 from generators.segments import build_proposer
 from generators.sources.cache import cached_index, fingerprint
-from generators.sources.coco import Skipped, coco_index
+from generators.sources.coco import coco_index
 from generators.sources.folder import Job, Proposed, folder_index
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
@@ -20,6 +20,7 @@ from pipelines.command.progress import Progress
 from pipelines.command.workers import Run
 from pipelines.generation.config import SPLITS, GenerateConfig, parse_blend
 from pipelines.generation.dataset import WORK
+from segswap.data.coco import Skipped
 from segswap.files import storage
 from segswap.files.cache import local_copy
 

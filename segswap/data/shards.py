@@ -23,6 +23,7 @@ from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
 from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
+from segswap.files.json_values import kind_of
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
@@ -145,6 +146,7 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     source, target = image("source"), image("target")
     assert source is not None
     assert target is not None
+    objects = _objects(record)
     size = (record["width"], record["height"])
     if source.shape[1::-1] != size:
         raise DatasetError(f"the source is {source.shape[1::-1]}, recorded as {size}")
@@ -162,7 +164,7 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
                 segment=item["segment"],
                 blend=item["blend"],
             )
-            for item in record["objects"]
+            for item in objects
         ),
         background=record["background"],
         source_styled=image("source_styled"),
@@ -170,6 +172,20 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         styles=record["styles"],
         rng=(record["rng"][0], record["rng"][1]),
     )
+
+
+def _objects(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A record's objects, where they and the background say where they come from."""
+    found = record.get("objects")
+    told: dict[str, Any] = {"objects": {} if isinstance(found, list) else found}
+    for number, item in enumerate(found if isinstance(found, list) else ()):
+        told[f"objects[{number}]"] = item
+        told[f"objects[{number}].segment"] = item.get("segment") if isinstance(item, dict) else {}
+    for key, value in (told | {"background": record.get("background")}).items():
+        if not isinstance(value, dict):
+            expected = "a list" if key == "objects" else "an object"
+            raise DatasetError(f"its record's {key} is {kind_of(value)}; expected {expected}")
+    return list(found or ())
 
 
 @dataclass(frozen=True)

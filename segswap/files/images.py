@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from segswap.files import storage
+from segswap.files.opening import UnreadableError, open_regular
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
 
@@ -61,17 +63,20 @@ def _files(folder: PathLike) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
-def read_size(path: PathLike) -> tuple[int, int]:
+def read_size(path: PathLike, *, upright: bool = False) -> tuple[int, int]:
     """Width and height from the file's header, checked against the limits on size.
 
     Of a URL only the beginning is read, unless the header goes on behind it.
+
+    Args:
+        upright: of the image turned upright by its EXIF orientation, not as it is stored.
 
     Raises:
         ImageError: missing, not an image, a side under 32 px, or over 100 megapixels.
         StorageError: its store cannot be read.
     """
     name = str(path)
-    if storage.is_url(path):
+    if storage.is_url(path) and not upright:  # EXIF may stand at the end
         head = _fetch(path, _HEAD)
         try:
             with _open(io.BytesIO(head), name) as image:
@@ -80,7 +85,7 @@ def read_size(path: PathLike) -> tuple[int, int]:
             if len(head) < _HEAD:
                 raise
     with _file(path, name) as file, _open(file, name) as image:
-        return image.size
+        return _upright_size(image, name) if upright else image.size
 
 
 def read_sizes(paths: Iterable[PathLike]) -> Iterator[tuple[int, int] | ImageError]:
@@ -101,7 +106,7 @@ def read_sizes(paths: Iterable[PathLike]) -> Iterator[tuple[int, int] | ImageErr
 
 
 def read_image(
-    source: PathLike | bytes, *, name: str | None = None, exif: bool = True
+    source: PathLike | bytes, *, name: str | None = None, exif: bool | tuple[int, int] = True
 ) -> NDArray[np.uint8]:
     """Decode an image of any common kind to RGB: uint8 (H, W, 3).
 
@@ -111,7 +116,8 @@ def read_image(
     Args:
         source: a path, a URL, or the encoded bytes.
         name: what errors call the image; by default the path.
-        exif: turn the image upright by its EXIF orientation. COCO's annotations ignore it.
+        exif: turn the image upright by its EXIF orientation; given a width and height, only where
+            it has that size then, so that it comes in the frame in which it was annotated.
 
     Raises:
         ImageError: missing, not an image, broken, a side under 32 px, or over 100 megapixels.
@@ -120,7 +126,9 @@ def read_image(
     name = name or ("image bytes" if isinstance(source, bytes) else str(source))
     try:
         with _file(source, name) as file, _open(file, name) as image:
-            turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            turned = bool(exif) and _orientation(image) != 1
+            if turned and exif is not True:
+                turned = _upright_size(image, name) == exif
             if image.format == "JPEG" and image.mode == "RGB" and not turned:
                 file.seek(0)
                 pixels = _decode_jpeg(file.read())
@@ -133,7 +141,9 @@ def read_image(
         raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
-def read_hashed_image(path: PathLike, *, exif: bool = True) -> tuple[NDArray[np.uint8], str]:
+def read_hashed_image(
+    path: PathLike, *, exif: bool | tuple[int, int] = True
+) -> tuple[NDArray[np.uint8], str]:
     """An image file as `read_image` gives it, and the SHA-256 of its bytes, read only once.
 
     Raises:
@@ -164,11 +174,9 @@ def _file(source: PathLike | bytes, name: str) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
-        return open(storage.local_path(source), "rb")
-    except FileNotFoundError as error:
-        raise ImageError(name, "missing") from error
-    except IsADirectoryError as error:
-        raise ImageError(name, "is a folder, not an image") from error
+        return open_regular(source, "an image")
+    except UnreadableError as error:
+        raise ImageError(name, error.reason) from error
 
 
 def _fetch(url: PathLike, first: int | None = None) -> bytes:
@@ -241,6 +249,21 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     if min(width, height) < MIN_SIDE:
         raise ImageError(name, f"a side under {MIN_SIDE} px ({width} x {height})")
     return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """How EXIF says an open image is turned, from 2 to 8; 1 where it is upright."""
+    told = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return told if told in range(2, 9) else 1
+
+
+def _upright_size(image: Image.Image, name: str) -> tuple[int, int]:
+    """Width and height of an open image when it is turned upright."""
+    try:
+        return image.size[::-1] if _orientation(image) >= 5 else image.size
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        # A PNG is decoded to find what stands at its end.
+        raise ImageError(name, f"cannot be decoded ({error})") from error
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -305,6 +305,22 @@ def test_damaged_samples_are_named(tmp_path: Path, what: str) -> None:
         Shard.open(path).read(0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"objects": None}, "its record's objects is null; expected a list"),
+     ({"objects": [3]}, r"its record's objects\[0\] is a number; expected an object"),
+     ({"objects": [{"segment": None}]}, r"its record's objects\[0\].segment is null; expected an"),
+     ({"objects": [{"segment": "a.jpg"}]}, r"its record's objects\[0\].segment is text"),
+     ({"background": None}, "its record's background is null; expected an object")],
+)  # fmt: skip
+def test_records_that_do_not_say_whose_the_images_are(
+    changes: dict, said: str, tmp_path: Path
+) -> None:
+    path = with_members(tmp_path / "s.tar", changed_record(**changes))
+    with pytest.raises(DatasetError, match=rf"s\.tar, sample 0: {said}"):
+        Shard.open(path).read(0)
+
+
 def test_a_pickled_matrix_is_no_matrix(tmp_path: Path) -> None:
     """Nothing in a sample is unpickled or executed."""
     members = changed_record(objects=[{"label": 1, "target_from_source": "__import__('os')"}])
