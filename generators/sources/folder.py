@@ -13,7 +13,8 @@ from generators.segments.common.regions import Found
 from generators.sources.coco import Skipped, encode_mask
 from generators.sources.index import UNKNOWN, Index, Segment, build
 from segswap.files import storage
-from segswap.files.images import ImageError, image_files, read_image
+from segswap.files.folders import PassedOver, find_images, say_others
+from segswap.files.images import ImageError, read_image
 from segswap.files.storage import PathLike
 
 _BATCH = 8  # images that a proposer is given at a time, at most
@@ -100,23 +101,29 @@ def folder_index(
     """
     # Links are not followed: what lies beside the images follows from the names on the path.
     root = folder if storage.is_url(folder) else os.path.abspath(storage.local_path(folder))
-    names = {storage.join(root, name): name for name in image_files(folder)}
+    found = find_images(folder)
+    say_others(folder, found)
+    names = {storage.join(root, name): name for name in found.images}
     for place in _proposer(proposer, weights).beside(str(root)) if proposer else ():
         try:
-            image_files(place)
+            find_images(place)
         except ValueError as error:
             message = f"{proposer} needs {place} beside the images in {folder}: {error}"
             raise ValueError(message) from error
     job = partial(propose, name=proposer, weights=weights, area=(min_area, max_area))
     paths = list(names)
     batches = [paths[first : first + _BATCH] for first in range(0, len(paths), _BATCH)]
-    results = sorted((each for batch in run(job, batches) for each in batch), key=lambda r: r.path)
+    place_in = {path: place for place, path in enumerate(paths)}
+    results = sorted(
+        (each for batch in run(job, batches) for each in batch), key=lambda r: place_in[r.path]
+    )
     usable = [result for result in results if result.reason is None]
     skipped: Skipped = [
         {"image": names[result.path], "reason": result.reason}
         for result in results
         if result.reason
     ]
+    skipped += passed_over(found.passed)
     if not usable or (proposer and not any(result.segments for result in usable)):
         what = "segment" if usable else "image"
         raise ValueError(
@@ -133,6 +140,17 @@ def folder_index(
         segments=_segments(usable, place_of),
     )  # fmt: skip
     return index, skipped
+
+
+def passed_over(passed: Iterable[PassedOver]) -> Skipped:
+    """Entries for what a folder holds that is not used: `kind` and `count` where it is not one
+    image.
+    """
+    return [
+        {"image": entry.path, "reason": entry.reason}
+        | ({} if entry.kind == "image" else {"kind": entry.kind, "count": entry.images})
+        for entry in passed
+    ]
 
 
 def _segments(usable: list[Proposed], place_of: dict[str, int]) -> Iterator[Segment]:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.benchmark.sources import SOURCES
-from segswap.files.images import EXTENSIONS
+from segswap.files.folders import is_litter
+from segswap.files.formats import EXTENSIONS
 
 Scores = dict[str, float]  # by the tables' columns; NaN where there was nothing to judge
 Advance = Callable[[int], None]  # told of every prediction that is done
@@ -107,7 +108,10 @@ def images_of(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    found = sorted(
+        path for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not is_litter(path.name) and path.is_file()
+    )  # fmt: skip
     if not found:
         raise ValueError(f"{folder} holds no image")
     return found

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from segswap import geometry
 from segswap.batches.picture import Picture, Pictures, Points
+from segswap.files.folders import image_files, subfolders
 from segswap.files.hashes import file_hash
-from segswap.files.images import image_files
 
 LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
@@ -79,11 +79,12 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
             "ANNOTATIONS.json:IMAGES"
         )
     images = root / "images" if (root / "images").is_dir() else root
-    kinds = sorted(p.name for p in images.iterdir() if p.is_dir() and p.name != "masks")
+    own = _kinds_in(images)
+    kinds = [*own]
     described = _keypoints_file(root / "keypoints.json")
     keys = {
-        f"{kind}/{name}": _content(images / kind / name)
-        for kind in kinds for name in image_files(images / kind)
+        f"{folder}/{name}": _content(images / folder / name)
+        for folder, names in own.items() for name in names
     }  # fmt: skip
     pictures: dict[str, Picture] = {}
     for place, key in keys.items():
@@ -113,6 +114,23 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
         for scored in (False, True)
     ]
     return Pictures(source, tuple(kinds), tuple(described["keypoints"]), *parts)
+
+
+def _kinds_in(images: Path) -> dict[str, list[str]]:
+    """The pictures of each kind, by the names of files; a folder without any is named and left out.
+
+    Raises:
+        ValueError: the folder of the kinds' folders cannot be listed.
+    """
+    found = {}
+    for kind in subfolders(images):
+        if kind == "masks":
+            continue
+        try:
+            found[kind] = image_files(images / kind)
+        except ValueError as error:
+            LOG.warning("left out: %s", error)
+    return found
 
 
 def _held_out(path: Path, keys: Mapping[str, str]) -> set[str]:
