@@ -50,7 +50,7 @@ def cached_index(identity: dict[str, Any], build: Callable[[], Indexed]) -> Inde
     kept = cache_folder() / "indexes" / hashlib.sha256(text.encode()).hexdigest()[:32]
     listed = kept / "skipped.json"  # written last: where it is, the index is whole
     if listed.is_file():
-        return Index.load(kept / "index"), json.loads(listed.read_text())
+        return Index.load(kept / "index"), json.loads(listed.read_bytes())
     index, skipped = build()
     try:
         # Another job that does the same writes the same files.

@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.benchmark.sources import SOURCES
 from segswap.files.folders import is_litter
 from segswap.files.formats import EXTENSIONS
+from segswap.files.storage import name_bytes
 
 Scores = dict[str, float]  # by the tables' columns; NaN where there was nothing to judge
 Advance = Callable[[int], None]  # told of every prediction that is done
@@ -131,7 +132,7 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
             length = path.stat().st_size
         except FileNotFoundError as error:
             raise ValueError(f"{path} is missing") from error
-        digest.update(f"{path.relative_to(root)} {length}\n".encode())
+        digest.update(name_bytes(f"{path.relative_to(root)} {length}\n"))
     return digest.hexdigest()
 
 

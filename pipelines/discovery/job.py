@@ -126,7 +126,7 @@ def _begin(out: Path, key: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(key, indent=1).encode())
         return
     try:
-        there = dict(json.loads(path.read_text()))
+        there = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete {out}") from error
     # The same model may have got another name.

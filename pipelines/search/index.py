@@ -17,14 +17,16 @@ from pipelines.command.stopping import Stopping
 from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array
-from segswap.files.folders import find_images, say_others, text_order
+from segswap.files.folders import find_images, say_others
 from segswap.files.storage import (
     absolute,
     is_url,
     join,
     local_path,
+    name_bytes,
     replacing,
     sweep,
+    text_of,
     write_atomically,
 )
 from segswap.models.hub import find_model, fingerprint
@@ -101,7 +103,7 @@ def collect(places: Sequence[str]) -> Collected:
         for path in (join(root, name) for name in found.images):
             images.setdefault(path if is_url(path) else os.path.realpath(path), path)
         passed |= {join(root, entry.path): entry.reason for entry in found.passed}
-    return Collected(sorted(images.values(), key=text_order), passed)
+    return Collected(sorted(images.values(), key=text_of), passed)
 
 
 def build_index(
@@ -242,7 +244,7 @@ def _finish(
     if not known:
         reasons = "; ".join(f"{image}: {reason}" for image, reason in list(skipped.items())[:3])
         raise ValueError(f"{out}: no image could be read ({reasons or 'all files are gone'})")
-    names = {image: os.fsencode(image) for image in known}
+    names = {image: name_bytes(image) for image in known}
     images = sorted(known, key=lambda image: names[image])
     entries = np.zeros(len(images), entry_type(max(map(len, names.values()))))
     for at, image in enumerate(images):

@@ -29,6 +29,7 @@ from segswap import geometry
 from segswap.batches.picture import Picture, Pictures, Points
 from segswap.files.folders import image_files, subfolders
 from segswap.files.hashes import file_hash
+from segswap.files.storage import local_path
 
 LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
@@ -137,7 +138,7 @@ def _held_out(path: Path, keys: Mapping[str, str]) -> set[str]:
     """Content of the pictures that are to be scored on: whatever has it is not trained on."""
     if not path.is_file():
         return set()
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     if missing := [line for line in lines if line not in keys]:
         raise ValueError(
             f"{path} lists {missing[0]}, which is not there; expected KIND/NAME of pictures, one a "
@@ -150,7 +151,7 @@ def _keypoints_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"keypoints": [], "images": {}}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         if not isinstance(content["keypoints"], list) or not isinstance(content["images"], dict):
             raise TypeError("keypoints must be a list and images an object")
     except (ValueError, LookupError, TypeError) as error:
@@ -184,7 +185,7 @@ def _within(points: NDArray[np.float64]) -> Points:
 
 def _coco(source: str, annotations: str, images: str, bad: list[str] | None) -> Pictures:
     try:
-        content = json.loads(Path(annotations).read_text())
+        content = json.loads(Path(annotations).read_bytes())
         kinds = {category["id"]: n for n, category in enumerate(content["categories"])}
         names = tuple(str(category["name"]) for category in content["categories"])
         labelled = [c for c in content["categories"] if c.get("keypoints")]
@@ -213,7 +214,7 @@ def _coco_pictures(
 ) -> Iterator[tuple[Any, tuple[Picture, tuple[int, int]]]]:
     """By their ids, the pictures whose files are there; COCO lists all kinds that they show."""
     for image in content["images"]:
-        path = os.path.join(images, image["file_name"])
+        path = local_path(os.path.join(images, image["file_name"]))
         if os.path.isfile(path):
             entry = Picture(path, _content(path), np.zeros(kinds, np.int8))
             yield image["id"], (entry, (int(image["width"]), int(image["height"])))

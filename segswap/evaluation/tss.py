@@ -115,7 +115,7 @@ def read_flow(folder: Path, number: int) -> Flow:
 
 def is_flipped(folder: Path) -> bool:
     path = folder / "flip_gt.txt"
-    said = path.read_text().strip() if path.is_file() else ""
+    said = path.read_text("utf-8").strip() if path.is_file() else ""
     if said not in ("0", "1"):
         raise ValueError(f"{path} holds {said!r}; expected 0 or 1")
     return said == "1"

@@ -80,11 +80,6 @@ def is_litter(name: str) -> bool:
     return any(fnmatchcase(name.lower(), pattern) for pattern in _LITTER)
 
 
-def text_order(name: str) -> str:
-    """By what names are sorted, the same in every locale: their bytes as UTF-8."""
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
 def files_below(folder: PathLike) -> Files:
     """Walk a folder or URL.
 
@@ -110,7 +105,7 @@ def files_below(folder: PathLike) -> Files:
                 raise ValueError(f"{folder} cannot be read ({error.strerror})") from error
             reason = f"a folder that cannot be read ({error.strerror})"
             found.passed.append(PassedOver(below.rstrip("/"), reason, "folder", 0))
-    for name in sorted(links, key=text_order):
+    for name in sorted(links, key=storage.text_of):
         _follow(root, name, found)
     return found
 
@@ -183,7 +178,9 @@ def find_images(folder: PathLike) -> Found:
             + (f"; passed over: {_listed(passed)}" if passed else "")
         )
     return Found(
-        sorted(images, key=text_order), sorted(passed, key=lambda p: text_order(p.path)), others
+        sorted(images, key=storage.text_of),
+        sorted(passed, key=lambda p: storage.text_of(p.path)),
+        others,
     )
 
 
@@ -236,7 +233,7 @@ def subfolders(folder: PathLike) -> list[str]:
     above = {name for name in names if _holds(os.path.realpath(os.path.join(root, name)), root)}
     for name in sorted(above):
         LOG.warning("%s: passed over %s: a link to a folder that holds it", folder, name)
-    return sorted(set(names) - above, key=text_order)
+    return sorted(set(names) - above, key=storage.text_of)
 
 
 def _holds(folder: str, other: str) -> bool:

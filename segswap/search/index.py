@@ -245,7 +245,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is no index ({SETTINGS} is not there); make one: segswap-index")
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_bytes())
         written = settings["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -33,7 +33,7 @@ def pictures_of(root: Path) -> dict[str, list[Path]]:
     listed = root / "heldout.txt"
     if not listed.is_file():
         return kinds
-    names = [line.strip() for line in listed.read_text().splitlines()]
+    names = [line.strip() for line in listed.read_text("utf-8").splitlines()]
     wanted = {folder / name for name in names if name}
     if lacking := sorted(wanted - set(chain(*kinds.values()))):
         raise ValueError(f"{listed} names {lacking[0]}, which is not there")
