@@ -103,7 +103,7 @@ def folder_index(
     root = folder if storage.is_url(folder) else os.path.abspath(storage.local_path(folder))
     found = find_images(folder)
     say_others(folder, found)
-    names = {storage.join(root, name): name for name in found.images}
+    names = {storage.join(root, name): storage.text_of(name) for name in found.images}
     for place in _proposer(proposer, weights).beside(str(root)) if proposer else ():
         try:
             find_images(place)
@@ -133,8 +133,8 @@ def folder_index(
     categories = sorted({category for result in usable for category in result.categories})
     place_of = {category: position for position, category in enumerate(categories)}
     index = build(
-        dataset=storage.base_name(folder), root=storage.absolute(folder), exif=True,
-        proposer=proposer or "none", categories=categories, filtered={},
+        dataset=storage.text_of(storage.base_name(folder)), root=storage.absolute(folder),
+        exif=True, proposer=proposer or "none", categories=categories, filtered={},
         images=[(names[result.path], result.width, result.height) for result in usable],
         present=[[place_of[category] for category in result.categories] for result in usable],
         segments=_segments(usable, place_of),
@@ -147,7 +147,7 @@ def passed_over(passed: Iterable[PassedOver]) -> Skipped:
     image.
     """
     return [
-        {"image": entry.path, "reason": entry.reason}
+        {"image": storage.text_of(entry.path), "reason": entry.reason}
         | ({} if entry.kind == "image" else {"kind": entry.kind, "count": entry.images})
         for entry in passed
     ]

@@ -85,7 +85,8 @@ class Styler:
             ValueError: the folder holds no usable picture, or the weights do not fit.
             RuntimeError: adain's weights are neither given nor there to be downloaded.
         """
-        names = find_images(folder).images
+        # The same in every locale, for pairs record them.
+        names = list(map(storage.text_of, find_images(folder).images))
         # One that cannot be used costs itself alone, when it is drawn.
         if not any(_usable(storage.join(folder, name)) for name in names):
             (first, *_) = unusable_styles(folder)

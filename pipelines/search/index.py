@@ -145,7 +145,7 @@ def build_index(
         for n, at in enumerate(range(0, len(missing), length))
     ])  # fmt: skip
     skipped = dict.fromkeys(images, "changed while it was read; run again")
-    skipped |= _unread(records) | dict(read_settings(out)["skipped"]) | _unread(made)
+    skipped |= _unread(records) | _native(read_settings(out)["skipped"]) | _unread(made)
     return _finish(out, records + made, skipped, passed)
 
 
@@ -210,6 +210,10 @@ def _unread(records: list[dict[str, Any]]) -> dict[str, str]:
         for entry in record["images"]:
             found.pop(entry["image"], None)
     return found
+
+
+def _native(skipped: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {local_path(image): reason for image, reason in skipped}
 
 
 Known = dict[str, tuple[dict[str, Any], int, int]]

@@ -177,11 +177,8 @@ def find_images(folder: PathLike) -> Found:
             f"{folder} holds no image; expected files ending in {', '.join(sorted(EXTENSIONS))}"
             + (f"; passed over: {_listed(passed)}" if passed else "")
         )
-    return Found(
-        sorted(images, key=storage.text_of),
-        sorted(passed, key=lambda p: storage.text_of(p.path)),
-        others,
-    )
+    images.sort(key=storage.text_of)
+    return Found(images, sorted(passed, key=lambda entry: storage.text_of(entry.path)), others)
 
 
 def image_files(folder: PathLike) -> list[str]:

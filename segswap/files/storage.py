@@ -253,7 +253,7 @@ def write_atomically(path: PathLike, data: bytes) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a whole text file in UTF-8; what that has not, as of names that are no UTF-8, escaped."""
+    """Write a whole text file in UTF-8; what that has not, as names that are no UTF-8, escaped."""
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 

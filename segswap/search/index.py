@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segswap.files.images import ImageError, pixel_hash, read_image
-from segswap.files.storage import is_url
+from segswap.files.storage import is_url, local_path
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model
 
@@ -266,8 +266,12 @@ def read_record(path: Path) -> dict[str, Any]:
         ValueError: it is missing or damaged.
     """
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        record = dict(json.loads(path.read_bytes()))
+        # Another locale may have written it.
+        record["images"] = [e | {"image": local_path(e["image"])} for e in record["images"]]
+        record["skipped"] = [(local_path(image), reason) for image, reason in record["skipped"]]
+        return record
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); delete {path.parent} and run segswap-index again"
         ) from error
