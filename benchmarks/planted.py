@@ -38,7 +38,8 @@ from segswap.discovery.discovery import Group, Member, discover
 from segswap.discovery.pairing import Predict
 from segswap.evaluation.baselines import sift
 from segswap.evaluation.ranking import average_precision, detection_ap
-from segswap.files.images import encode_jpeg, image_files, read_image
+from segswap.files.folders import image_files
+from segswap.files.images import encode_jpeg, read_image
 from segswap.models.hub import SEARCH_MODEL
 from segswap.models.model import Model, load
 from segswap.models.prediction import Prediction

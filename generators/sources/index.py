@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ class Index:
     def image_name(self, image: int) -> str:
         """Path of an image, relative to the folder of the images."""
         name = _part(self.arrays["names"], self.arrays["name_ends"], image).tobytes()
-        return os.fsdecode(name)
+        return name.decode("utf-8", "surrogateescape")  # in any locale
 
     def image_licence(self, image: int) -> Licence:
         """An image's licence."""
@@ -93,7 +92,7 @@ class Index:
     def image_path(self, image: int) -> Path | str:
         """Path of an image's file, or its URL."""
         path = storage.join(self.header["root"], self.image_name(image))
-        return path if storage.is_url(path) else Path(path)
+        return path if storage.is_url(path) else Path(storage.local_path(path))
 
     def image_size(self, image: int) -> tuple[int, int]:
         """Width and height."""
@@ -166,11 +165,11 @@ def build(
     `licences` and `credits` are the images', in their order; by default nothing is stated.
     """
     ordered = sorted(segments, key=_place)
-    names = [os.fsencode(name) for name, _, _ in images]
+    names = [storage.name_bytes(name) for name, _, _ in images]
     licences = licences if licences is not None else [NOT_STATED] * len(images)
     distinct = sorted(set(licences))
     place = {licence: position for position, licence in enumerate(distinct)}
-    told = [credit.encode() for credit in credits or [""] * len(images)]
+    told = [credit.encode(errors="backslashreplace") for credit in credits or [""] * len(images)]
     shown = [sorted(set(categories_shown)) for categories_shown in present]
     arrays: dict[str, NDArray] = {
         "sizes": np.array([(w, h) for _, w, h in images], np.int32).reshape(-1, 2),
@@ -286,7 +285,8 @@ def held_out(index: Index, share: float) -> NDArray[np.bool_]:
     The images whose names have the smallest SHA-256: no matter in which order or with which other
     images a name comes, its place hardly changes.
     """
-    digests = [hashlib.sha256(os.fsencode(index.image_name(i))).digest() for i in range(len(index))]
+    names = map(index.image_name, range(len(index)))
+    digests = [hashlib.sha256(storage.name_bytes(name)).digest() for name in names]
     order = sorted(range(len(index)), key=lambda i: digests[i])
     chosen = np.zeros(len(index), bool)
     chosen[order[: max(2, round(share * len(index)))]] = True

@@ -13,7 +13,7 @@ import tyro
 import yaml
 
 from pipelines.command.memory import keep_memory
-from pipelines.command.messages import LOG, said
+from pipelines.command.messages import LOG, escape_what_cannot_be_shown, said
 from segswap.files.extras import MissingExtraError, need_extra
 
 Config = TypeVar("Config")
@@ -65,6 +65,7 @@ def run(
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
     keep_memory()
+    escape_what_cannot_be_shown()
     with said():
         sys.exit(_status(config_type, job, extras))
 
@@ -157,7 +158,7 @@ def _positive(flag: str) -> str:
 def flags_from_yaml(path: Path) -> list[list[str]]:
     """The flags that a YAML file of settings stands for, each as a list of arguments."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"--config {path}: {error}") from error
     if not isinstance(content, dict):

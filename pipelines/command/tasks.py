@@ -81,6 +81,7 @@ def ray_cluster(cpus: int, address: str | None = None, store: int | None = None)
     try:
         if address:
             _check_answers(address)
+        _escape_command_line()
         ray.init(
             address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
             **({} if address else own),
@@ -97,6 +98,17 @@ def ray_cluster(cpus: int, address: str | None = None, store: int | None = None)
         yield
     finally:
         ray.shutdown()
+
+
+def _escape_command_line() -> None:
+    """Ray keeps this process's command line, and does not start where that is no UTF-8."""
+    import ray._private.utils as own  # there is no setting for it
+
+    before = getattr(own, "get_entrypoint_name", str)
+    text = before()
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    if escaped != text:
+        own.get_entrypoint_name = lambda: escaped
 
 
 def _check_answers(address: str) -> None:

@@ -28,8 +28,7 @@ from pipelines.command.workers import Run
 from pipelines.discovery.config import DiscoverConfig
 from pipelines.discovery.discovered import write_results
 from pipelines.discovery.results import Discovered
-from pipelines.search.index import build_index, images_in, say_skipped
-from pipelines.search.index_shards import state_of
+from pipelines.search.index import build_index, collect, say_skipped
 from segswap.discovery.discovery import find_repeats
 from segswap.discovery.links import Links, sharing
 from segswap.discovery.pairing import check_enough, chosen_pairs, match_pairs, model_predict
@@ -37,7 +36,7 @@ from segswap.discovery.settings import Same, Settings, same_for
 from segswap.files.storage import absolute, sweep, write_atomically
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import Model, load
-from segswap.search.index import Index
+from segswap.search.index import Index, state_of
 
 FORMAT = 2  # of discovery.json, the files of pairs and groups.json
 KEY = "discovery.json"
@@ -63,13 +62,13 @@ def find_in(config: DiscoverConfig) -> Discovered:
     """
     check_folder("--out", config.out)
     out = Path(absolute(config.out))
-    images = images_in(config.images)
+    images, passed = collect(config.images)
     model = Path(absolute(find_model(config.model)))
     settings = config.settings(same_for(load(model), config.same))
     _begin(out, _key(config, images, model, settings.same))
     try:
         with config.running.started() as run:
-            plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
+            plain, mirrored = (_index(config, images, passed, out, flip) for flip in (False, True))
             say_skipped(plain.skipped)
             check_enough(len(plain), plain.skipped)
             pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
@@ -88,10 +87,12 @@ def find_in(config: DiscoverConfig) -> Discovered:
     return Discovered.read(out, len(pairs))
 
 
-def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool) -> Index:
+def _index(
+    config: DiscoverConfig, images: list[str], passed: dict[str, str], out: Path, mirrored: bool
+) -> Index:
     return build_index(
         images, config.model, out / ("index-mirrored" if mirrored else "index"), config.running,
-        device=config.device, mirrored=mirrored,
+        device=config.device, mirrored=mirrored, passed=passed,
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def _begin(out: Path, key: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(key, indent=1).encode())
         return
     try:
-        there = dict(json.loads(path.read_text()))
+        there = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete {out}") from error
     # The same model may have got another name.

@@ -64,7 +64,7 @@ class Discovered:
     @classmethod
     def read(cls, folder: Path, pairs: int) -> "Discovered":
         """What a folder holds."""
-        return cls(folder, json.loads((folder / GROUPS).read_text()), pairs)
+        return cls(folder, json.loads((folder / GROUPS).read_bytes()), pairs)
 
     @property
     def page(self) -> Path:

@@ -165,7 +165,7 @@ def export(folder: Path, key: dict[str, Any], make: Callable[[Path], None]) -> N
 
 def _read_key(folder: Path) -> dict[str, Any]:
     try:
-        key = json.loads((folder / KEY).read_text())
+        key = json.loads((folder / KEY).read_bytes())
     except ValueError as error:
         raise ValueError(f"{folder / KEY} is damaged; delete {folder} and run again") from error
     return key if isinstance(key, dict) else {}

@@ -22,6 +22,7 @@ GROWING = {"pairs", "val_pairs"}  # what --extend may raise
 WORK = ".segswap"  # in OUT until the manifest is written: settings, indexes, records of shards
 EXIT_SKIPPED = 3
 _NAMED = 8  # reasons, the most frequent ones
+_SAID = 3  # inputs that could not be used and are named when all is done
 
 
 def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
@@ -120,7 +121,9 @@ def finish(
     out, work = config.out, storage.join(config.out, WORK)
     folders = index_folders(config)
     indexes = [Index.load(folder) for folder in folders]
-    broken = {item["image"]: item for record in records for item in record["skipped"]}
+    found = {_named(item): item for record in records for item in record["skipped"]}
+    known = set(map(_named, skipped))
+    broken = [found[name] for name in sorted(found) if name not in known]
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "generator": f"segswap {version('segswap')}",
@@ -129,7 +132,7 @@ def finish(
         "config": settings,
         "splits": {split: _split_entry(split, records) for split in SPLITS},
         "inputs": [_input_entry(index) for index in indexes],
-        "skipped": skipped + [broken[name] for name in sorted(broken)],
+        "skipped": skipped + broken,
         "rejected": _rejected(records),
     }
     storage.sweep(out)
@@ -141,10 +144,28 @@ def finish(
     made = ", ".join(f"{entry['pairs']} {split}" for split, entry in manifest["splits"].items())
     return Made(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
-        f"skipped {len(manifest['skipped'])} inputs{_besides(manifest['inputs'])}; "
+        f"skipped {_counted(manifest['skipped'])}{_besides(manifest['inputs'])}; "
         f"rejected draws {manifest['rejected']}",
-        _lost(config.running.max_skipped, manifest["inputs"], skipped, len(broken)),
+        _lost(config.running.max_skipped, manifest["inputs"], skipped, broken),
     )
+
+
+def _named(entry: dict[str, Any]) -> tuple[str, str]:
+    """What entries for the same thing have in common."""
+    return entry.get("kind", ""), str(entry.get("image"))
+
+
+def described(entry: dict[str, Any]) -> str:
+    """An entry of what could not be used, in a few words."""
+    return ", ".join(str(entry[k]) for k in ("image", "annotation", "reason") if k in entry)
+
+
+def _counted(skipped: Skipped) -> str:
+    """How many inputs could not be used, and the first ones of them."""
+    if not skipped:
+        return "0 inputs"
+    named = "; ".join(map(described, skipped[:_SAID])) + "; ..." * (len(skipped) > _SAID)
+    return f"{len(skipped)} inputs, listed in {MANIFEST} ({named})"
 
 
 def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
@@ -188,24 +209,31 @@ def _rejected(records: list[Any]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _lost(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> tuple[str, ...]:
+def _lost(limit: float, inputs: list[Any], skipped: Skipped, broken: Skipped) -> tuple[str, ...]:
     """What a larger share of than the limit could not be used.
 
     Args:
         limit: the share of the images, or of the annotations.
         inputs: the manifest's.
         skipped: what was left out of the index.
-        broken: how many images of the index could not be used after all.
+        broken: what could not be used after all.
     """
     annotations = sum("annotation" in item for item in skipped)
-    absent = len(skipped) - annotations
+    absent, late = (sum(map(_images, entries)) for entries in (skipped, broken))
     images = absent + sum(item["images"] for item in inputs)
     segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
     return tuple(
         f"{lost} of {given} {what} could not be used; {MANIFEST} lists them"
         for what, lost, given in (
-            ("images", absent + broken, images),
+            ("images", absent + late, images),
             ("annotations", annotations, annotations + segments),
         )
         if lost > limit * given
     )
+
+
+def _images(entry: dict[str, Any]) -> int:
+    """How many of the images an entry stands for; style pictures are none of them."""
+    if "annotation" in entry or entry.get("kind") == "style":
+        return 0
+    return int(entry.get("count", 1))

@@ -12,10 +12,10 @@ from generators.composition.recipe import Look
 from generators.segments import build_proposer
 from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import coco_index
-from generators.sources.folder import Job, Proposed, folder_index
+from generators.sources.folder import Job, Proposed, folder_index, passed_over
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
-from generators.styles.style import Styler
+from generators.styles.style import Styler, unusable_styles
 from pipelines.command.progress import Progress
 from pipelines.command.workers import Run
 from pipelines.generation.config import SPLITS, GenerateConfig, parse_blend
@@ -23,6 +23,7 @@ from pipelines.generation.dataset import WORK
 from segswap.data.coco import Skipped
 from segswap.files import storage
 from segswap.files.cache import local_copy
+from segswap.files.formats import EXTENSIONS
 
 
 def prepare(
@@ -55,6 +56,8 @@ def prepare(
                 partial(_with_progress, run, "backgrounds"),
             )  # fmt: skip
             skipped = skipped + more
+        if config.styling.styles:
+            skipped = skipped + passed_over(unusable_styles(config.styling.styles))
         for name, made in indexes.items():
             storage.remove_folder(storage.join(work, name))
             made.save(storage.join(work, name))
@@ -89,7 +92,7 @@ def _index(config: GenerateConfig, run: Run) -> tuple[Index, Skipped]:
         proposer = build_proposer(inputs.segments)
         identity: dict[str, Any] = {
             "images": fingerprint(inputs.images), "segments": proposer.fingerprint,
-            "area": inputs.segment_area,
+            "area": inputs.segment_area, "endings": sorted(EXTENSIONS),
             "beside": [fingerprint(place) for place in proposer.beside(inputs.images)],
         }  # fmt: skip
         return cached_index(

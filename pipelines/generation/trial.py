@@ -15,7 +15,7 @@ from pipelines.command.outputs import check_file
 from pipelines.command.tasks import cores
 from pipelines.command.workers import Item, Result, Run
 from pipelines.generation.config import SPLITS, GenerateConfig
-from pipelines.generation.dataset import WORK, index_folders
+from pipelines.generation.dataset import WORK, described, index_folders
 from pipelines.generation.inputs import prepare, split_inputs
 from pipelines.generation.job import ShardTask, absolute, found_in, make_shard, shard_tasks
 from pipelines.generation.pairs import Losses, make_pairs
@@ -186,7 +186,7 @@ def _described(config: GenerateConfig, skipped: Skipped) -> Iterator[str]:
                 line += f"; {what}: " + ", ".join(f"{n} {reason}" for reason, n in counts.items())
         yield line
     if skipped:
-        named = "; ".join(", ".join(map(str, entry.values())) for entry in skipped[:_NAMED])
+        named = "; ".join(map(described, skipped[:_NAMED]))
         yield f"without {len(skipped)} that cannot be used: {named}" + "; ..." * (
             len(skipped) > _NAMED
         )

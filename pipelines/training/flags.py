@@ -35,7 +35,7 @@ def matcher_of(matcher: str | None, start: str | None) -> str:
         return matcher or DEFAULT_MATCHER
     path = find_model(start) / SETTINGS
     try:
-        there = json.loads(path.read_text())["matcher"]
+        there = json.loads(path.read_bytes())["matcher"]
         check_name(there)
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

@@ -77,7 +77,7 @@ def check_folder(name: str, resume: bool, identity: dict[str, Any]) -> None:
 
 def _read_run(path: Path) -> dict[str, Any]:
     try:
-        run = json.loads(path.read_text())
+        run = json.loads(path.read_bytes())
         _comparable(run)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; start a new run") from error

@@ -28,8 +28,9 @@ from pipelines.command.stopping import noted_signals
 from pipelines.training.run_folder import check_folder, describe
 from pipelines.training.style_config import TrainStyleConfig
 from segswap import geometry
+from segswap.files.folders import image_files
 from segswap.files.hashes import file_hash
-from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size
+from segswap.files.images import ImageError, encode_jpeg, read_image, read_size
 from segswap.files.storage import write_atomically
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
@@ -143,13 +144,12 @@ def _samples(networks: Networks, photographs: list[Path], styles: list[Path]) ->
     """
     device = str(next(networks.parameters()).device)
     network = AdaIN(copy.deepcopy(networks.encoder), copy.deepcopy(networks.decoder), device)
-    columns, lines = (_evenly(paths, 5) for paths in (styles, photographs))
-    pictures = [read_image(path) for path in columns]
+    pictures, shown = (_readable(_evenly(paths, 5)) for paths in (styles, photographs))
     statistics = [network.statistics(picture) for picture in pictures]
     tiles = [[np.full((SIDE, SIDE, 3), 255, np.uint8), *pictures]]
-    for photograph in (read_image(path) for path in lines):
-        copies = [photograph] * len(columns)
-        tiles.append([photograph, *network.restyle(copies, statistics, [1.0] * len(columns))])
+    for photograph in shown:
+        copies = [photograph] * len(pictures)
+        tiles.append([photograph, *network.restyle(copies, statistics, [1.0] * len(pictures))])
     side = SIDE // 2
     return encode_jpeg(
         np.vstack([np.hstack([geometry.resize(t, side, side) for t in line]) for line in tiles]), 90
@@ -159,6 +159,17 @@ def _samples(networks: Networks, photographs: list[Path], styles: list[Path]) ->
 def _evenly(paths: list[Path], most: int) -> list[Path]:
     """At most so many of the paths, evenly spread."""
     return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
+
+
+def _readable(paths: list[Path]) -> list[np.ndarray]:
+    """Those of the images that can be read; the others are named."""
+    images = []
+    for path in paths:
+        try:
+            images.append(read_image(path))
+        except ImageError as error:
+            LOG.warning("not in %s: %s", SAMPLES, error)
+    return images
 
 
 # --- inputs and the run's folder -------------------------------------------------------------

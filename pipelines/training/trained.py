@@ -38,7 +38,7 @@ class TrainedRun:
         """
         from segswap.training.history import HISTORY
 
-        with open(self.folder / HISTORY, newline="") as file:
+        with open(self.folder / HISTORY, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
@@ -47,7 +47,7 @@ class TrainedRun:
         """The step and the val scores of the weights that are kept, the best ones; without val data
         the step alone.
         """
-        return json.loads((self.folder / SCORES).read_text())
+        return json.loads((self.folder / SCORES).read_bytes())
 
     def load(self) -> "Model":
         """The model with these weights; see `segswap.load`."""

@@ -29,9 +29,11 @@ from segswap import geometry
 from segswap.batches.picture import Picture, Pictures, Points
 from segswap.data.coco import Annotation, CocoImage, read_coco
 from segswap.data.segmentations import FEW_POINTS, is_outline, points_missing
+from segswap.files.folders import image_files, subfolders
 from segswap.files.hashes import file_hash
-from segswap.files.images import ImageError, image_files
+from segswap.files.images import ImageError
 from segswap.files.opening import MISSING, UnreadableError, open_regular
+from segswap.files.storage import local_path
 
 LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
@@ -86,10 +88,11 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
             "ANNOTATIONS.json:IMAGES"
         )
     images = root / "images" if (root / "images").is_dir() else root
-    kinds = sorted(p.name for p in images.iterdir() if p.is_dir() and p.name != "masks")
+    own = _kinds_in(images)
+    kinds = [*own]
     described = _keypoints_file(root / "keypoints.json")
     keys: dict[str, str] = {}
-    for place in (f"{kind}/{name}" for kind in kinds for name in image_files(images / kind)):
+    for place in (f"{kind}/{name}" for kind, names in own.items() for name in names):
         try:
             keys[place] = _content(images / place)
         except ImageError as error:
@@ -126,11 +129,28 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
     return Pictures(source, tuple(kinds), tuple(described["keypoints"]), *parts)
 
 
+def _kinds_in(images: Path) -> dict[str, list[str]]:
+    """The pictures of each kind, by the names of files; a folder without any is named and left out.
+
+    Raises:
+        ValueError: the folder of the kinds' folders cannot be listed.
+    """
+    found = {}
+    for kind in subfolders(images):
+        if kind == "masks":
+            continue
+        try:
+            found[kind] = image_files(images / kind)
+        except ValueError as error:
+            LOG.warning("left out: %s", error)
+    return found
+
+
 def _held_out(path: Path, keys: Mapping[str, str]) -> set[str]:
     """Content of the pictures that are to be scored on: whatever has it is not trained on."""
     if not path.is_file():
         return set()
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     if missing := [line for line in lines if line not in keys]:
         raise ValueError(
             f"{path} lists {missing[0]}, which is not there; expected KIND/NAME of pictures, one a "
@@ -143,7 +163,7 @@ def _keypoints_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"keypoints": [], "images": {}}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         if not isinstance(content["keypoints"], list) or not isinstance(content["images"], dict):
             raise TypeError("keypoints must be a list and images an object")
     except (ValueError, LookupError, TypeError) as error:
@@ -227,7 +247,7 @@ def _coco_picture(image: CocoImage, folder: str, kinds: int) -> Picture | str | 
     """COCO lists all kinds that a picture shows. None where its file is not there, what is wrong
     with it where it cannot be read.
     """
-    path = os.path.join(folder, image.name)
+    path = local_path(os.path.join(folder, image.name))
     try:
         key = _content(path)
     except ImageError as error:

@@ -5,7 +5,6 @@ import io
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import cv2
@@ -14,13 +13,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from segswap.files import storage
+from segswap.files.formats import pillow_formats
 from segswap.files.opening import UnreadableError, open_regular
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-# No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _AT_A_TIME = 32  # requests for the sizes of images at URLs: nearly all of their time is waiting
 _HEAD = 1 << 16  # bytes that hold the header of nearly every image
 MAX_PIXELS = 100_000_000
@@ -37,30 +34,6 @@ class ImageError(ValueError):
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         """How it comes out of a loader process."""
         return ImageError, (self.name, self.reason)
-
-
-def image_files(folder: PathLike) -> list[str]:
-    """Paths of all image files below a folder or URL, relative to it, with /, sorted.
-
-    Raises:
-        ValueError: the folder is missing or holds no image file.
-        StorageError: the URL cannot be listed.
-    """
-    files = [name for name in _files(folder) if PurePosixPath(name).suffix.lower() in EXTENSIONS]
-    if not files:
-        raise ValueError(
-            f"{folder} holds no image; expected files ending in {', '.join(sorted(EXTENSIONS))}"
-        )
-    return files
-
-
-def _files(folder: PathLike) -> list[str]:
-    if storage.is_url(folder):
-        return storage.files_below(str(folder))
-    root = Path(storage.absolute(folder))
-    if not root.is_dir():
-        raise ValueError(f"{folder} is not a folder; expected a folder of images")
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
 def read_size(path: PathLike, *, upright: bool = False) -> tuple[int, int]:
@@ -238,7 +211,7 @@ def read_label_map(path: PathLike) -> NDArray[np.int32]:
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """The image of an open file, its header read and its size checked."""
     try:
-        image = Image.open(file, formats=_FORMATS)
+        image = Image.open(file, formats=pillow_formats())
     except Image.DecompressionBombError as error:
         raise ImageError(name, f"over {MAX_PIXELS // 10**6} megapixels") from error
     except Exception as error:  # as above

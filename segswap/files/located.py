@@ -26,7 +26,7 @@ def locate(folder: PathLike, name: str) -> str:
         if PurePosixPath(one).is_absolute() or ".." in PurePosixPath(one).parts:
             raise ImageError(name, "outside the folder of the images")
     try:
-        if "\0" in os.fsdecode(os.fsencode(name)):
+        if b"\0" in storage.name_bytes(name):
             raise ValueError("NUL ends a name")
     except ValueError as error:
         raise ImageError(ascii(name), "has a name that no file can have") from error
@@ -41,7 +41,9 @@ def locate(folder: PathLike, name: str) -> str:
 
 
 def _exists(path: str) -> bool:
-    return storage.size(path) is not None if storage.is_url(path) else os.path.lexists(path)
+    if storage.is_url(path):
+        return storage.size(path) is not None
+    return os.path.lexists(storage.local_path(path))
 
 
 def check_frame(path: PathLike, stored: Size, annotated: Size) -> None:

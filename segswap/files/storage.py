@@ -50,8 +50,31 @@ def base_name(path: PathLike) -> str:
 
 
 def local_path(path: PathLike) -> str:
-    """The path of a local file as `open` takes it."""
-    return os.fspath(path).removeprefix("file://")
+    """The path of a local file as `open` takes it in this process's locale."""
+    name = os.fspath(path).removeprefix("file://")
+    try:
+        return os.fsdecode(name_bytes(name))
+    except UnicodeEncodeError:  # no file is called so
+        return name
+
+
+def name_bytes(name: str) -> bytes:
+    """The bytes of a file's name, whichever locale it was read or written down in.
+
+    Raises:
+        UnicodeEncodeError: it is no text that a name may be.
+    """
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape")
+
+
+def text_of(name: str) -> str:
+    """A file's name as text that is the same in every locale: its bytes as UTF-8, those that are
+    none as \\udc80 to \\udcff.
+    """
+    return name_bytes(name).decode("utf-8", "surrogateescape")
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -227,6 +250,11 @@ def write_atomically(path: PathLike, data: bytes) -> None:
         return
     ask(os.fspath(path), "written", lambda fs, key: fs.pipe_file(key, data))
     _check_size(os.fspath(path), len(data))
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a whole text file in UTF-8; what that has not, as names that are no UTF-8, escaped."""
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _check_size(url: str, expected: int) -> None:

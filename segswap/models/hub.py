@@ -9,7 +9,7 @@ from segswap.files.hashes import file_hash
 from segswap.files.storage import PathLike
 
 DEFAULT_MODEL = "segswap-base"
-SEARCH_MODEL = "segswap-tiny"  # what indexes are made with by default
+SEARCH_MODEL = "segswap-base"  # what indexes are made with by default
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
 CARD = "README.md"

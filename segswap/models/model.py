@@ -20,7 +20,7 @@ from torch import Tensor
 from segswap import geometry
 from segswap.backbones.weights import read_weights
 from segswap.files.images import read_image, to_rgb
-from segswap.files.storage import write_atomically
+from segswap.files.storage import write_atomically, write_text
 from segswap.matchers.base import Matcher, Matches
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.registry import build_blank
@@ -208,7 +208,7 @@ class Model:
         held = sum(number for name, number in numbers.items() if name in own)
         settings = {**self.settings, **shared}
         card = model_card(settings, sum(numbers.values()), held, where, self.folder)
-        write_atomically(folder / CARD, card.encode())
+        write_text(folder / CARD, card)
 
 
 def load(
@@ -259,7 +259,7 @@ def load(
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / SETTINGS).read_text())
+    return json.loads((folder / SETTINGS).read_bytes())
 
 
 def _check_size(size: int, matcher: Matcher) -> None:

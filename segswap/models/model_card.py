@@ -39,7 +39,7 @@ def _scores(path: Path) -> str:
     """The scores that a training run left beside its weights; nothing where there are none."""
     if not path.is_file():
         return ""
-    best = json.loads(path.read_text())
+    best = json.loads(path.read_bytes())
     shown = {title: best[k] for k, title in _SCORES.items() if best.get(k) is not None}
     return (
         f"\n## Scores\n\nOn val pairs during training, at step {best['step']}:\n\n"

@@ -29,6 +29,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segswap.files.images import ImageError, pixel_hash, read_image
+from segswap.files.storage import is_url, local_path
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model
 
@@ -68,6 +70,7 @@ class Index:
         self.images: Sequence[str] = _Paths(entries)
         self._entries = entries
         self._files: dict[Path, NDArray] = {}
+        self._states: dict[int, list[list[int] | None]] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Index":
@@ -149,6 +152,27 @@ class Index:
             found, values = found[best], values[best]
         return found, values
 
+    def changed(self, number: int) -> bool:
+        """Whether an image's file holds another image now, or none: then its features are not its.
+
+        A file that is gone, or as long and as old as it was, is not looked into, nor is a URL.
+        """
+        entry, image = self._entries[number], self.images[number]
+        state = state_of(image)
+        if not state or state == self._state(int(entry["shard"]), int(entry["row"])):
+            return False
+        try:
+            return pixel_hash(read_image(image)) != bytes(entry["sha256"]).decode()
+        except ImageError:
+            return True
+
+    def _state(self, shard: int, row: int) -> list[int] | None:
+        """What `state_of` said of an image when it was read."""
+        if shard not in self._states:
+            images = read_record(record_file(self.folder, shard))["images"]
+            self._states[shard] = [entry["state"] for entry in images]
+        return self._states[shard][row]
+
     def check_model(self, model: Model) -> None:
         """Refuse a model that did not make this index.
 
@@ -182,6 +206,17 @@ class Index:
         return self._files[path]
 
 
+def state_of(image: str) -> list[int] | None:
+    """What changes with a file: its length and time of change; [] without one, None of a URL."""
+    if is_url(image):
+        return None
+    try:
+        status = os.stat(image)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
 class _Paths(Sequence[str]):
     """The images' paths, decoded when they are asked for."""
 
@@ -210,7 +245,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is no index ({SETTINGS} is not there); make one: segswap-index")
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_bytes())
         written = settings["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -222,6 +257,24 @@ def read_settings(folder: Path) -> dict[str, Any]:
             "it again with segswap-index"
         )
     return dict(settings)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What the record of a shard holds.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        record = dict(json.loads(path.read_bytes()))
+        # Another locale may have written it.
+        record["images"] = [e | {"image": local_path(e["image"])} for e in record["images"]]
+        record["skipped"] = [(local_path(image), reason) for image, reason in record["skipped"]]
+        return record
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete {path.parent} and run segswap-index again"
+        ) from error
 
 
 def encoded_file(folder: Path, shard: int, name: str) -> Path:

@@ -14,7 +14,6 @@ from segswap.files.images import (
     ImageError,
     encode_jpeg,
     encode_png,
-    image_files,
     read_hashed_image,
     read_image,
     read_size,
@@ -209,21 +208,6 @@ def test_encoders_keep_the_order_of_channels() -> None:
     assert np.abs(shown - colour()).mean() < 3
     plane = np.array(Image.open(io.BytesIO(encode_png(grey()))))
     np.testing.assert_array_equal(plane, grey())
-
-
-def test_image_files_are_sorted_and_recursive(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.PNG", "c/d.webp", "c/e/f.tiff", "notes.txt", "x.jpg.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.jpg").mkdir()
-    assert image_files(tmp_path) == ["a.PNG", "b.jpg", "c/d.webp", "c/e/f.tiff"]
-
-
-def test_folders_without_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no image; expected files ending in"):
-        image_files(tmp_path)
-    with pytest.raises(ValueError, match="is not a folder"):
-        image_files(tmp_path / "none")
 
 
 def test_a_plain_jpeg_is_what_pillow_makes_of_it(data: Path) -> None:

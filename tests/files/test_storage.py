@@ -29,7 +29,8 @@ from segswap.data.manifest import read_manifest
 from segswap.data.shards import Shard, read_pairs
 from segswap.files import cache, storage, stores
 from segswap.files.cache import forget_copies, local_copy
-from segswap.files.images import ImageError, image_files, read_image, read_size, read_sizes
+from segswap.files.folders import image_files
+from segswap.files.images import ImageError, read_image, read_size, read_sizes
 from segswap.files.stores import StorageError
 
 PLACES = ("path", "file", "memory")
