@@ -40,7 +40,7 @@ from segswap.evaluation.baselines import sift
 from segswap.evaluation.ranking import average_precision, detection_ap
 from segswap.files.folders import image_files
 from segswap.files.images import encode_jpeg, read_image
-from segswap.models.hub import SEARCH_MODEL
+from segswap.models.hub import DEFAULT_MODEL
 from segswap.models.model import Model, load
 from segswap.models.prediction import Prediction
 from segswap.search.baselines import PooledRetriever, SiftRetriever
@@ -301,7 +301,7 @@ def main() -> None:
     for name, job in (("retrieve", retrieve), ("discover", discover_groups)):
         using = jobs.add_parser(name)
         using.set_defaults(job=job)
-        using.add_argument("--model", default=SEARCH_MODEL)
+        using.add_argument("--model", default=DEFAULT_MODEL)
         using.add_argument("--device", default="cpu")
         using.add_argument("--first", type=int, default=20, help="images of a shortlist")
     for command in jobs.choices.values():

@@ -9,7 +9,6 @@ from segswap.files.hashes import file_hash
 from segswap.files.storage import PathLike
 
 DEFAULT_MODEL = "segswap-base"
-SEARCH_MODEL = "segswap-base"  # what indexes are made with by default
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
 CARD = "README.md"
