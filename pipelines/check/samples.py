@@ -175,7 +175,10 @@ def _images(
                 masks[part.removesuffix("_mask.png")] = labels
                 found = labels.shape[::-1]
             else:
-                found = check_jpeg(data)
+                width, height, colours = check_jpeg(data)
+                found = (width, height)
+                if colours not in ("YCbCr", "RGB"):
+                    raise ValueError(f"{colours} instead of RGB")
         except ValueError as error:
             say("images", f"{part} cannot be used ({error})", "a whole image of its kind")
             continue

@@ -2,16 +2,17 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
-# Nothing that is compressed holds as many zeros: parts of a file that were never written do.
-_HOLE = bytes(1024)
-# Of TIFF: LZW, both kinds of deflate, JPEG, LZMA, Zstandard and WebP.
-_COMPRESSIONS = (5, 7, 8, 32946, 34925, 50000, 50001)
-_STARTS = {"JPEG2000": b"\xff\x4f\xff\x51", "AVIF": b"mdat"}  # of the compressed data
+from segswap.files.jpeg import check_jpeg
+
+# So many zeros stand in no data of such a kind, but where a part of the file was never written:
+# JPEG 2000 has single ones for what is empty.
+_HOLES = {"WEBP": bytes(64), "TIFF": bytes(64), "AVIF": bytes(64), "JPEG2000": bytes(1024)}
+_JPEG, _DEFLATE = (7,), (8, 32946)  # of TIFF, which also has codes without a checksum:
+_HOLED = (3, 4, 5, 34925, 50000, 50001)  # fax, LZW, LZMA, Zstandard, WebP
 
 
 def check_whole(data: bytes, header: Image.Image) -> None:
@@ -26,11 +27,27 @@ def check_whole(data: bytes, header: Image.Image) -> None:
     """
     if header.format == "PNG":
         _check_png(data)
-    for start, end in _compressed(data, header):
-        if end > len(data):
-            raise ValueError(f"the {header.format} is cut short by {end - len(data)} bytes")
-        if (hole := data.find(_HOLE, start, end)) >= 0:
-            raise ValueError(f"the {header.format} holds zeros alone from byte {hole}")
+    elif isinstance(header, TiffImagePlugin.TiffImageFile):
+        _check_tiff(data, header.tag_v2)
+    elif header.format == "WEBP":
+        _check_webp(data)
+    elif header.format == "JPEG2000":
+        start, end = data.find(b"\xff\x4f\xff\x51"), data.rfind(b"\xff\xd9")
+        if end < start:
+            raise ValueError("the JPEG2000 is cut short")
+        _check_part(data, header.format, start, end)
+    elif header.format == "AVIF":
+        start = data.find(b"mdat")
+        size = int.from_bytes(data[start - 4 : start], "big")
+        _check_part(data, header.format, start, start - 4 + size if size > 1 else len(data))
+
+
+def _check_part(data: bytes, kind: str, start: int, end: int) -> None:
+    """Compressed data from one byte to before another are there and without a hole."""
+    if end > len(data):
+        raise ValueError(f"the {kind} is cut short by {end - len(data)} bytes")
+    if (hole := data.find(_HOLES[kind], start, end)) >= 0:
+        raise ValueError(f"the {kind} holds zeros alone from byte {hole}")
 
 
 def _check_png(data: bytes) -> None:
@@ -49,28 +66,28 @@ def _check_png(data: bytes) -> None:
         position = end
 
 
-def _compressed(data: bytes, header: Image.Image) -> Iterator[tuple[int, int]]:
-    """First byte, and the one behind the last, of the parts that hold compressed pixels."""
-    if header.format == "WEBP":
-        yield from _webp_chunks(data)
-    elif isinstance(header, TiffImagePlugin.TiffImageFile):
-        tags = header.tag_v2
-        if tags.get(259, 1) in _COMPRESSIONS:
-            starts, sizes = (324, 325) if 324 in tags else (273, 279)
-            for start, size in zip(_many(tags.get(starts)), _many(tags.get(sizes)), strict=False):
-                yield start, start + size
-    elif header.format in _STARTS:
-        yield max(0, data.find(_STARTS[header.format])), len(data)
-
-
-def _webp_chunks(data: bytes) -> Iterator[tuple[int, int]]:
+def _check_webp(data: bytes) -> None:
     position, whole = 12, 8 + int.from_bytes(data[4:8], "little")
-    yield whole, whole
-    while position + 8 <= min(whole, len(data)):
+    if whole > len(data):
+        raise ValueError(f"the WEBP is cut short by {whole - len(data)} bytes")
+    while position + 8 <= whole:
         kind, size = struct.unpack_from("<4sI", data, position)
         if kind in (b"VP8 ", b"VP8L"):
-            yield position + 8, position + 8 + size
+            _check_part(data, "WEBP", position + 8, position + 8 + size)
         position += 8 + size + size % 2
+
+
+def _check_tiff(data: bytes, tags: Any) -> None:
+    compression = tags.get(259, 1)
+    places, sizes = (324, 325) if 324 in tags else (273, 279)  # of tiles, or of strips
+    for start, size in zip(_many(tags.get(places)), _many(tags.get(sizes)), strict=False):
+        part = data[start : start + size]
+        if compression in _JPEG:
+            check_jpeg(tags.get(347, b"")[:-2] + part[2 if 347 in tags else 0 :])
+        elif compression in _DEFLATE:
+            zlib.decompress(part)
+        elif compression in _HOLED:
+            _check_part(data, "TIFF", start, start + size)
 
 
 def _many(value: Any) -> tuple[int, ...]:

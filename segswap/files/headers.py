@@ -17,7 +17,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF
 # What Pillow's decoders raise on broken data. Only calls of Pillow may stand where it is caught.
 BROKEN = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError,
-    NotImplementedError, struct.error, zlib.error,
+    RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 _WARNINGS = threading.Lock()
 _BEGINNING = 512
@@ -62,8 +62,8 @@ def open_image(file: BinaryIO, name: str) -> Image.Image:
         with named_warnings(name):
             image = Image.OPEN[kind][0](file, name)
     except BROKEN as error:
-        raise ImageError(name, _why(kind, file, error)) from error
-    if reason := wrong_size(*image.size):
+        raise ImageError(name, _why(kind, file, name, error)) from error
+    if reason := wrong_size(*image.size, kind):
         raise ImageError(name, reason)
     return image
 
@@ -117,22 +117,23 @@ def _what(beginning: bytes) -> str:
     return f"a file of another kind (it begins with {beginning[:8].hex(' ')})"
 
 
-def _why(kind: str, file: BinaryIO, error: Exception) -> str:
+def _why(kind: str, file: BinaryIO, name: str, error: Exception) -> str:
     """Why an image's header cannot be read."""
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({error.strerror})"
-    if kind == "TIFF" and (pixels := _tiff_pixels(file)):
+    if kind == "TIFF" and (pixels := _tiff_pixels(file, name)):
         return f"a TIFF of {pixels}, which is not read ({error}); expected 8 or 16 bits a channel"
     return f"a {kind} whose header is damaged ({error})"
 
 
-def _tiff_pixels(file: BinaryIO) -> str | None:
+def _tiff_pixels(file: BinaryIO, name: str) -> str | None:
     """What the pixels of a TIFF are that Pillow does not know; None where its header is broken."""
     try:
         file.seek(0)
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
         file.seek(tags.next)
-        tags.load(file)
+        with named_warnings(name):
+            tags.load(file)
         bits, kinds = tags[258], tags.get(339, (1,))
         said = " and ".join(_FIELDS.get(kind, "unknown numbers") for kind in sorted(set(kinds)))
         white = " where 0 is white" if tags[262] == 0 else ""

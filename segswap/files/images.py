@@ -15,7 +15,7 @@ from PIL import Image
 
 from segswap.files import storage
 from segswap.files.damage import check_whole
-from segswap.files.headers import BROKEN, ImageError, open_image
+from segswap.files.headers import BROKEN, ImageError, named_warnings, open_image
 from segswap.files.jpeg import decode_jpeg
 from segswap.files.pixels import PixelsError, as_stored, orientation, to_rgb, upright
 from segswap.files.storage import PathLike
@@ -134,7 +134,8 @@ def read_pillow(image: Image.Image, *, name: str) -> NDArray[np.uint8]:
             else:
                 check_whole(_whole(file), image)
             file.seek(at)
-        image.load()
+        with named_warnings(name):
+            image.load()
     # A TIFF is turned by now, and says so.
     return upright(_pixels(image, name), orientation(image, name))
 
@@ -221,7 +222,8 @@ def _load(image: Image.Image, file: BinaryIO, name: str) -> None:
     with _decoding(name):
         check_whole(_whole(file), image)
         file.seek(at)
-        image.load()
+        with named_warnings(name):
+            image.load()
 
 
 def _whole(file: BinaryIO) -> bytes:
@@ -244,7 +246,9 @@ def _decoding(name: str) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        raise ImageError(name, f"cannot be decoded ({error})") from error
+        code = str(error).lstrip("-").isdigit()  # of libtiff's
+        said = "its data is damaged" if code else error
+        raise ImageError(name, f"cannot be decoded ({said})") from error
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

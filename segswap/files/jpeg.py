@@ -34,18 +34,17 @@ def decode_jpeg(data: bytes, header: Image.Image) -> NDArray[np.uint8]:
     return np.array(Image.frombytes("CMYK", header.size, pixels.tobytes()).convert("RGB"))
 
 
-def check_jpeg(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG in colour whose data is all there: decoded, at an eighth of its
-    size.
+def check_jpeg(data: bytes) -> tuple[int, int, str]:
+    """Width, height and the colours' name of a JPEG whose data is all there: decoded, at an eighth
+    of its size.
 
     Raises:
-        ValueError: it is cut, damaged, or of another kind.
+        ValueError: it is cut or damaged.
     """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    if colours not in ("YCbCr", "RGB"):
-        raise ValueError(f"{colours} instead of RGB")
-    simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1)
-    return width, height
+    inks = colours in ("CMYK", "YCCK")
+    simplejpeg.decode_jpeg(data, "CMYK" if inks else "RGB", min_height=1, min_width=1)
+    return width, height, colours
 
 
 def _strictly(data: bytes, colours: Literal["RGB", "CMYK"]) -> NDArray[np.uint8]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 VARIABLE = "SEGSWAP_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 100
 MIN_SIDE = 32
+# That reading a pixel takes, at its most: by far the most for floats and for what is transparent.
+_BYTES, _MOST_BYTES = {"JPEG": 3}, 25
 
 
 def max_megapixels() -> int:
@@ -19,6 +21,11 @@ def max_megapixels() -> int:
     if not told.isascii() or not told.isdigit() or not int(told):
         raise RuntimeError(f"{VARIABLE} is {told!r}; expected a whole number from 1, as in 400")
     return int(told)
+
+
+def told() -> dict[str, str]:
+    """What the environment says of it, for processes that do not inherit it."""
+    return {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}
 
 
 @contextmanager
@@ -38,8 +45,8 @@ def allowing(megapixels: int | None) -> Iterator[None]:
                 os.environ[VARIABLE] = before
 
 
-def wrong_size(width: int, height: int) -> str | None:
-    """Why a picture of so many pixels is not read; None where it is.
+def wrong_size(width: int, height: int, kind: str) -> str | None:
+    """Why a picture of so many pixels, in a format of Pillow's, is not read; None where it is.
 
     Raises:
         RuntimeError: see `max_megapixels`.
@@ -51,9 +58,8 @@ def wrong_size(width: int, height: int) -> str | None:
         need = -(-width * height // 1_000_000)
         return (
             f"over {limit} megapixels ({width} x {height}); --max-megapixels {need} reads it, in "
-            f"up to {need * _BYTES_A_PIXEL / 1000:.1f} GB of memory"
+            f"up to {need * _BYTES.get(kind, _MOST_BYTES) / 1000:.1f} GB of memory"
         )
     return None
 
 
-_BYTES_A_PIXEL = 12  # of a decoder and of what is made of it, at their most

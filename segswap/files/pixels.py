@@ -69,17 +69,18 @@ def to_rgb(image: Image.Image) -> RGB:
     """
     kind = _tiff_kind(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     if image.mode == "F":
-        return _grey(_float(np.asarray(image, np.float64), kind), 1.0)
+        return _in_three(_grey(_float(image)))
     if image.mode.startswith("I"):
-        grey = np.asarray(image, np.float64)
+        grey = np.asarray(image)
         # Pillow has 16 bits in modes of 16 and of 32, and 12 bits as they are.
-        top = float(2 ** kind.get("bits", 16) - 1)
+        top = 2 ** kind.get("bits", 16) - 1
         if grey.min() < 0 or grey.max() > top:
             raise PixelsError(
-                f"its values reach from {grey.min():.0f} to {grey.max():.0f}; expected 8 or 16 "
-                f"bits, from 0 to {top:.0f}"
+                f"its values reach from {grey.min()} to {grey.max()}; expected 8 or 16 bits, from "
+                f"0 to {top}"
             )
-        return _grey(top - grey if kind.get("white") else grey, top)
+        table = _grey(np.arange(top + 1) / top)
+        return _in_three((table[::-1] if kind.get("white") else table)[grey])
     if image.mode in ("LAB", "HSV"):
         raise PixelsError(f"its colours are {image.mode}, which is not read; expected RGB or grey")
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
@@ -90,9 +91,14 @@ def to_rgb(image: Image.Image) -> RGB:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _grey(values: NDArray[np.float64], top: float) -> RGB:
-    """Values from 0 to `top` (H, W) as grey."""
-    grey = np.clip(np.rint(values / top * 255), 0, 255).astype(np.uint8)
+def _grey(values: NDArray[np.float64]) -> RGB:
+    """Shares of white as grey. Overwrites them."""
+    values *= 255
+    np.rint(values, out=values)
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)
+
+
+def _in_three(grey: NDArray[np.uint8]) -> RGB:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
@@ -112,14 +118,17 @@ def _tiff_kind(image: TiffImagePlugin.TiffImageFile) -> dict[str, Any]:
     return {"bits": bits, "white": white}
 
 
-def _float(values: NDArray[np.float64], kind: dict[str, Any]) -> NDArray[np.float64]:
+def _float(image: Image.Image) -> NDArray[np.float64]:
     """Floats from 0 to 1, or to their largest value where that is above, as shares of white."""
-    if not np.isfinite(values).all():
-        wrong = values.size - np.isfinite(values).sum()
+    with np.errstate(invalid="ignore"):  # of NaN, which is looked for
+        values = np.array(image, np.float64)
+    if wrong := values.size - np.count_nonzero(np.isfinite(values)):
         raise PixelsError(f"{wrong} of its values are NaN or infinite; expected numbers alone")
     least, most = float(values.min()), float(values.max())
     if least < -max(most, 1.0):
-        raise PixelsError(f"its floats reach down to {least:g}; expected 0 to 1, or any scale up")
+        raise PixelsError(
+            f"its floats reach from {least:g} to {most:g}; expected 0 to 1, or 0 to any number"
+        )
     if most > 1:
         usual = float(np.partition(values.ravel(), k := values.size * 99 // 100)[k])
         if most > _OUTLIER * max(usual, 1.0):
@@ -127,4 +136,5 @@ def _float(values: NDArray[np.float64], kind: dict[str, Any]) -> NDArray[np.floa
                 f"its largest float is {most:g}, and 99 in 100 are not above {usual:g}, so that "
                 "nearly all would be black; scale them to 0 to 1"
             )
-    return values / max(most, 1.0)
+    values /= max(most, 1.0)
+    return values
