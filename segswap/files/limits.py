@@ -61,5 +61,3 @@ def wrong_size(width: int, height: int, kind: str) -> str | None:
             f"up to {need * _BYTES.get(kind, _MOST_BYTES) / 1000:.1f} GB of memory"
         )
     return None
-
-
