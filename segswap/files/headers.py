@@ -123,20 +123,19 @@ def _why(kind: str, file: BinaryIO, name: str, error: Exception) -> str:
         return f"cannot be read ({error.strerror})"
     if kind == "TIFF" and (pixels := _tiff_pixels(file, name)):
         return f"a TIFF of {pixels}, which is not read ({error}); expected 8 or 16 bits a channel"
-    return f"a {kind} whose header is damaged ({error})"
+    return f"a {kind} that is cut or damaged ({error})"
 
 
 def _tiff_pixels(file: BinaryIO, name: str) -> str | None:
     """What the pixels of a TIFF are that Pillow does not know; None where its header is broken."""
     try:
-        file.seek(0)
-        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-        file.seek(tags.next)
         with named_warnings(name):
+            file.seek(0)
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
             tags.load(file)
-        bits, kinds = tags[258], tags.get(339, (1,))
+            bits, kinds, white = tags[258], tags.get(339, (1,)), tags[262] == 0
         said = " and ".join(_FIELDS.get(kind, "unknown numbers") for kind in sorted(set(kinds)))
-        white = " where 0 is white" if tags[262] == 0 else ""
-        return f"{len(bits)} x {bits[0]}-bit {said}{white}"
+        return f"{len(bits)} x {bits[0]}-bit {said}{' where 0 is white' if white else ''}"
     except BROKEN:
         return None

@@ -8,8 +8,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-# Of the header alone, and of no consequence.
-_HARMLESS = "Warning: unknown JFIF revision number"
+# The one warning that is of no consequence; and what it is about.
+_HARMLESS, _JFIF = "Warning: unknown JFIF revision number", re.compile(rb"JFIF\0.", re.DOTALL)
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # which ends the data of a scan
 _SOS, _EOI = 0xDA, 0xD9
 
@@ -51,10 +51,9 @@ def _strictly(data: bytes, colours: Literal["RGB", "CMYK"]) -> NDArray[np.uint8]
     try:
         return simplejpeg.decode_jpeg(data, colours)
     except ValueError as error:
-        # The last warning is the one that is told: damage would have come later.
         if not str(error).startswith(_HARMLESS):
             raise
-        return simplejpeg.decode_jpeg(data, colours, strict=False)
+        return simplejpeg.decode_jpeg(_JFIF.sub(b"JFIF\0\1", data, count=1), colours)
 
 
 def _check_scans(data: bytes) -> None:

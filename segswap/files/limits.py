@@ -56,8 +56,9 @@ def wrong_size(width: int, height: int, kind: str) -> str | None:
         return f"a side under {MIN_SIDE} px ({width} x {height})"
     if width * height > limit * 1_000_000:
         need = -(-width * height // 1_000_000)
+        size = need * _BYTES.get(kind, _MOST_BYTES) / 1000
         return (
-            f"over {limit} megapixels ({width} x {height}); --max-megapixels {need} reads it, in "
-            f"up to {need * _BYTES.get(kind, _MOST_BYTES) / 1000:.1f} GB of memory"
+            f"over {limit} megapixels ({width} x {height}); --max-megapixels {need}, or "
+            f"{VARIABLE}={need}, reads it in up to {size:.1f} GB of memory"
         )
     return None
