@@ -54,9 +54,7 @@ def tiff(
         339: [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * channels,
     }  # fmt: skip
     beside = 8 + 2 + 12 * len(tags) + 4
-    more = b"".join(
-        struct.pack(f"<{len(told)}H", *told) for told in tags.values() if len(told) > 2
-    )
+    more = b"".join(struct.pack(f"<{len(told)}H", *told) for told in tags.values() if len(told) > 2)
     tags[273] = [beside + len(more)]
     entries, place = b"", beside
     for tag, told in tags.items():

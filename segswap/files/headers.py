@@ -10,16 +10,16 @@ from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
-from segswap.files.limits import wrong_size
+from segswap.files.limits import max_megapixels, wrong_size
 
 # No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 # What Pillow's decoders raise on broken data. Only calls of Pillow may stand where it is caught.
 BROKEN = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError,
-    RuntimeError, struct.error, zlib.error,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-_WARNINGS = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()
 _BEGINNING = 512
 # First bytes of what goes by an image's name, and is none that is read.
 _OTHERS = {
@@ -57,24 +57,29 @@ def open_image(file: BinaryIO, name: str) -> Image.Image:
     if kind is None:
         raise ImageError(name, f"not an image but {_what(beginning)}")
     file.seek(0)
-    try:
-        # Not by Image.open, whose own limit on size is one for the whole process.
-        with named_warnings(name):
+    with pillow_reads(name):
+        try:
             image = Image.OPEN[kind][0](file, name)
-    except BROKEN as error:
-        raise ImageError(name, _why(kind, file, name, error)) from error
+        except BROKEN as error:
+            raise ImageError(name, _why(kind, file, error)) from error
     if reason := wrong_size(*image.size, kind):
         raise ImageError(name, reason)
     return image
 
 
 @contextmanager
-def named_warnings(name: str) -> Iterator[None]:
-    """Warnings of Pillow's, which do not say of which file they are, begin with its name."""
-    # Python before 3.14 has one list of warnings for all threads.
-    with _WARNINGS, warnings.catch_warnings(record=True) as caught:
+def pillow_reads(name: str) -> Iterator[None]:
+    """While Pillow reads a file: its warnings, which do not say of which file they are, begin with
+    the name, and the limit on size is segswap's, which stands in several places of Pillow.
+    """
+    # Both are the whole process's, and Python before 3.14 has one list of warnings for all threads.
+    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_megapixels() * 1_000_000
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
     for warning in caught:
         warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
 
@@ -117,24 +122,23 @@ def _what(beginning: bytes) -> str:
     return f"a file of another kind (it begins with {beginning[:8].hex(' ')})"
 
 
-def _why(kind: str, file: BinaryIO, name: str, error: Exception) -> str:
+def _why(kind: str, file: BinaryIO, error: Exception) -> str:
     """Why an image's header cannot be read."""
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({error.strerror})"
-    if kind == "TIFF" and (pixels := _tiff_pixels(file, name)):
+    if kind == "TIFF" and (pixels := _tiff_pixels(file)):
         return f"a TIFF of {pixels}, which is not read ({error}); expected 8 or 16 bits a channel"
     return f"a {kind} that is cut or damaged ({error})"
 
 
-def _tiff_pixels(file: BinaryIO, name: str) -> str | None:
+def _tiff_pixels(file: BinaryIO) -> str | None:
     """What the pixels of a TIFF are that Pillow does not know; None where its header is broken."""
     try:
-        with named_warnings(name):
-            file.seek(0)
-            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-            file.seek(tags.next)
-            tags.load(file)
-            bits, kinds, white = tags[258], tags.get(339, (1,)), tags[262] == 0
+        file.seek(0)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kinds, white = tags[258], tags.get(339, (1,)), tags[262] == 0
         said = " and ".join(_FIELDS.get(kind, "unknown numbers") for kind in sorted(set(kinds)))
         return f"{len(bits)} x {bits[0]}-bit {said}{' where 0 is white' if white else ''}"
     except BROKEN:

@@ -15,9 +15,9 @@ from PIL import Image
 
 from segswap.files import storage
 from segswap.files.damage import check_whole
-from segswap.files.headers import BROKEN, ImageError, named_warnings, open_image
+from segswap.files.headers import BROKEN, ImageError, open_image, pillow_reads
 from segswap.files.jpeg import decode_jpeg
-from segswap.files.pixels import PixelsError, as_stored, orientation, to_rgb, upright
+from segswap.files.pixels import PixelsError, as_stored, orientation, stored_size, to_rgb, upright
 from segswap.files.storage import PathLike
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -50,9 +50,8 @@ def _files(folder: PathLike) -> list[str]:
 
 
 def read_size(path: PathLike) -> tuple[int, int]:
-    """Width and height from the file's header, checked against the limits on size.
-
-    Of a URL only the beginning is read, unless the header goes on behind it.
+    """Width and height from the file's header, checked against the limits on size; before it is
+    turned upright. Of a URL only the beginning is read, unless the header goes on behind it.
 
     Raises:
         ImageError: missing, not an image, a side under 32 px, or over the limit on size.
@@ -63,12 +62,12 @@ def read_size(path: PathLike) -> tuple[int, int]:
         head = _fetch(path, _HEAD)
         try:
             with open_image(io.BytesIO(head), name) as image:
-                return image.size
+                return stored_size(image)
         except ImageError:
             if len(head) < _HEAD:
                 raise
     with _file(path, name) as file, open_image(file, name) as image:
-        return image.size
+        return stored_size(image)
 
 
 def read_sizes(paths: Iterable[PathLike]) -> Iterator[tuple[int, int] | ImageError]:
@@ -134,7 +133,7 @@ def read_pillow(image: Image.Image, *, name: str) -> NDArray[np.uint8]:
             else:
                 check_whole(_whole(file), image)
             file.seek(at)
-        with named_warnings(name):
+        with pillow_reads(name):
             image.load()
     # A TIFF is turned by now, and says so.
     return upright(_pixels(image, name), orientation(image, name))
@@ -222,7 +221,7 @@ def _load(image: Image.Image, file: BinaryIO, name: str) -> None:
     with _decoding(name):
         check_whole(_whole(file), image)
         file.seek(at)
-        with named_warnings(name):
+        with pillow_reads(name):
             image.load()
 
 

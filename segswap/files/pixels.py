@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 
-from segswap.files.headers import BROKEN, named_warnings
+from segswap.files.headers import BROKEN, pillow_reads
 
 RGB = NDArray[np.uint8]
 _EXIF = b"Exif\0\0"
@@ -23,7 +23,7 @@ _TURNS: dict[int, Callable[[RGB], RGB]] = {
     8: lambda a: np.rot90(a, 1),
 }
 _BACK = {6: 8, 8: 6}  # all others are their own inverse
-_BITS, _PHOTOMETRIC, _SAMPLES = 258, 262, 339  # tags of TIFF
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 339  # tags of TIFF
 _OUTLIER = 10  # times what 99 in 100 values are below
 
 
@@ -36,7 +36,7 @@ def orientation(image: Image.Image, name: str) -> int:
 
     To be asked before the pixels are loaded: Pillow turns a TIFF then.
     """
-    with named_warnings(name):
+    with pillow_reads(name):
         try:
             stored = image.info.get("exif")
             # Some programs write the header twice; which Pillow reads depends on its version.
@@ -49,6 +49,13 @@ def orientation(image: Image.Image, name: str) -> int:
         except BROKEN:
             return 1
     return int(told) if told in _TURNS else 1
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image that is not loaded, before it is turned."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # which Pillow says as turned
+        return image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+    return image.size
 
 
 def upright(pixels: RGB, turn: int) -> RGB:
