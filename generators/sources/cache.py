@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from generators.sources.index import Index
-from segswap.files import storage
+from segswap.files import limits, storage
 from segswap.files.cache import cache_folder
 from segswap.files.folders import files_below
 
@@ -46,7 +46,7 @@ def cached_index(identity: dict[str, Any], build: Callable[[], Indexed]) -> Inde
         The index, mapped from the cache folder, and what was skipped. Where the cache folder cannot
         be written to, the index stays in memory and is built again next time.
     """
-    text = json.dumps({"version": _VERSION, **identity}, sort_keys=True)
+    text = json.dumps({"version": _VERSION, **identity, **limits.told()}, sort_keys=True)
     kept = cache_folder() / "indexes" / hashlib.sha256(text.encode()).hexdigest()[:32]
     listed = kept / "skipped.json"  # written last: where it is, the index is whole
     if listed.is_file():

@@ -9,13 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipelines.check import schema
 from segswap import geometry
 from segswap.data.pair import FORMAT
 from segswap.data.shards import Members
 from segswap.files.images import read_labels
+from segswap.files.jpeg import check_jpeg
 
 # Says a problem: the check, what was found, what was expected.
 Say = Callable[[str, str, str], None]
@@ -175,8 +175,11 @@ def _images(
                 masks[part.removesuffix("_mask.png")] = labels
                 found = labels.shape[::-1]
             else:
-                found = _jpeg_size(data)
-        except Exception as error:  # Pillow's decoders raise many kinds on broken data
+                width, height, colours = check_jpeg(data)
+                found = (width, height)
+                if colours not in ("YCbCr", "RGB"):
+                    raise ValueError(f"{colours} instead of RGB")
+        except ValueError as error:
             say("images", f"{part} cannot be used ({error})", "a whole image of its kind")
             continue
         size = size or found
@@ -184,21 +187,6 @@ def _images(
             say("images", f"{part} is {found[0]} x {found[1]}", f"{size[0]} x {size[1]}")
             masks.pop(part.removesuffix("_mask.png"), None)
     return masks if len(masks) == 2 else {}
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of an RGB JPEG whose data is all there: decoded, at an eighth of its size.
-
-    Raises:
-        Exception: of many kinds, where it is not.
-    """
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        size, mode = image.size, image.mode
-        if mode != "RGB":
-            raise ValueError(f"{mode} instead of RGB")
-        image.draft("RGB", (1, 1))
-        image.load()
-    return size
 
 
 def _labels(record: dict[str, Any], masks: dict[str, NDArray[np.uint8]], say: Say) -> None:

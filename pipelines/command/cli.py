@@ -15,6 +15,7 @@ import yaml
 from pipelines.command.memory import keep_memory
 from pipelines.command.messages import LOG, escape_what_cannot_be_shown, said
 from segswap.files.extras import MissingExtraError, need_extra
+from segswap.files.limits import allowing
 
 Config = TypeVar("Config")
 # What is parsed; or gives it for the arguments, where these decide on the flags.
@@ -37,12 +38,17 @@ class Common:
     """Say warnings and errors alone, and show no progress; results are printed all the same."""
     verbose: _Switch = False
     """Say the settings, the time that was taken, and where in the program an error came up, too."""
+    max_megapixels: int | None = None
+    """The largest picture that is read; by default 100, or as SEGSWAP_MAX_MEGAPIXELS says. Reading
+    a megapixel takes 3 MB of memory as JPEG, and up to 25 MB in other formats, in each process."""
     version: _Switch = False
     """Print the version, and do nothing else."""
 
     def __post_init__(self) -> None:
         if self.quiet and self.verbose:
             raise ValueError("--quiet and --verbose are opposites; give one of them")
+        if self.max_megapixels is not None and self.max_megapixels < 1:
+            raise ValueError(f"--max-megapixels is {self.max_megapixels}; expected at least 1")
 
     @property
     def level(self) -> int:
@@ -85,7 +91,8 @@ def _status(
             return 0
         LOG.debug("segswap %s with\n%s", version("segswap"), as_yaml(config))
         need_extra(_program(), *extras)
-        status = job(config) or 0
+        with allowing(common.max_megapixels):
+            status = job(config) or 0
         LOG.debug("%.1f s", time.monotonic() - begun)
     except (ValueError, RuntimeError, OSError, MissingExtraError) as error:
         LOG.debug("the error came up here:", exc_info=error)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pipelines.command.memory import keep_memory
 from pipelines.command.messages import LOG
+from segswap.files import limits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,13 +79,15 @@ def ray_cluster(cpus: int, address: str | None = None, store: int | None = None)
     own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     if store:
         own["object_store_memory"] = store
+    # Workers of a running cluster do not have this process's environment.
+    joined = {"runtime_env": {"env_vars": limits.told()}} if limits.told() else {}
     try:
         if address:
             _check_answers(address)
         _escape_command_line()
         ray.init(
             address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
-            **({} if address else own),
+            **(joined if address else own),
         )  # fmt: skip
     except Exception as error:  # Ray raises many kinds, among them when it is not up in 30 s
         ray.shutdown()

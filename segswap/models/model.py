@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segswap import geometry
 from segswap.backbones.weights import read_weights
-from segswap.files.images import read_image, to_rgb
+from segswap.files.images import read_image, read_pillow
 from segswap.files.storage import write_atomically, write_text
 from segswap.matchers.base import Matcher, Matches
 from segswap.matchers.encoding import Encoding
@@ -82,7 +82,7 @@ class Model:
 
     def match(self, source: ImageLike, target: ImageLike) -> Match:
         """Match two images of any sizes and shapes, each a path, a uint8 array (H, W[, 3]) or a PIL
-        image.
+        image. Paths and PIL images are turned upright by their EXIF orientation.
 
         Raises:
             ImageError: one of them cannot be read.
@@ -297,16 +297,13 @@ def as_array(image: ImageLike, role: str) -> NDArray[np.uint8]:
     """An image of any accepted kind as uint8 RGB (H, W, 3).
 
     Raises:
-        ImageError: a path that cannot be read as an image.
+        ImageError: a path or a PIL image whose pixels cannot be read.
         ValueError: an array of another dtype or shape, or another kind of thing.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
-        try:
-            image = to_rgb(image)
-        except Exception as error:  # pixels are decoded now, and may be damaged
-            raise ValueError(f"the {role} image cannot be decoded: {error}") from error
+        image = read_pillow(image, name=getattr(image, "filename", "") or f"the {role} image")
     if not isinstance(image, np.ndarray):
         raise ValueError(
             f"the {role} image is of type {type(image).__name__}; "

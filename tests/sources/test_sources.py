@@ -192,7 +192,7 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path) -> None:
     found = {(item.get("image"), item.get("annotation")): item["reason"] for item in skipped}
     assert found == {
         ("missing.png", None): "missing",
-        ("text.jpg", None): "not an image",
+        ("text.jpg", None): "not an image but text ('no image')",
         ("tall.png", None): "is 200 x 150, annotated as 150 x 200",
         ("tiny.png", None): "a side under 32 px (20 x 20)",
         ("/etc/passwd", None): "outside the folder of the images",
@@ -370,7 +370,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     Image.fromarray(blobs()).save(tmp_path / "turned.png", exif=exif)
     (tmp_path / "broken.jpg").write_bytes(b"text")
     index, skipped = folder_index(tmp_path, "felzenszwalb", 0.02, 0.5)
-    assert skipped == [{"image": "broken.jpg", "reason": "not an image"}]
+    assert skipped == [{"image": "broken.jpg", "reason": "not an image but text ('text')"}]
     assert [index.image_name(i) for i in range(len(index))] == ["deep/a.png", "turned.png"]
     assert index.image_size(0) == (240, 200)
     assert index.image_size(1) == (200, 240)  # upright, as it is read later
@@ -437,7 +437,7 @@ def test_too_much_skipped_is_status_3(
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     reasons = {item["image"]: item["reason"] for item in manifest["skipped"]}
     assert reasons.pop("2.png").startswith("cannot be decoded")
-    assert reasons == {"0.png": "missing", "1.png": "not an image"}
+    assert reasons == {"0.png": "missing", "1.png": "not an image but text ('no image')"}
     assert manifest["splits"]["train"]["pairs"] == 20
     assert manifest["rejected"]["image cannot be decoded"] > 0
     assert generate(tmp_path / "lenient", *flags, "--max-skipped", 0.5).returncode == 0
@@ -496,4 +496,6 @@ def test_a_folder_without_annotations_end_to_end(generate: Run, tmp_path: Path, 
     )  # fmt: skip
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     assert [item["images"] for item in manifest["inputs"]] == [10, 4]
-    assert manifest["skipped"] == [{"image": "broken.jpg", "reason": "not an image"}]
+    assert manifest["skipped"] == [
+        {"image": "broken.jpg", "reason": "not an image but text ('text')"}
+    ]
