@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from segswap.data.manifest import DatasetError, check_format, split_shards
 from segswap.data.pair import FORMAT, Pair, PairObject
+from segswap.data.schema import OBJECT, ORIGIN_READ, RECORD
 from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
 from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
+from segswap.files.records import NONE, all_checked, checked, parse_json
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
@@ -128,15 +130,15 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
 
     Raises:
         DatasetError: a member is missing or the format is another one.
-        ValueError: the content contradicts itself (see Pair).
+        ValueError: a key of the record is missing or of another type, or the content contradicts
+            itself (see Pair).
     """
     missing = {"source.jpg", "target.jpg", "source_mask.png", "target_mask.png", "json"} - set(
         members
     )
     if missing:
         raise DatasetError(f"a sample lacks {', '.join(sorted(missing))}")
-    record = json.loads(members["json"])
-    check_format(record, "a sample")
+    record = _read_record(members["json"])
 
     def image(part: str) -> NDArray[np.uint8] | None:
         data = members.get(f"{part}.jpg")
@@ -157,12 +159,12 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         objects=tuple(
             PairObject(
                 label=item["label"],
-                target_from_source=np.array(item["target_from_source"], np.float64),
+                target_from_source=_matrix(item["target_from_source"], number),
                 category=item["category"],
                 segment=item["segment"],
                 blend=item["blend"],
             )
-            for item in record["objects"]
+            for number, item in enumerate(record["objects"])
         ),
         background=record["background"],
         source_styled=image("source_styled"),
@@ -170,6 +172,29 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         styles=record["styles"],
         rng=(record["rng"][0], record["rng"][1]),
     )
+
+
+def _read_record(data: bytes) -> dict[str, Any]:
+    """A sample's record, whose keys are there and of their types."""
+    record = parse_json(data, "json")
+    check_format(record, "a sample")
+    checked(record, RECORD, "json")
+    for number, item in enumerate(all_checked(record["objects"], OBJECT, "json: objects")):
+        checked(item["segment"], ORIGIN_READ, f"json: objects[{number}].segment")
+    checked(record["background"], ORIGIN_READ, "json: background")
+    checked(record["styles"], dict.fromkeys(record["styles"], (dict, NONE)), "json: styles")
+    if len(all_checked(record["rng"], (int,), "json: rng")) != 2:
+        raise ValueError(f"json: rng has {len(record['rng'])} numbers; expected 2")
+    return record
+
+
+def _matrix(rows: list[Any], number: int) -> NDArray[np.float64]:
+    try:
+        return np.array(rows, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"json: objects[{number}].target_from_source is not 3 rows of 3 numbers ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -237,7 +262,7 @@ class Shard:
         members = self.members(position)
         try:
             return decode_pair(choose(members) if choose else members)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 
 
