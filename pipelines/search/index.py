@@ -16,7 +16,10 @@ from pipelines.command.stopping import Stopping
 from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
+from segswap.files.arrays import map_array
 from segswap.files.images import image_files
+from segswap.files.locks import is_empty, locked
+from segswap.files.records import NONE, Schema, all_checked, read_record
 from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
 from segswap.models.hub import find_model, fingerprint
 from segswap.search.index import (
@@ -27,9 +30,17 @@ from segswap.search.index import (
     entry_type,
     images_file,
     read_settings,
+    record_file,
     vectors_file,
 )
 
+_RECORD: Schema = {
+    "number": (int,), "images": (list,), "skipped": (list,), "encoded": (list,),
+    "seconds": (float,), "waiting": (float,),
+}  # fmt: skip
+_ENTRY: Schema = {
+    "image": (str,), "state": (list, NONE), "sha256": (str,), "width": (int,), "height": (int,),
+}  # fmt: skip
 _SHARD = 64  # images, at most: the unit of work and of retry
 _SHARES = 4  # shards a worker, at least, so that all end at about the same time
 
@@ -93,10 +104,19 @@ def build_index(
     Raises:
         ValueError: the folder holds something else or another model's index, no image could be
             read, or model or device cannot be used.
-        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+        RuntimeError: Ray does not start, the hub cannot be reached, memory runs out, or another
+            command is at work in the folder.
     """
     check_folder("--out", str(out))
     out = Path(absolute(out))
+    with locked(out):
+        return _build(images, model, out, workers, device, mirrored)
+
+
+def _build(
+    images: Sequence[str], model: str, out: Path, workers: Workers, device: str, mirrored: bool
+) -> Index:
+    """See `build_index`; no other command is at work in the folder."""
     folder = Path(absolute(find_model(model)))
     settings = {
         "format": FORMAT, "model": model, "fingerprint": fingerprint(folder),
@@ -135,7 +155,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
                 "another --out, or delete it"
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    if not is_empty(out):
         raise ValueError(f"--out {out} is no index and not empty; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     begun = {**settings, "version": 0, "skipped": []}
@@ -144,11 +164,22 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
 
 def _records(out: Path) -> list[dict[str, Any]]:
     """The records of all whole shards, in the order of their numbers."""
-    paths = sorted(out.glob("shard-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
     try:
-        return [json.loads(path.read_text()) for path in paths]
+        return sorted(map(_record, out.glob("shard-*.json")), key=lambda record: record["number"])
     except ValueError as error:
         raise ValueError(f"a record in {out} is damaged ({error}); delete the index") from error
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = read_record(path, _RECORD)
+    if record_file(path.parent, record["number"]) != path:
+        raise ValueError(f"{path} is of shard {record['number']}")
+    all_checked(record["images"], _ENTRY, f"{path}: images")
+    all_checked(record["encoded"], (str,), f"{path}: encoded")
+    for each in all_checked(record["skipped"], (list,), f"{path}: skipped"):
+        if len(all_checked(each, (str,), f"{path}: skipped")) != 2:
+            raise ValueError(f"{path}: skipped has {each}; expected path and reason")
+    return record
 
 
 def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str, Any]]:
@@ -222,7 +253,7 @@ def _save_descriptors(out: Path, version: int, entries: NDArray[Any]) -> None:
     with replacing(vectors_file(out, version)) as file:
         for number, part in enumerate(np.split(entries, ends)):
             path = descriptors_file(out, int(part["shard"][0]))
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)[part["row"]]
+            rows = map_array(path, "f", 2)[part["row"]]
             if number == 0:
                 shape = (len(entries), rows.shape[1])
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}

@@ -30,6 +30,7 @@ from pipelines.training.style_config import TrainStyleConfig
 from segswap import geometry
 from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size
+from segswap.files.locks import locked
 from segswap.files.storage import write_atomically
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
@@ -56,6 +57,12 @@ def train_style(config: TrainStyleConfig) -> int:
         ValueError: a folder, the weights or the configuration cannot be used.
         RuntimeError: a loss is not finite, images cannot be read, or the device's memory too small.
     """
+    with locked(config.out):
+        return _train_style(config)
+
+
+def _train_style(config: TrainStyleConfig) -> int:
+    """See `train_style`; no other command is at work in the folder."""
     out = Path(config.out)
     photographs, styles = (_usable(Path(folder)) for folder in (config.images, config.styles))
     networks = Networks(*_new_networks(config))

@@ -255,6 +255,15 @@ def load(
         raise ValueError(f"the device {str(device)!r} is not there: {error}") from error
 
 
+def is_model(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is a model in a folder that can be loaded."""
+    try:
+        load(Path(folder).absolute())
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
 def _check_size(size: int, matcher: Matcher) -> None:
     stride = matcher.stride
     whole = isinstance(size, int) and not isinstance(size, bool)

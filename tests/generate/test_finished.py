@@ -113,7 +113,9 @@ def test_an_extended_dataset_is_made_again_as_it_was(
     assert {path.name: path.read_bytes() for path in out.glob("*.tar")} == whole
 
 
-def test_the_status_is_the_datasets(shapes: tuple[Path, Path], tmp_path: Path, generate: Run) -> None:
+def test_the_status_is_that_of_the_dataset(
+    shapes: tuple[Path, Path], tmp_path: Path, generate: Run
+) -> None:
     """Whether an image was found to be broken at once, or only when it was drawn."""
     images = Path(shutil.copytree(shapes[1], tmp_path / "images"))
     data = (images / "2.png").read_bytes()
