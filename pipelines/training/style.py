@@ -124,7 +124,7 @@ class _Report(Observer):
 def _run(trainer: Trainer, what: str, resume: bool) -> bool:
     """Train a part to its end; returns whether that was reached."""
     if resume:
-        trainer.resume()
+        trainer.resume(kept=(trainer.out / OWN).is_file())
     report = _Report(trainer, what)
     try:
         finished = trainer.run(report)

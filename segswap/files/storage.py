@@ -109,8 +109,8 @@ def sizes(folder: PathLike) -> dict[str, int | None]:
     """
     if not is_url(folder):
         try:
-            with os.scandir(local_path(folder)) as found:
-                return {each.name: size(each.path) if each.is_file() else None for each in found}
+            with os.scandir(local_path(folder)) as there:
+                return {each.name: size(each.path) if each.is_file() else None for each in there}
         except FileNotFoundError:
             return {}
     url = os.fspath(folder).rstrip("/")

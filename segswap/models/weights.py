@@ -28,8 +28,10 @@ def build_with(
         # Takes no memory, whatever the options say: before it is made, the weights are to fit.
         with torch.device("meta"):
             sketch = build_blank(name, options)
-    except (RuntimeError, ValueError):
-        pass  # a few of timm's networks need numbers to be built; what else is wrong is wrong below
+    except (RuntimeError, ValueError) as error:
+        # A few of timm's networks, in some versions of it, need numbers to be built.
+        if "meta tensor" not in str(error):
+            raise
     else:
         _check_weights(sketch, name, weights, shared is not None)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):

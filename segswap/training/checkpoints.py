@@ -41,7 +41,7 @@ def load_state(folder: Path, schema: Schema | None = None) -> dict[str, Any]:
             f"{path} cannot be read ({said}); segswap-train --init {folder} with another --out "
             "starts from the best weights, other commands start anew"
         ) from error
-    wrong = [found for found, _ in contradictions(state, schema or {}, "it")]
+    wrong = [found for found, _ in contradictions(state, schema or {}, "its state")]
     if wrong:
         raise ValueError(
             f"{path} is no checkpoint of this version and command: {', '.join(wrong)}; "
