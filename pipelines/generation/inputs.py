@@ -22,6 +22,7 @@ from pipelines.generation.config import SPLITS, GenerateConfig, parse_blend
 from pipelines.generation.dataset import WORK
 from segswap.files import storage
 from segswap.files.cache import local_copy
+from segswap.files.records import all_checked, parse_json
 
 
 def prepare(
@@ -65,7 +66,7 @@ def prepare(
         # From here on OUT belongs to this configuration; before, another may still be tried.
         storage.write_atomically(storage.join(work, "job.json"), json.dumps(settings).encode())
         storage.write_atomically(listed, json.dumps(skipped).encode())
-    return json.loads(storage.read_bytes(listed))
+    return all_checked(parse_json(storage.read_bytes(listed), listed), {}, listed)
 
 
 def _check_styles(config: GenerateConfig, kept: str, *, new: bool) -> None:

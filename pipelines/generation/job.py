@@ -81,20 +81,25 @@ def make(config: GenerateConfig) -> Made:
         ValueError: the inputs or OUT cannot be used.
         RuntimeError: no acceptable pair could be drawn.
     """
-    with locked(config.out), _said_what_remains(config.out):
+    with locked(config.out):
         earlier, complete = found_in(config)
-        if complete:
-            return _completed(config)
-        if earlier.manifest:
-            check_whole(config.out, earlier.manifest, config.mode.verify)
-        settings, config = config.settings, absolute(config)
-        check = partial(check_unchanged, config, earlier)
-        with config.running.started() as run, Stopping() as stopping:
-            skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
-            storage.sweep(config.out)
-            records, used = _make_missing(config, earlier, run, stopping)
-        records = earlier.records(skipped) + records
-        return finish(config, settings, records, skipped, used | earlier.used)
+        # From here on OUT is known to be this dataset's.
+        with _said_what_remains(config.out):
+            return _completed(config) if complete else _make(config, earlier)
+
+
+def _make(config: GenerateConfig, earlier: Earlier) -> Made:
+    """Make a dataset, finish it, or extend the earlier one."""
+    if earlier.manifest:
+        check_whole(config.out, earlier.manifest, config.mode.verify)
+    settings, config = config.settings, absolute(config)
+    check = partial(check_unchanged, config, earlier)
+    with config.running.started() as run, Stopping() as stopping:
+        skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
+        storage.sweep(config.out)
+        records, used = _make_missing(config, earlier, run, stopping)
+    records = earlier.records(skipped) + records
+    return finish(config, settings, records, skipped, used | earlier.used)
 
 
 @contextmanager

@@ -43,7 +43,10 @@ def read_manifest(dataset: PathLike) -> dict[str, Any]:
     try:
         manifest = parse_json(content, path)
         check_format(manifest, path)
-        return checked(manifest, MANIFEST_READ, path)
+        checked(manifest, MANIFEST_READ, path)
+        for key in ("inputs", "skipped"):
+            all_checked(manifest.get(key, []), {}, f"{path}: {key}")
+        return manifest
     except ValueError as error:
         raise DatasetError(str(error)) from error
 

@@ -119,7 +119,8 @@ def test_what_is_no_json_is_named(text: str, tmp_path: Path) -> None:
         (put("splits.train.shards.0.bytes", "9"), "bytes is text"),
         (put("splits.train.shards.0.sha256", 5), "sha256 is an integer"),
         (put("config", 5), "config is an integer"), (put("inputs", {}), "inputs is an object"),
-        (put("skipped", None), "skipped is null"), (put("rejected", []), "rejected is a list"),
+        (put("skipped", None), "skipped is null"), (put("inputs", [5]), r"inputs\[0\] is an int"),
+        (put("rejected", []), "rejected is a list"),
     ],
 )  # fmt: skip
 def test_a_manifest_of_other_types_is_named(

@@ -151,3 +151,17 @@ def test_a_strangers_manifest(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     done = generate(out, *inputs, status=1)
     assert said in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["skipped.json", "index/header.json", "index/segments.npy"])
+def test_a_kept_index_that_was_damaged_is_made_anew(
+    name: str, inputs: list[object], finished: Path, tmp_path: Path, generate: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SEGSWAP_CACHE", str(tmp_path / "cache"))
+    generate(tmp_path / "first", *inputs)
+    (kept,) = (tmp_path / "cache" / "indexes").iterdir()
+    (kept / name).write_bytes(b"{")
+    generate(tmp_path / "second", *inputs)
+    for path in finished.glob("*.tar"):
+        assert (tmp_path / "second" / path.name).read_bytes() == path.read_bytes()

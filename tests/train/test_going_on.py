@@ -115,7 +115,7 @@ def test_a_checkpoint_of_no_numbers_is_refused(part: str, config: TrainConfig) -
     ("change", "said"),
     [
         ({"step": "3"}, "state's step is text"), ({"history": 5}, "state's history is an integer"),
-        ({"history": [5]}, r"its history\[0\] is an integer"), ({"rng": None}, "state's rng is null"),
+        ({"history": [5]}, r"history\[0\] is an integer"), ({"rng": None}, "state's rng is null"),
         ({"best": [1]}, "state's best is a list"), ({"sums": None}, "state's sums is null"),
     ],
 )  # fmt: skip
