@@ -11,6 +11,7 @@ from generators.sources.index import Index
 from segswap.files import limits, storage
 from segswap.files.cache import cache_folder
 from segswap.files.folders import files_below
+from segswap.files.records import parse_json
 
 _VERSION = 3  # of what stands in an index, and of which segments are kept; to be raised with them
 Indexed = tuple[Index, list[dict[str, Any]]]
@@ -50,7 +51,8 @@ def cached_index(identity: dict[str, Any], build: Callable[[], Indexed]) -> Inde
     kept = cache_folder() / "indexes" / hashlib.sha256(text.encode()).hexdigest()[:32]
     listed = kept / "skipped.json"  # written last: where it is, the index is whole
     if listed.is_file():
-        return Index.load(kept / "index"), json.loads(listed.read_bytes())
+        with suppress(ValueError):  # a file was damaged since: it is made anew
+            return Index.load(kept / "index"), parse_json(listed.read_bytes(), str(listed))
     index, skipped = build()
     try:
         # Another job that does the same writes the same files.

@@ -14,6 +14,8 @@ from pycocotools import mask as rle
 
 from generators.sources.licences import NOT_STATED, Licence
 from segswap.files import cache, storage
+from segswap.files.arrays import map_array
+from segswap.files.records import read_record
 from segswap.files.storage import PathLike
 
 UNKNOWN = -1  # the category of a segment that has none
@@ -136,13 +138,16 @@ class Index:
         """Map a saved index into memory; processes that load it share its pages.
 
         One below a URL is copied to each machine once; `cache.forget_copies` removes the copy.
+
+        Raises:
+            ValueError: a file of it is damaged.
         """
         arrays = {}
         for name in storage.entries(folder):
             if name.endswith(".npy"):
                 file = cache.local_copy(storage.join(folder, name))
-                arrays[name[:-4]] = np.load(file, mmap_mode="r", allow_pickle=False)
-        return cls(json.loads(storage.read_bytes(storage.join(folder, "header.json"))), arrays)
+                arrays[name[:-4]] = map_array(file, "fiu")
+        return cls(read_record(storage.join(folder, "header.json"), {}), arrays)
 
 
 def build(

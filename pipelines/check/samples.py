@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.check import schema
 from segswap import geometry
+from segswap.data import schema
 from segswap.data.pair import FORMAT
 from segswap.data.shards import Members
 from segswap.files.images import read_labels
 from segswap.files.jpeg import check_jpeg
+from segswap.files.records import contradictions
 
 # Says a problem: the check, what was found, what was expected.
 Say = Callable[[str, str, str], None]
@@ -84,23 +85,23 @@ def read_record(data: bytes) -> tuple[dict[str, Any], list[Contradiction]]:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
         return {}, [(f"JSON that cannot be read ({error})", "a JSON object")]
-    wrong = list(schema.contradictions(record, schema.RECORD, "the record"))
+    wrong = list(contradictions(record, schema.RECORD, "the record"))
     if wrong:
         return {}, wrong
     for item in record["objects"]:
-        wrong += schema.contradictions(item, schema.OBJECT, "an object")
+        wrong += contradictions(item, schema.OBJECT, "an object")
     if wrong:
         return {}, wrong
     for item in record["objects"]:
         name = f"object {item['label']}"
-        wrong += schema.contradictions(item["segment"], schema.SEGMENT, f"{name}'s segment")
+        wrong += contradictions(item["segment"], schema.SEGMENT, f"{name}'s segment")
         if not 1 <= item["label"] <= 255:
             wrong.append((f"a label {item['label']}", "1 to 255"))
-    wrong += schema.contradictions(record["background"], schema.BACKGROUND, "the background")
-    wrong += schema.contradictions(record["styles"], schema.STYLES, "styles")
+    wrong += contradictions(record["background"], schema.BACKGROUND, "the background")
+    wrong += contradictions(record["styles"], schema.STYLES, "styles")
     for side, style in record["styles"].items():
         if side in schema.STYLES and style is not None:
-            wrong += schema.contradictions(style, schema.STYLE, f"the {side}'s style")
+            wrong += contradictions(style, schema.STYLE, f"the {side}'s style")
     labels = [item["label"] for item in record["objects"]]
     if len(set(labels)) < len(labels) or not labels:
         wrong.append((f"objects with labels {labels}", "at least one, each with its own label"))

@@ -33,6 +33,8 @@ from segswap.discovery.discovery import find_repeats
 from segswap.discovery.links import Links, sharing
 from segswap.discovery.pairing import check_enough, chosen_pairs, match_pairs, model_predict
 from segswap.discovery.settings import Same, Settings, same_for
+from segswap.files.locks import is_empty, locked
+from segswap.files.records import read_record
 from segswap.files.storage import absolute, sweep, write_atomically
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import Model, load
@@ -58,10 +60,17 @@ def find_in(config: DiscoverConfig) -> Discovered:
 
     Raises:
         ValueError: images, model or OUT cannot be used, or OUT holds other work.
-        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+        RuntimeError: Ray does not start, the hub cannot be reached, memory runs out, or another
+            command is at work in OUT.
     """
     check_folder("--out", config.out)
     out = Path(absolute(config.out))
+    with locked(out):
+        return _find_in(config, out)
+
+
+def _find_in(config: DiscoverConfig, out: Path) -> Discovered:
+    """See `find_in`; no other command is at work in the folder."""
     images, passed = collect(config.images)
     model = Path(absolute(find_model(config.model)))
     settings = config.settings(same_for(load(model), config.same))
@@ -120,14 +129,14 @@ def _begin(out: Path, key: dict[str, Any]) -> None:
     """
     path = out / KEY
     if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if not is_empty(out):
             raise ValueError(f"--out {out} is not empty and not of this command; choose another")
-        (out / "pairs").mkdir(parents=True)
+        (out / "pairs").mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(key, indent=1).encode())
         return
     try:
-        there = dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        there = read_record(path, {})
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete {out}") from error
     # The same model may have got another name.
     changed = [name for name in key if name != "model" and there.get(name) != key[name]]

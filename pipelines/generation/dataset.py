@@ -11,11 +11,14 @@ from typing import Any
 from generators.sources.index import Index
 from pipelines.generation import attribution, card
 from pipelines.generation.config import SPLITS, GenerateConfig
+from segswap.data import schema
 from segswap.data.coco import Skipped
-from segswap.data.manifest import MANIFEST, DatasetError, read_manifest
+from segswap.data.manifest import MANIFEST, DatasetError, listed_shards, read_manifest
 from segswap.data.pair import FORMAT
 from segswap.files import storage
 from segswap.files.cache import forget_copies
+from segswap.files.locks import LOCK
+from segswap.files.records import all_checked, checked, read_record
 from segswap.files.storage import PathLike
 
 GROWING = {"pairs", "val_pairs"}  # what --extend may raise
@@ -39,7 +42,7 @@ def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
         message = f"{out} is a file; expected a folder to write the dataset into"
         raise ValueError(message) from error
     if MANIFEST in names:
-        check_same(read_manifest(out)["config"], settings, out)
+        check_same(own_manifest(out)["config"], settings, out)
         further = begun(out)
         if further not in (None, settings):
             raise DatasetError(
@@ -50,17 +53,42 @@ def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
     job = begun(out)
     if job is not None:
         check_same(job, settings, out)
-    elif set(names) - {WORK}:
+    elif set(names) - {WORK, LOCK}:
         raise ValueError(f"{out} is not empty and holds no dataset; choose another folder")
     return False
 
 
-def begun(out: PathLike) -> Any:
-    """The settings of the work in OUT that no run has finished; None where there is none."""
+def own_manifest(out: PathLike) -> dict[str, Any]:
+    """The manifest of a dataset that segswap-generate has made.
+
+    Raises:
+        DatasetError: there is none, or it lacks something that such a one has.
+    """
+    path, manifest = storage.join(out, MANIFEST), read_manifest(out)
     try:
-        return json.loads(storage.read_bytes(storage.join(out, WORK, "job.json")))
+        checked(manifest, {**schema.MANIFEST, "rejected": (dict,)}, path)
+        checked(manifest["config"], dict.fromkeys(GROWING, (int,)), f"{path}: config")
+        checked(manifest["splits"], dict.fromkeys(SPLITS, (dict,)), f"{path}: splits")
+        checked(manifest["rejected"], dict.fromkeys(manifest["rejected"], (int,)), path)
+        all_checked(manifest["inputs"], {**schema.INPUT, "filtered": (dict,)}, f"{path}: inputs")
+        listed_shards(out, manifest)
+    except ValueError as error:
+        raise DatasetError(f"{error}; it is not of segswap-generate") from error
+    return manifest
+
+
+def begun(out: PathLike) -> Any:
+    """The settings of the work in OUT that no run has finished; None where there is none.
+
+    Raises:
+        ValueError: what tells of it is damaged.
+    """
+    try:
+        return read_record(storage.join(out, WORK, "job.json"), dict.fromkeys(GROWING, (int,)))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{error}; delete {storage.join(out, WORK)}") from error
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
@@ -132,7 +160,8 @@ def finish(
         "config": settings,
         "splits": {split: _split_entry(split, records) for split in SPLITS},
         "inputs": [_input_entry(index) for index in indexes],
-        "skipped": skipped + broken,
+        # Those whose fault showed only when they were drawn stand in the index, too.
+        "skipped": skipped + [{**entry, "indexed": True} for entry in broken],
         "rejected": _rejected(records),
     }
     storage.sweep(out)
@@ -146,7 +175,7 @@ def finish(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
         f"skipped {_counted(manifest['skipped'])}{_besides(manifest['inputs'])}; "
         f"rejected draws {manifest['rejected']}",
-        _lost(config.running.max_skipped, manifest["inputs"], skipped, broken),
+        lost_of(manifest, config.running.max_skipped),
     )
 
 
@@ -209,17 +238,16 @@ def _rejected(records: list[Any]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _lost(limit: float, inputs: list[Any], skipped: Skipped, broken: Skipped) -> tuple[str, ...]:
-    """What a larger share of than the limit could not be used.
+def lost_of(manifest: dict[str, Any], limit: float) -> tuple[str, ...]:
+    """What a larger share of than the limit could not be used, by a dataset's manifest.
 
     Args:
         limit: the share of the images, or of the annotations.
-        inputs: the manifest's.
-        skipped: what was left out of the index.
-        broken: what could not be used after all.
     """
+    inputs, skipped = manifest["inputs"], manifest["skipped"]
     annotations = sum("annotation" in item for item in skipped)
-    absent, late = (sum(map(_images, entries)) for entries in (skipped, broken))
+    late = sum(_images(item) for item in skipped if "indexed" in item)
+    absent = sum(map(_images, skipped)) - late
     images = absent + sum(item["images"] for item in inputs)
     segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
     return tuple(

@@ -24,6 +24,7 @@ from segswap.data.coco import Skipped
 from segswap.files import storage
 from segswap.files.cache import local_copy
 from segswap.files.formats import EXTENSIONS
+from segswap.files.records import all_checked, parse_json
 
 
 def prepare(
@@ -69,7 +70,7 @@ def prepare(
         # From here on OUT belongs to this configuration; before, another may still be tried.
         storage.write_atomically(storage.join(work, "job.json"), json.dumps(settings).encode())
         storage.write_atomically(listed, json.dumps(skipped).encode())
-    return json.loads(storage.read_bytes(listed))
+    return all_checked(parse_json(storage.read_bytes(listed), listed), {}, listed)
 
 
 def _check_styles(config: GenerateConfig, kept: str, *, new: bool) -> None:

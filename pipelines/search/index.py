@@ -17,7 +17,9 @@ from pipelines.command.stopping import Stopping
 from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array
+from segswap.files.arrays import map_array
 from segswap.files.folders import find_images, say_others
+from segswap.files.locks import is_empty, locked
 from segswap.files.storage import (
     absolute,
     is_url,
@@ -37,8 +39,8 @@ from segswap.search.index import (
     descriptors_file,
     entry_type,
     images_file,
-    read_record,
     read_settings,
+    read_shard_record,
     state_of,
     vectors_file,
 )
@@ -124,10 +126,20 @@ def build_index(
     Raises:
         ValueError: the folder holds something else or another model's index, no image could be
             read, or model or device cannot be used.
-        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+        RuntimeError: Ray does not start, the hub cannot be reached, memory runs out, or another
+            command is at work in the folder.
     """
     check_folder("--out", str(out))
     out = Path(absolute(out))
+    with locked(out):
+        return _build(images, model, out, workers, device, mirrored, passed)
+
+
+def _build(
+    images: Sequence[str], model: str, out: Path, workers: Workers, device: str, mirrored: bool,
+    passed: Mapping[str, str],
+) -> Index:  # fmt: skip
+    """See `build_index`; no other command is at work in the folder."""
     folder = Path(absolute(find_model(model)))
     settings = {
         "format": FORMAT, "model": model, "fingerprint": fingerprint(folder),
@@ -165,7 +177,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
                 "another --out, or delete it"
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    if not is_empty(out):
         raise ValueError(f"--out {out} is no index and not empty; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     begun = {**settings, "version": 0, "skipped": []}
@@ -174,8 +186,8 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
 
 def _records(out: Path) -> list[dict[str, Any]]:
     """The records of all whole shards, in the order of their numbers."""
-    paths = sorted(out.glob("shard-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
-    return [read_record(path) for path in paths]
+    records = map(read_shard_record, out.glob("shard-*.json"))
+    return sorted(records, key=lambda record: record["number"])
 
 
 def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str, Any]]:
@@ -279,7 +291,7 @@ def _save_descriptors(out: Path, version: int, entries: NDArray[Any]) -> None:
     with replacing(vectors_file(out, version)) as file:
         for number, part in enumerate(np.split(entries, ends)):
             path = descriptors_file(out, int(part["shard"][0]))
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)[part["row"]]
+            rows = map_array(path, "f", 2)[part["row"]]
             if number == 0:
                 shape = (len(entries), rows.shape[1])
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}

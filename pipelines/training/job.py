@@ -18,9 +18,11 @@ from pipelines.training.run_folder import check_folder, describe, identity_of
 from pipelines.training.trained import TrainedRun
 from segswap.batches.stream import PairSource, Stream
 from segswap.files.extras import need_extra
+from segswap.files.locks import locked
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
-from segswap.models.model import Model, load
+from segswap.models.hub import SETTINGS, read_settings
+from segswap.models.model import Model, is_model, load
 from segswap.training.matching import KIND_SCORES, MatcherTask
 from segswap.training.mining import Mining
 from segswap.training.schedule import Execution, Schedule
@@ -56,15 +58,17 @@ def run_training(config: TrainConfig) -> TrainedRun:
     """
     if config.live:
         need_extra("--live", "generate")
-    check_folder(config.out, config.resume, identity_of(config))
-    if config.num_gpus == 1:
-        return train_rank(config, 0, 1)
-    from pipelines.training.distributed import train_on_devices
+    with locked(config.out):
+        instead = f", from these weights by --init {config.out}"
+        check_folder(config.out, config.resume, identity_of(config), instead)
+        if config.num_gpus == 1:
+            return train_rank(config, 0, 1)
+        from pipelines.training.distributed import train_on_devices
 
-    runs = train_on_devices(
-        train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
-    )
-    return runs[0]
+        runs = train_on_devices(
+            train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
+        )
+        return runs[0]
 
 
 def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
@@ -100,7 +104,7 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
         trainer = Trainer(task, _schedule(config, matcher), Path(config.out), execution, asked)
         torch.manual_seed(config.seed + rank)
         if config.resume:
-            trainer.resume()
+            trainer.resume(kept=is_model(config.out))
         if rank == 0:
             describe(config.out, identity_of(config), device, config.num_gpus)
         with _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY):
@@ -157,8 +161,11 @@ def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
 
 def _model(config: TrainConfig, device: torch.device) -> Model:
     """The model to start from: new, the one of --init, or the one that is resumed."""
-    if config.resume:
-        model = load(config.out)
+    if config.resume and (Path(config.out) / SETTINGS).is_file():
+        # Its weights are in the checkpoint.
+        settings = read_settings(Path(config.out))
+        matcher = build_blank(settings["matcher"], settings["options"])
+        model = Model(matcher, {key: settings[key] for key in ("matcher", "options", "size")})
     elif config.init:
         model = _initial(config, config.init)
     else:

@@ -31,6 +31,7 @@ from segswap import geometry
 from segswap.files.folders import image_files
 from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, read_image, read_size
+from segswap.files.locks import locked
 from segswap.files.storage import write_atomically
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
@@ -57,6 +58,12 @@ def train_style(config: TrainStyleConfig) -> int:
         ValueError: a folder, the weights or the configuration cannot be used.
         RuntimeError: a loss is not finite, images cannot be read, or the device's memory too small.
     """
+    with locked(config.out):
+        return _train_style(config)
+
+
+def _train_style(config: TrainStyleConfig) -> int:
+    """See `train_style`; no other command is at work in the folder."""
     out = Path(config.out)
     photographs, styles = (_usable(Path(folder)) for folder in (config.images, config.styles))
     networks = Networks(*_new_networks(config))
@@ -118,7 +125,7 @@ class _Report(Observer):
 def _run(trainer: Trainer, what: str, resume: bool) -> bool:
     """Train a part to its end; returns whether that was reached."""
     if resume:
-        trainer.resume()
+        trainer.resume(kept=(trainer.out / OWN).is_file())
     report = _Report(trainer, what)
     try:
         finished = trainer.run(report)

@@ -24,7 +24,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         Tensors on the CPU, in the dtypes of the file.
 
     Raises:
-        ValueError: the file is missing, cannot be read, or holds no named tensors.
+        ValueError: the file is missing, cannot be read, holds no named tensors, or weights that are
+            NaN or infinite.
     """
     if not Path(path).is_file():
         raise ValueError(f"weights file {path} does not exist")
@@ -41,7 +42,24 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} is not a checkpoint: it holds no named tensors; expected a state dict, or one "
             "under 'state_dict' or 'model'"
         )
+    check_finite(state, str(path))
     return state
+
+
+def check_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights some of which are no numbers: with them every answer is none, too.
+
+    Args:
+        name: what the weights are called.
+
+    Raises:
+        ValueError: one of them is NaN or infinite.
+    """
+    for key, value in state.items():
+        # Of numbers of one byte torch does not tell; no others grow by that.
+        told = value.float() if value.element_size() == 1 else value
+        if value.is_floating_point() and not told.isfinite().all():
+            raise ValueError(f"{name} holds weights that are NaN or infinite ({key})")
 
 
 def _named_tensors(content: Any) -> dict[str, Tensor]:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from segswap.data.manifest import DatasetError, check_format, split_shards
 from segswap.data.pair import FORMAT, Pair, PairObject
+from segswap.data.schema import OBJECT, ORIGIN_READ, RECORD
 from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
 from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
-from segswap.files.json_values import kind_of
+from segswap.files.records import NONE, all_checked, checked, parse_json
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
@@ -129,15 +130,15 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
 
     Raises:
         DatasetError: a member is missing or the format is another one.
-        ValueError: the content contradicts itself (see Pair).
+        ValueError: a key of the record is missing or of another type, or the content contradicts
+            itself (see Pair).
     """
     missing = {"source.jpg", "target.jpg", "source_mask.png", "target_mask.png", "json"} - set(
         members
     )
     if missing:
         raise DatasetError(f"a sample lacks {', '.join(sorted(missing))}")
-    record = json.loads(members["json"])
-    check_format(record, "a sample")
+    record = _read_record(members["json"])
 
     def image(part: str) -> NDArray[np.uint8] | None:
         data = members.get(f"{part}.jpg")
@@ -146,7 +147,6 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     source, target = image("source"), image("target")
     assert source is not None
     assert target is not None
-    objects = _objects(record)
     size = (record["width"], record["height"])
     if source.shape[1::-1] != size:
         raise DatasetError(f"the source is {source.shape[1::-1]}, recorded as {size}")
@@ -159,12 +159,12 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         objects=tuple(
             PairObject(
                 label=item["label"],
-                target_from_source=np.array(item["target_from_source"], np.float64),
+                target_from_source=_matrix(item["target_from_source"], number),
                 category=item["category"],
                 segment=item["segment"],
                 blend=item["blend"],
             )
-            for item in objects
+            for number, item in enumerate(record["objects"])
         ),
         background=record["background"],
         source_styled=image("source_styled"),
@@ -174,18 +174,27 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
     )
 
 
-def _objects(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """A record's objects, where they and the background say where they come from."""
-    found = record.get("objects")
-    told: dict[str, Any] = {"objects": {} if isinstance(found, list) else found}
-    for number, item in enumerate(found if isinstance(found, list) else ()):
-        told[f"objects[{number}]"] = item
-        told[f"objects[{number}].segment"] = item.get("segment") if isinstance(item, dict) else {}
-    for key, value in (told | {"background": record.get("background")}).items():
-        if not isinstance(value, dict):
-            expected = "a list" if key == "objects" else "an object"
-            raise DatasetError(f"its record's {key} is {kind_of(value)}; expected {expected}")
-    return list(found or ())
+def _read_record(data: bytes) -> dict[str, Any]:
+    """A sample's record, whose keys are there and of their types."""
+    record = parse_json(data, "json")
+    check_format(record, "a sample")
+    checked(record, RECORD, "json")
+    for number, item in enumerate(all_checked(record["objects"], OBJECT, "json: objects")):
+        checked(item["segment"], ORIGIN_READ, f"json: objects[{number}].segment")
+    checked(record["background"], ORIGIN_READ, "json: background")
+    checked(record["styles"], dict.fromkeys(record["styles"], (dict, NONE)), "json: styles")
+    if len(all_checked(record["rng"], (int,), "json: rng")) != 2:
+        raise ValueError(f"json: rng has {len(record['rng'])} numbers; expected 2")
+    return record
+
+
+def _matrix(rows: list[Any], number: int) -> NDArray[np.float64]:
+    try:
+        return np.array(rows, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"json: objects[{number}].target_from_source is not 3 rows of 3 numbers ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -253,7 +262,7 @@ class Shard:
         members = self.members(position)
         try:
             return decode_pair(choose(members) if choose else members)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 
 

@@ -122,23 +122,36 @@ def entries(folder: PathLike) -> list[str]:
         NotADirectoryError: it is a file.
         StorageError: it cannot be listed, or its bucket does not exist.
     """
+    return sorted(sizes(folder))
+
+
+def sizes(folder: PathLike) -> dict[str, int | None]:
+    """Bytes of the files directly in a folder by their names, None of folders; raises as `entries`.
+
+    One question to a store, however many there are.
+    """
     if not is_url(folder):
         try:
-            return sorted(os.listdir(local_path(folder)))
+            with os.scandir(local_path(folder)) as there:
+                return {each.name: size(each.path) if each.is_file() else None for each in there}
         except FileNotFoundError:
-            return []
+            return {}
     url = os.fspath(folder).rstrip("/")
     try:
         found = ask(url, "listed", lambda fs, key: (key, fs.ls(key, detail=True)))
     except FileNotFoundError:
         _check_bucket(url)
-        return []
+        return {}
     root, listed = found
     if any(_same(item["name"], root) and item["type"] == "file" and item["size"]
            for item in listed):  # fmt: skip
         raise NotADirectoryError(errno.ENOTDIR, "a file, not a folder", url)
     # Some programs leave an empty object where they make a "folder".
-    return sorted(_last(item["name"]) for item in listed if not _same(item["name"], root))
+    return {
+        _last(item["name"]): item["size"] if item["type"] == "file" else None
+        for item in listed
+        if not _same(item["name"], root)
+    }
 
 
 def files_below(url: str) -> list[str]:
@@ -276,6 +289,15 @@ def make_folder(folder: PathLike) -> None:
     """Make a folder and those above it; a store has none, and needs none."""
     if not is_url(folder):
         os.makedirs(local_path(folder), exist_ok=True)
+
+
+def remove_file(path: PathLike) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        if is_url(path):
+            ask(os.fspath(path), "removed", lambda fs, key: fs.rm_file(key))
+        else:
+            os.remove(local_path(path))
 
 
 def remove_folder(folder: PathLike) -> None:

@@ -16,8 +16,8 @@ An index is a folder:
 The last two, named by the version, are put together from the shards when all of these are there.
 """
 
-import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segswap.files.arrays import map_array
 from segswap.files.images import ImageError, pixel_hash, read_image
+from segswap.files.records import ABSENT, NONE, Schema, all_checked, read_record
 from segswap.files.storage import is_url, local_path
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model
 
 FORMAT = 2
 SETTINGS = "index.json"
+_SCHEMA: Schema = {
+    "format": (int,), "model": (str,), "fingerprint": (str,), "mirrored": (bool,),
+    "version": (int,), "encoded": (list, ABSENT), "skipped": (list,),
+}  # fmt: skip
+_RECORD: Schema = {
+    "number": (int,), "images": (list,), "skipped": (list,), "encoded": (list,),
+    "seconds": (float,), "waiting": (float,),
+}  # fmt: skip
+_ENTRY: Schema = {
+    "image": (str,), "state": (list, NONE), "sha256": (str,), "width": (int,), "height": (int,),
+}  # fmt: skip
+_TENSOR = re.compile(r"[\w-]+")  # a name that is part of a file's
 _CHUNK = 1 << 16  # descriptors compared at a time: what of the file is in memory
 
 
@@ -86,11 +100,13 @@ class Index:
         if not version:
             raise ValueError(f"{folder} is not finished; run segswap-index again to go on with it")
         try:
-            entries = np.load(images_file(place, version), mmap_mode="r", allow_pickle=False)
-            descriptors = np.load(vectors_file(place, version), mmap_mode="r", allow_pickle=False)
-            if descriptors.ndim != 2 or len(entries) != len(descriptors):
+            entries = map_array(images_file(place, version), "V", 1)
+            descriptors = map_array(vectors_file(place, version), "f", 2)
+            if not _are_entries(entries.dtype):
+                raise ValueError(f"{images_file(place, version)} holds records {entries.dtype}")
+            if len(entries) != len(descriptors) or not len(entries):
                 raise ValueError(f"{len(entries)} images, descriptors {descriptors.shape}")
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{folder} is damaged ({error}); delete it and run segswap-index again"
             ) from error
@@ -108,24 +124,52 @@ class Index:
         """Numbers of the images whose pixels have this hash; see `images.pixel_hash`."""
         return np.flatnonzero(self._entries["sha256"] == sha256.encode())
 
-    def encoding(self, numbers: Sequence[int] | NDArray[np.intp]) -> Encoding:
+    def encoding(
+        self, numbers: Sequence[int] | NDArray[np.intp], like: Encoding | None = None
+    ) -> Encoding:
         """What the matcher's `encode` gives for these images.
+
+        Args:
+            like: what it gave for others, whose tensors these must be like.
 
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        return Encoding({
+        found = Encoding({
             name: self._read(partial(encoded_file, name=name), numbers)
             for name in self.settings["encoded"]
         }).float()  # fmt: skip
+        if like is not None:
+            self._check_shapes({name: t.shape for name, t in found.items()},
+                               {name: t.shape for name, t in like.items()})  # fmt: skip
+        return found
 
-    def compared(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
+    def compared(
+        self, numbers: Sequence[int] | NDArray[np.intp], like: Tensor | None = None
+    ) -> Tensor:
         """What `Matcher.compared` makes of these encodings: float32 (B, D, h, w).
+
+        Args:
+            like: what it made of others.
 
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        return self._read(compared_file, numbers).float()
+        found = self._read(compared_file, numbers).float()
+        if like is not None:
+            self._check_shapes({"compared": found.shape}, {"compared": like.shape})
+        return found
+
+    def _check_shapes(
+        self, found: dict[str, torch.Size], wanted: dict[str, torch.Size]
+    ) -> None:  # fmt: skip
+        """Refuse tensors of an image that are not what the model makes of one."""
+        there, own = ({name: tuple(s[1:]) for name, s in each.items()} for each in (found, wanted))
+        if there != own:
+            raise ValueError(
+                f"{self.folder} is damaged: an image's encoding has the shapes {there}, the "
+                f"model's {own}; delete it and run segswap-index again"
+            )
 
     def nearest(
         self, descriptor: NDArray[np.float32], count: int
@@ -140,6 +184,11 @@ class Index:
             count: how many are wanted; fewer where the index is smaller.
         """
         query = np.ascontiguousarray(descriptor[None], np.float32)
+        if query.shape[1] != self.descriptors.shape[1]:
+            raise ValueError(
+                f"{self.folder} is damaged: its descriptors have {self.descriptors.shape[1]} "
+                f"numbers, the model's {query.shape[1]}; delete it and run segswap-index again"
+            )
         found, values = np.zeros(0, np.intp), np.zeros(0, np.float32)
         for first in range(0, len(self), _CHUNK):
             part = np.ascontiguousarray(self.descriptors[first : first + _CHUNK])
@@ -169,7 +218,7 @@ class Index:
     def _state(self, shard: int, row: int) -> list[int] | None:
         """What `state_of` said of an image when it was read."""
         if shard not in self._states:
-            images = read_record(record_file(self.folder, shard))["images"]
+            images = read_shard_record(record_file(self.folder, shard))["images"]
             self._states[shard] = [entry["state"] for entry in images]
         return self._states[shard][row]
 
@@ -191,19 +240,22 @@ class Index:
         self, file: Callable[[Path, int], Path], numbers: Sequence[int] | NDArray[np.intp]
     ) -> Tensor:
         entries = self._entries[list(numbers)]
-        rows = [self._mapped(file(self.folder, int(e["shard"])))[e["row"]] for e in entries]
-        return torch.from_numpy(np.stack(rows))
+        try:
+            rows = [self._row(file(self.folder, int(e["shard"])), int(e["row"])) for e in entries]
+            return torch.from_numpy(np.stack(rows))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; delete {self.folder} and run segswap-index again"
+            ) from error
 
-    def _mapped(self, path: Path) -> NDArray:
+    def _row(self, path: Path, row: int) -> NDArray:
+        """What a shard's file holds of one of its images."""
         if path not in self._files:
-            try:
-                self._files[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"{path} cannot be read ({error}); delete {self.folder} and run segswap-index "
-                    "again"
-                ) from error
-        return self._files[path]
+            self._files[path] = map_array(path, "fiub")
+        array = self._files[path]
+        if array.ndim < 2 or not 0 <= row < len(array):
+            raise ValueError(f"{path} holds an array {array.shape}, and is to have a row {row}")
+        return array[row]
 
 
 def state_of(image: str) -> list[int] | None:
@@ -245,36 +297,56 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is no index ({SETTINGS} is not there); make one: segswap-index")
     try:
-        settings = json.loads(path.read_bytes())
-        written = settings["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        written = read_record(path, {"format": (int,)})["format"]
+        if written != FORMAT:
+            raise ValueError(
+                f"it is of format {written!r}, and this version of segswap reads {FORMAT}"
+            )
+        settings = read_record(path, _SCHEMA)
+        for each in all_checked(settings["skipped"], (list,), f"{path}: skipped"):
+            if len(all_checked(each, (str,), f"{path}: skipped")) != 2:
+                raise ValueError(f"{path}: skipped has {each}; expected pairs of path and reason")
+        names = all_checked(settings.get("encoded", []), (str,), f"{path}: encoded")
+        if bad := [name for name in names if not _TENSOR.fullmatch(name)]:
+            raise ValueError(f"{path}: encoded names {bad[0]!r}; expected letters and digits")
+        if settings["version"] < 0 or (settings["version"] and not names):
+            raise ValueError(f"{path} has version {settings['version']}, and encoded {names}")
+    except ValueError as error:
         raise ValueError(
-            f"{path} is damaged; delete {folder} and run segswap-index again"
+            f"{path} is damaged ({error}); delete {folder} and run segswap-index again"
         ) from error
-    if written != FORMAT:
-        raise ValueError(
-            f"{folder} is of format {written!r}, and this version of segswap reads {FORMAT}; make "
-            "it again with segswap-index"
-        )
-    return dict(settings)
+    return settings
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What the record of a shard holds.
+def _are_entries(found: np.dtype[Any]) -> bool:
+    """Whether an array's type is one of `entry_type`."""
+    names = found.names or ()
+    return "image" in names and found == entry_type(found["image"].itemsize)
+
+
+def read_shard_record(path: Path) -> dict[str, Any]:
+    """What the record of a shard holds; names are as this process's locale has them.
 
     Raises:
         ValueError: it is missing or damaged.
     """
     try:
-        record = dict(json.loads(path.read_bytes()))
-        # Another locale may have written it.
-        record["images"] = [e | {"image": local_path(e["image"])} for e in record["images"]]
-        record["skipped"] = [(local_path(image), reason) for image, reason in record["skipped"]]
-        return record
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        record = read_record(path, _RECORD)
+        if record_file(path.parent, record["number"]) != path:
+            raise ValueError(f"{path} is of shard {record['number']}")
+        all_checked(record["images"], _ENTRY, f"{path}: images")
+        all_checked(record["encoded"], (str,), f"{path}: encoded")
+        for each in all_checked(record["skipped"], (list,), f"{path}: skipped"):
+            if len(all_checked(each, (str,), f"{path}: skipped")) != 2:
+                raise ValueError(f"{path}: skipped has {each}; expected path and reason")
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); delete {path.parent} and run segswap-index again"
         ) from error
+    # Another locale may have written it.
+    images = [entry | {"image": local_path(entry["image"])} for entry in record["images"]]
+    skipped = [(local_path(image), reason) for image, reason in record["skipped"]]
+    return record | {"images": images, "skipped": skipped}
 
 
 def encoded_file(folder: Path, shard: int, name: str) -> Path:

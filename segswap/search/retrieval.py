@@ -181,9 +181,11 @@ class ModelRetriever:
             same = set(self.index.with_pixels(query.pixel_hash).tolist())
             numbers = [number for number in range(len(self.index)) if number not in same]
         views = [self._view(query, flip) for flip in (False, True)[: 1 + self.mirrored]]
+        own = self.model.matcher.compared(views[0].query)
         likeness: list[Tensor] = []
         for first in range(0, len(numbers), _AT_ONCE):
-            cells = self.index.compared(numbers[first : first + _AT_ONCE]).flatten(2)
+            part = numbers[first : first + _AT_ONCE]
+            cells = self.index.compared(part, like=own).flatten(2)
             found = [self._likeness(view, cells.to(view.weight)) for view in views]
             likeness.append(torch.stack(found).amax(0).cpu())
         if not likeness:
@@ -217,7 +219,7 @@ class ModelRetriever:
 
     @torch.inference_mode()
     def _look(self, view: "_View", numbers: Sequence[int]) -> Iterator[Hit]:
-        targets = self.index.encoding(numbers).to(self.model.device)
+        targets = self.index.encoding(numbers, like=view.query).to(self.model.device)
         sources = view.query.repeated(len(numbers))
         matches = self.model.matcher.match(sources, targets).float()
         scores = cell_scores(matches, view.weight)

@@ -1,12 +1,12 @@
 """The state of a training run on disk: whole or not at all, and read without running code."""
 
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from segswap.files.records import Schema, contradictions
 from segswap.files.storage import replacing
 
 STATE = "last.pt"
@@ -18,14 +18,14 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
-def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+def load_state(folder: Path, schema: Schema | None = None) -> dict[str, Any]:
     """Read the state of a run.
 
     Args:
-        keys: what it must hold.
+        schema: what it must hold.
 
     Raises:
-        ValueError: there is none, it cannot be read, or it lacks a key.
+        ValueError: there is none, it cannot be read, or a key is missing or of another type.
     """
     path = folder / STATE
     if not path.is_file():
@@ -41,10 +41,10 @@ def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
             f"{path} cannot be read ({said}); segswap-train --init {folder} with another --out "
             "starts from the best weights, other commands start anew"
         ) from error
-    missing = [key for key in keys if not isinstance(state, dict) or key not in state]
-    if missing:
+    wrong = [found for found, _ in contradictions(state, schema or {}, "its state")]
+    if wrong:
         raise ValueError(
-            f"{path} lacks {', '.join(missing)}: it is no checkpoint of this version and command; "
+            f"{path} is no checkpoint of this version and command: {', '.join(wrong)}; "
             "start a new run with another --out"
         )
     return state
