@@ -14,6 +14,7 @@ import yaml
 
 from pipelines.command.memory import keep_memory
 from pipelines.command.messages import LOG, said
+from pipelines.command.stopping import STATUS, stopping
 from segswap.files.extras import MissingExtraError, need_extra
 
 Config = TypeVar("Config")
@@ -65,8 +66,12 @@ def run(
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
     keep_memory()
-    with said():
-        sys.exit(_status(config_type, job, extras))
+    with said(), stopping():
+        try:
+            status = _status(config_type, job, extras)
+        except KeyboardInterrupt:  # a second one, while the first is answered
+            status = STATUS
+    sys.exit(status)
 
 
 def _status(
@@ -92,7 +97,7 @@ def _status(
         return 1
     except KeyboardInterrupt as stop:
         LOG.error("%s", str(stop) or "interrupted")
-        return 130
+        return STATUS
     return status
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.outputs import check_folder
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.workers import Run
 from pipelines.discovery.config import DiscoverConfig
 from pipelines.discovery.discovered import write_results
@@ -73,14 +73,14 @@ def find_in(config: DiscoverConfig) -> Discovered:
             say_skipped(plain.skipped)
             check_enough(len(plain), plain.skipped)
             pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
-            with Stopping() as stopping:
-                links = _match(config, out, model, pairs, settings, run, stopping)
+            with stopping() as signals:
+                links = _match(config, out, model, pairs, settings, run, signals)
                 whole, groups = find_repeats(links, settings)
                 record = {
                     "format": FORMAT, "model": config.model,
                     "settings": {**asdict(settings), "neighbours": config.neighbours},
                 }  # fmt: skip
-                write_results(out, config.images, plain, whole, groups, record, run, stopping)
+                write_results(out, config.images, plain, whole, groups, record, run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     finally:
@@ -180,7 +180,7 @@ def _opened(out: Path, model: Path, device: str) -> tuple[Model, Index, Index]:
 
 def _match(
     config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]],
-    settings: Settings, run: Run, stopping: Stopping,
+    settings: Settings, run: Run, signals: Stopping,
 ) -> Links:  # fmt: skip
     """Match the pairs that no earlier run has matched, and read all that share something."""
     tasks = [
@@ -190,11 +190,12 @@ def _match(
     missing = [task for task in tasks if not task.path.exists()]
     left = sum(len(task.pairs) for task in missing)
     progress = Progress("match", len(pairs), "pairs", len(pairs) - left)
-    for done in run(match_task, stopping.until_asked(missing), on_gpu=True):
-        left -= done
-        progress.add(done)
+    with signals.in_order(SHARDS):
+        for done in run(match_task, signals.until_asked(missing), on_gpu=True):
+            left -= done
+            progress.add(done)
     progress.close()
-    if left:
+    if left or signals.asked:
         raise KeyboardInterrupt
     return Links.joined([_found(task) for task in tasks])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.tasks import at_once
 from pipelines.command.workers import Run
 from pipelines.generation import attribution
@@ -71,10 +71,10 @@ def make(config: GenerateConfig) -> Made:
     config = absolute(config)
     check = partial(check_unchanged, config, earlier)
     try:
-        with config.running.started() as run, Stopping() as stopping:
+        with config.running.started() as run, stopping() as signals:
             skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
             storage.sweep(out)
-            records, used = _make_missing(config, earlier, run, stopping)
+            records, used = _make_missing(config, earlier, run, signals)
         records = earlier.records(skipped) + records
         return finish(config, settings, records, skipped, used | earlier.used)
     except KeyboardInterrupt:
@@ -120,7 +120,7 @@ def absolute(config: GenerateConfig) -> GenerateConfig:
 
 
 def _make_missing(
-    config: GenerateConfig, earlier: Earlier, run: Run, stopping: Stopping
+    config: GenerateConfig, earlier: Earlier, run: Run, signals: Stopping
 ) -> tuple[list[dict[str, Any]], set[attribution.Used]]:
     """Make the shards that are neither in the dataset that is extended nor finished by a run that
     was cut off.
@@ -145,10 +145,11 @@ def _make_missing(
     progress = Progress("pairs", wanted, "pairs", wanted - lacking)
     start, left = time.perf_counter(), len(missing)
     on_gpu = config.styling.style == "adain"
-    for record in run(make_shard, stopping.until_asked(missing), on_gpu):
-        records[record["shard"]["name"]] = kept(record)
-        left -= 1
-        progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
+    with signals.in_order(SHARDS):
+        for record in run(make_shard, signals.until_asked(missing), on_gpu):
+            records[record["shard"]["name"]] = kept(record)
+            left -= 1
+            progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
     progress.close()
     if left:
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipelines.command.messages import LOG
 from pipelines.command.outputs import check_folder
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, stopping
 from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
@@ -158,8 +158,8 @@ def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str,
     records = []
     progress = Progress("index", sum(len(task.images) for task in tasks), "images")
     try:
-        with workers.started() as run, Stopping() as stopping:
-            for record in run(make_shard, stopping.until_asked(tasks), on_gpu=True):
+        with workers.started() as run, stopping() as signals, signals.in_order(SHARDS):
+            for record in run(make_shard, signals.until_asked(tasks), on_gpu=True):
                 records.append(record)
                 progress.add(len(record["images"]) + len(record["skipped"]))
     except KeyboardInterrupt:
