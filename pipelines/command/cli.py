@@ -16,6 +16,7 @@ from pipelines.command.memory import keep_memory
 from pipelines.command.messages import LOG, said
 from pipelines.command.stopping import STATUS, stopping
 from segswap.files.extras import MissingExtraError, need_extra
+from segswap.files.stores import NO_ROOM
 
 Config = TypeVar("Config")
 # What is parsed; or gives it for the arguments, where these decide on the flags.
@@ -93,12 +94,20 @@ def _status(
         LOG.debug("%.1f s", time.monotonic() - begun)
     except (ValueError, RuntimeError, OSError, MissingExtraError) as error:
         LOG.debug("the error came up here:", exc_info=error)
-        LOG.error("error: %s", error)
+        LOG.error("error: %s", _told(error))
         return 1
     except KeyboardInterrupt as stop:
         LOG.error("%s", str(stop) or "interrupted")
         return STATUS
     return status
+
+
+def _told(error: Exception) -> str:
+    """An error's text, without the system's number."""
+    if not isinstance(error, OSError) or not str(error).startswith("[Errno "):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}" + ("; make room" if error.errno in NO_ROOM else "")
 
 
 def _program() -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.command.devices import device_of, out_of_memory_says
-from pipelines.command.outputs import check_folder
+from pipelines.command.outputs import GO_ON, check_folder
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.workers import Run
@@ -35,6 +35,7 @@ from segswap.discovery.links import Links, sharing
 from segswap.discovery.pairing import check_enough, chosen_pairs, match_pairs, model_predict
 from segswap.discovery.settings import Same, Settings, same_for
 from segswap.files.storage import absolute, sweep, write_atomically
+from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import Model, load
 from segswap.search.index import Index
@@ -68,7 +69,7 @@ def find_in(config: DiscoverConfig) -> Discovered:
     settings = config.settings(same_for(load(model), config.same))
     _begin(out, _key(config, images, model, settings.same))
     try:
-        with config.running.started() as run:
+        with no_room_says(str(out), GO_ON), config.running.started() as run:
             plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
             say_skipped(plain.skipped)
             check_enough(len(plain), plain.skipped)

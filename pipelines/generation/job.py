@@ -1,6 +1,5 @@
 """What segswap-generate does: a dataset of pairs, shard by shard, on Ray or in this process."""
 
-import errno
 import json
 import socket
 import time
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.command.outputs import GO_ON
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.tasks import at_once
@@ -26,6 +26,7 @@ from segswap.data.shards import shard_name, write_shard
 from segswap.files import stopwatch, storage
 from segswap.files.hashes import file_hash
 from segswap.files.stopwatch import stage
+from segswap.files.stores import no_room_says
 
 # Paths in a config's groups.
 _INPUT_PATHS = ("annotations", "images", "backgrounds")
@@ -71,21 +72,16 @@ def make(config: GenerateConfig) -> Made:
     config = absolute(config)
     check = partial(check_unchanged, config, earlier)
     try:
-        with config.running.started() as run, stopping() as signals:
+        with (
+            no_room_says(out, GO_ON), config.running.started() as run, stopping() as signals,
+        ):  # fmt: skip
             skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
             storage.sweep(out)
             records, used = _make_missing(config, earlier, run, signals)
-        records = earlier.records(skipped) + records
-        return finish(config, settings, records, skipped, used | earlier.used)
+            records = earlier.records(skipped) + records
+            return finish(config, settings, records, skipped, used | earlier.used)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RuntimeError(
-            f"{error.strerror} in {out}; what is finished is kept: make room, and the same command "
-            "goes on"
-        ) from error
     finally:
         storage.sweep(out)  # of workers that were killed in the middle of a shard
 

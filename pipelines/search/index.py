@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.command.messages import LOG
-from pipelines.command.outputs import check_folder
+from pipelines.command.outputs import GO_ON, check_folder
 from pipelines.command.progress import Progress
 from pipelines.command.stopping import SHARDS, stopping
 from pipelines.command.workers import INLINE, Workers
@@ -18,6 +18,7 @@ from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
 from segswap.files.images import image_files
 from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
+from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
 from segswap.search.index import (
     FORMAT,
@@ -116,7 +117,8 @@ def build_index(
     skipped = dict(read_settings(out)["skipped"])
     for record in records + made:
         skipped.update(record["skipped"])
-    return _finish(out, records + made, skipped)
+    with no_room_says(str(out), GO_ON):
+        return _finish(out, records + made, skipped)
 
 
 # --- the index as a whole ------------------------------------------------------------------------
@@ -158,7 +160,10 @@ def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str,
     records = []
     progress = Progress("index", sum(len(task.images) for task in tasks), "images")
     try:
-        with workers.started() as run, stopping() as signals, signals.in_order(SHARDS):
+        with (
+            no_room_says(str(out), GO_ON), workers.started() as run,
+            stopping() as signals, signals.in_order(SHARDS),
+        ):  # fmt: skip
             for record in run(make_shard, signals.until_asked(tasks), on_gpu=True):
                 records.append(record)
                 progress.add(len(record["images"]) + len(record["skipped"]))

@@ -12,9 +12,10 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from io import TextIOBase
 from typing import Any, TypeVar
 
+from pipelines.command.cluster import ray_cluster
 from pipelines.command.messages import LOG, said
 from pipelines.command.stopping import STEP, stopping
-from pipelines.command.tasks import cores, ray_cluster
+from pipelines.command.tasks import cores
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")

@@ -19,6 +19,7 @@ from pipelines.training.trained import TrainedRun
 from segswap.batches.processes import lost_loader_says
 from segswap.batches.stream import PairSource, Stream
 from segswap.files.extras import need_extra
+from segswap.files.stores import no_room_says
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
 from segswap.models.model import Model, load
@@ -32,6 +33,7 @@ _HARD_LR = 1e-5  # of the second stage, as published
 _DRAWN = tuple(
     f"val_{name}" for name in ("mask_iou", "pck_1", "pck_3", "pck_5", "false_area", *KIND_SCORES)
 )
+_GO_ON = "--resume goes on from the last checkpoint"
 _LARGEST = 8192  # pixels of a side
 _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
 
@@ -106,7 +108,7 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
             describe(config.out, identity_of(config), device, config.num_gpus)
         with (
             _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY),
-            lost_loader_says("--resume goes on from the last checkpoint"),
+            lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
         ):  # fmt: skip
             finished = _run(trainer, task) if rank == 0 else trainer.run(Observer())
     return TrainedRun(trainer.out, trainer.step, finished)

@@ -32,6 +32,7 @@ from segswap.batches.processes import lost_loader_says
 from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size
 from segswap.files.storage import write_atomically
+from segswap.files.stores import no_room_says
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
 from segswap.training.task import Observer, Row
@@ -42,6 +43,7 @@ ENCODER = "encoder"  # folder in a run's: the part of the training in which the 
 # Steps of rising learning rate: large ones at the start tear the colours' way through apart.
 _WARM_UP = 100
 _LOG_EVERY = 10
+_GO_ON = "--resume goes on from the last checkpoint"
 # What may differ when a run is resumed: where it runs, not what it computes.
 _MACHINE = ("out", "resume", "workers", "device", "every")
 _DATA = ("images", "styles", "vgg")  # may be moved
@@ -70,7 +72,7 @@ def train_style(config: TrainStyleConfig) -> int:
     with (
         stopping() as signals, signals.in_order(STEP) as asked,
         out_of_memory_says("lower --batch or --crop"),
-        lost_loader_says("--resume goes on from the last checkpoint"),
+        lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
     ):  # fmt: skip
         if copied:
             first = Trainer(
