@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -67,7 +69,7 @@ def run(
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
     keep_memory()
-    with said(), stopping():
+    with said(), stopping(), _threads_quiet():
         try:
             status = _status(config_type, job, extras)
         except KeyboardInterrupt:  # a second one, while the first is answered
@@ -100,6 +102,22 @@ def _status(
         LOG.error("%s", str(stop) or "interrupted")
         return STATUS
     return status
+
+
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """What a thread cannot write is raised in the main thread too, as TensorBoard's: said there."""
+    before = threading.excepthook
+
+    def failed(args: Any) -> None:
+        if not isinstance(args.exc_value, OSError):
+            before(args)
+
+    threading.excepthook = failed
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _told(error: Exception) -> str:

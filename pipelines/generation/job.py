@@ -72,12 +72,11 @@ def make(config: GenerateConfig) -> Made:
     config = absolute(config)
     check = partial(check_unchanged, config, earlier)
     try:
-        with (
-            no_room_says(out, GO_ON), config.running.started() as run, stopping() as signals,
-        ):  # fmt: skip
-            skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
-            storage.sweep(out)
-            records, used = _make_missing(config, earlier, run, signals)
+        with no_room_says(out, GO_ON):
+            with config.running.started() as run, stopping() as signals:
+                skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
+                storage.sweep(out)
+                records, used = _make_missing(config, earlier, run, signals)
             records = earlier.records(skipped) + records
             return finish(config, settings, records, skipped, used | earlier.used)
     except KeyboardInterrupt:

@@ -67,8 +67,14 @@ def no_room_says(place: str, advice: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
+        if isinstance(error, NoRoomError) and not _below(error.filename, place):
+            raise  # on another disk, perhaps
         said = f"{os.strerror(error.errno)} in {place}; {advice}"
-        raise NoRoomError(error.errno, said) from error
+        raise NoRoomError(error.errno, said, place) from error
+
+
+def _below(path: str, folder: str) -> bool:
+    return f"{os.path.abspath(path)}/".startswith(f"{os.path.abspath(folder)}/")
 
 
 def ask(url: str, what: str, question: Callable[[Any, str], Result]) -> Result:

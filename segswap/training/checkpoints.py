@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -16,7 +16,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Put a state in place of the folder's last one, whole."""
     with replacing(folder / STATE) as file:
         writing = _Writing(file)
-        torch.save(state, writing)
+        torch.save(state, cast(BinaryIO, writing))
         if writing.failed:
             raise writing.failed
 
