@@ -127,7 +127,7 @@ def read_shard(dataset: str, entry: Entry, say: Say) -> Iterator[tuple[str, Memb
     """Check a shard's bytes, and yield its samples as far as they can be read: key and members."""
     path = storage.join(dataset, entry["name"])
     try:
-        with open(cache.local_copy(path), "rb") as file:
+        with open(cache.local_copy(path, str(entry["sha256"])), "rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -14,8 +16,10 @@ import yaml
 
 from pipelines.command.memory import keep_memory
 from pipelines.command.messages import LOG, escape_what_cannot_be_shown, said
+from pipelines.command.stopping import STATUS, stopping
 from segswap.files.extras import MissingExtraError, need_extra
 from segswap.files.limits import allowing
+from segswap.files.stores import NO_ROOM
 
 Config = TypeVar("Config")
 # What is parsed; or gives it for the arguments, where these decide on the flags.
@@ -72,8 +76,12 @@ def run(
     """
     keep_memory()
     escape_what_cannot_be_shown()
-    with said():
-        sys.exit(_status(config_type, job, extras))
+    with said(), stopping(), _threads_quiet():
+        try:
+            status = _status(config_type, job, extras)
+        except KeyboardInterrupt:  # a second one, while the first is answered
+            status = STATUS
+    sys.exit(status)
 
 
 def _status(
@@ -96,12 +104,36 @@ def _status(
         LOG.debug("%.1f s", time.monotonic() - begun)
     except (ValueError, RuntimeError, OSError, MissingExtraError) as error:
         LOG.debug("the error came up here:", exc_info=error)
-        LOG.error("error: %s", error)
+        LOG.error("error: %s", _told(error))
         return 1
     except KeyboardInterrupt as stop:
         LOG.error("%s", str(stop) or "interrupted")
-        return 130
+        return STATUS
     return status
+
+
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """What a thread cannot write is raised in the main thread too, as TensorBoard's: said there."""
+    before = threading.excepthook
+
+    def failed(args: Any) -> None:
+        if not isinstance(args.exc_value, OSError):
+            before(args)
+
+    threading.excepthook = failed
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _told(error: Exception) -> str:
+    """An error's text, without the system's number."""
+    if not isinstance(error, OSError) or not str(error).startswith("[Errno "):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}" + ("; make room" if error.errno in NO_ROOM else "")
 
 
 def _program() -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
 from pipelines.command.workers import Run
 from pipelines.pages.groups import Shown, groups_page
 from pipelines.pages.pictures import outline
@@ -75,7 +74,7 @@ def _mask_name(number: int, group: int | None) -> str:
 
 def write_results(
     out: Path, collection: Sequence[str], index: Index, whole: Maps, groups: Sequence[Repeat],
-    settings: dict[str, Any], run: Run, stopping: Stopping,
+    settings: dict[str, Any], run: Run,
 ) -> None:  # fmt: skip
     """Write masks, groups.json and the page, in this order, in place of those of an earlier run.
 
@@ -87,7 +86,6 @@ def write_results(
         groups: things that repeat.
         settings: format, model and settings, as groups.json holds them.
         run: applies a function to items, here or on workers.
-        stopping: says whether to stop.
     """
     for name in (GROUPS, PAGE):
         (out / name).unlink(missing_ok=True)
@@ -102,12 +100,10 @@ def write_results(
     tasks = [MasksTask(out, number, index.images[number], maps[number]) for number in sorted(maps)]
     progress = Progress("masks", len(tasks), "images")
     drawn = {}
-    for done in run(draw_masks, stopping.until_asked(tasks)):
+    for done in run(draw_masks, tasks):
         drawn[done.number] = done
         progress.add(1)
     progress.close()
-    if len(drawn) < len(tasks):
-        raise KeyboardInterrupt
     record = settings | as_record(index, whole, groups, drawn)
     write_atomically(out / GROUPS, json.dumps(record, indent=1).encode())
     shown = [

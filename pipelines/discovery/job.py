@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.command.devices import device_of, out_of_memory_says
-from pipelines.command.outputs import check_folder
+from pipelines.command.outputs import GO_ON, check_folder
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.workers import Run
 from pipelines.discovery.config import DiscoverConfig
 from pipelines.discovery.discovered import write_results
@@ -36,6 +36,7 @@ from segswap.discovery.settings import Same, Settings, same_for
 from segswap.files.locks import is_empty, locked
 from segswap.files.records import read_record
 from segswap.files.storage import absolute, sweep, write_atomically
+from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import Model, load
 from segswap.search.index import Index, state_of
@@ -76,19 +77,19 @@ def _find_in(config: DiscoverConfig, out: Path) -> Discovered:
     settings = config.settings(same_for(load(model), config.same))
     _begin(out, _key(config, images, model, settings.same))
     try:
-        with config.running.started() as run:
+        with no_room_says(str(out), GO_ON), config.running.started() as run:
             plain, mirrored = (_index(config, images, passed, out, flip) for flip in (False, True))
             say_skipped(plain.skipped)
             check_enough(len(plain), plain.skipped)
             pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
-            with Stopping() as stopping:
-                links = _match(config, out, model, pairs, settings, run, stopping)
+            with stopping() as signals:
+                links = _match(config, out, model, pairs, settings, run, signals)
                 whole, groups = find_repeats(links, settings)
                 record = {
                     "format": FORMAT, "model": config.model,
                     "settings": {**asdict(settings), "neighbours": config.neighbours},
                 }  # fmt: skip
-                write_results(out, config.images, plain, whole, groups, record, run, stopping)
+                write_results(out, config.images, plain, whole, groups, record, run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     finally:
@@ -190,7 +191,7 @@ def _opened(out: Path, model: Path, device: str) -> tuple[Model, Index, Index]:
 
 def _match(
     config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]],
-    settings: Settings, run: Run, stopping: Stopping,
+    settings: Settings, run: Run, signals: Stopping,
 ) -> Links:  # fmt: skip
     """Match the pairs that no earlier run has matched, and read all that share something."""
     tasks = [
@@ -200,11 +201,12 @@ def _match(
     missing = [task for task in tasks if not task.path.exists()]
     left = sum(len(task.pairs) for task in missing)
     progress = Progress("match", len(pairs), "pairs", len(pairs) - left)
-    for done in run(match_task, stopping.until_asked(missing), on_gpu=True):
-        left -= done
-        progress.add(done)
+    with signals.in_order(SHARDS):
+        for done in run(match_task, signals.until_asked(missing), on_gpu=True):
+            left -= done
+            progress.add(done)
     progress.close()
-    if left:
+    if left or signals.asked:
         raise KeyboardInterrupt
     return Links.joined([_found(task) for task in tasks])
 

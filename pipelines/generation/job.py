@@ -1,6 +1,5 @@
 """What segswap-generate does: a dataset of pairs, shard by shard, on Ray or in this process."""
 
-import errno
 import json
 import socket
 import time
@@ -11,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.command.outputs import GO_ON
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.tasks import at_once
 from pipelines.command.workers import Run
 from pipelines.generation import attribution
@@ -41,6 +41,7 @@ from segswap.files.hashes import file_hash
 from segswap.files.locks import locked
 from segswap.files.records import Schema, checked, read_record
 from segswap.files.stopwatch import stage
+from segswap.files.stores import no_room_says
 
 # Paths in a config's groups.
 _INPUT_PATHS = ("annotations", "images", "backgrounds")
@@ -94,10 +95,10 @@ def _make(config: GenerateConfig, earlier: Earlier) -> Made:
         check_whole(config.out, earlier.manifest, config.mode.verify)
     settings, config = config.settings, absolute(config)
     check = partial(check_unchanged, config, earlier)
-    with config.running.started() as run, Stopping() as stopping:
+    with config.running.started() as run, stopping() as signals:
         skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
         storage.sweep(config.out)
-        records, used = _make_missing(config, earlier, run, stopping)
+        records, used = _make_missing(config, earlier, run, signals)
     records = earlier.records(skipped) + records
     return finish(config, settings, records, skipped, used | earlier.used)
 
@@ -106,16 +107,10 @@ def _make(config: GenerateConfig, earlier: Earlier) -> Made:
 def _said_what_remains(out: str) -> Iterator[None]:
     """Where the work in it ends early, say what is kept; nothing half made remains."""
     try:
-        yield
+        with no_room_says(out, GO_ON):
+            yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RuntimeError(
-            f"{error.strerror} in {out}; what is finished is kept: make room, and the same command "
-            "goes on"
-        ) from error
     finally:
         storage.sweep(out)  # of workers that were killed in the middle of a shard
 
@@ -144,13 +139,14 @@ def _make_gone(config: GenerateConfig, manifest: dict[str, Any], gone: Gone) -> 
     check = partial(check_inputs, config, manifest)
     tasks = [ShardTask(config, **vars(place)) for place in gone.shards.values()]
     progress = Progress("pairs", sum(task.last - task.first for task in tasks), "pairs")
-    with config.running.started() as run, Stopping() as stopping:
+    with config.running.started() as run, stopping() as signals:
         prepare(config, config.settings, storage.join(config.out, WORK), run, check)
         left, on_gpu = len(tasks), config.styling.style == "adain"
-        for record in run(make_shard, stopping.until_asked(tasks), on_gpu):
-            check_shard(config.out, manifest, record["shard"])
-            left -= 1
-            progress.add(record["shard"]["pairs"])
+        with signals.in_order(SHARDS):
+            for record in run(make_shard, signals.until_asked(tasks), on_gpu):
+                check_shard(config.out, manifest, record["shard"])
+                left -= 1
+                progress.add(record["shard"]["pairs"])
     progress.close()
     if left:
         raise KeyboardInterrupt
@@ -187,7 +183,7 @@ def absolute(config: GenerateConfig) -> GenerateConfig:
 
 
 def _make_missing(
-    config: GenerateConfig, earlier: Earlier, run: Run, stopping: Stopping
+    config: GenerateConfig, earlier: Earlier, run: Run, signals: Stopping
 ) -> tuple[list[dict[str, Any]], set[attribution.Used]]:
     """Make the shards that are neither in the dataset that is extended nor finished by a run that
     was cut off.
@@ -212,10 +208,11 @@ def _make_missing(
     progress = Progress("pairs", wanted, "pairs", wanted - lacking)
     start, left = time.perf_counter(), len(missing)
     on_gpu = config.styling.style == "adain"
-    for record in run(make_shard, stopping.until_asked(missing), on_gpu):
-        records[record["shard"]["name"]] = kept(record)
-        left -= 1
-        progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
+    with signals.in_order(SHARDS):
+        for record in run(make_shard, signals.until_asked(missing), on_gpu):
+            records[record["shard"]["name"]] = kept(record)
+            left -= 1
+            progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
     progress.close()
     if left:
         raise KeyboardInterrupt

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.command.messages import LOG
-from pipelines.command.outputs import check_folder
+from pipelines.command.outputs import GO_ON, check_folder
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, stopping
 from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_config import IndexConfig
 from pipelines.search.index_shards import ShardTask, make_shard, save_array
@@ -31,6 +31,7 @@ from segswap.files.storage import (
     text_of,
     write_atomically,
 )
+from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
 from segswap.search.index import (
     FORMAT,
@@ -158,7 +159,8 @@ def _build(
     ])  # fmt: skip
     skipped = dict.fromkeys(images, "changed while it was read; run again")
     skipped |= _unread(records) | _native(read_settings(out)["skipped"]) | _unread(made)
-    return _finish(out, records + made, skipped, passed)
+    with no_room_says(str(out), GO_ON):
+        return _finish(out, records + made, skipped, passed)
 
 
 # --- the index as a whole ------------------------------------------------------------------------
@@ -197,8 +199,11 @@ def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str,
     records = []
     progress = Progress("index", sum(len(task.images) for task in tasks), "images")
     try:
-        with workers.started() as run, Stopping() as stopping:
-            for record in run(make_shard, stopping.until_asked(tasks), on_gpu=True):
+        with (
+            no_room_says(str(out), GO_ON), workers.started() as run,
+            stopping() as signals, signals.in_order(SHARDS),
+        ):  # fmt: skip
+            for record in run(make_shard, signals.until_asked(tasks), on_gpu=True):
                 records.append(record)
                 progress.add(len(record["images"]) + len(record["skipped"]))
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import socket
 import sys
 import tempfile
@@ -13,8 +12,10 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from io import TextIOBase
 from typing import Any, TypeVar
 
+from pipelines.command.cluster import ray_cluster
 from pipelines.command.messages import LOG, said
-from pipelines.command.tasks import cores, ray_cluster
+from pipelines.command.stopping import STEP, stopping
+from pipelines.command.tasks import cores
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
@@ -145,39 +146,16 @@ def _watch(fit: Callable[[], Any], desk: Any) -> Exception | None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     told = False
-    with _first_signal() as asked:
+    with stopping() as signals, signals.in_order(STEP) as asked:
         while thread.is_alive():
             thread.join(_INTERVAL)
-            if asked.is_set() and not told:
+            if asked() and not told:
                 told = True
                 ray.get(desk.ask_to_stop.remote())
             for stream, text in ray.get(desk.taken.remote()):
                 getattr(sys, stream).write(text)
                 getattr(sys, stream).flush()
     return failures[0] if failures else None
-
-
-@contextmanager
-def _first_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
-    asked = threading.Event()
-
-    def handle(*_: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping after this step; once more to stop at once\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # Python lets the main thread alone set handlers
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Desk:

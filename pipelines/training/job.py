@@ -9,16 +9,18 @@ import torch
 
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
-from pipelines.command.stopping import noted_signals
+from pipelines.command.stopping import STATUS, STEP, stopping
 from pipelines.training.config import TrainConfig
 from pipelines.training.curves import draw_curves
 from pipelines.training.data import training_data
 from pipelines.training.report import RunReport
 from pipelines.training.run_folder import check_folder, describe, identity_of
 from pipelines.training.trained import TrainedRun
+from segswap.batches.processes import lost_loader_says
 from segswap.batches.stream import PairSource, Stream
 from segswap.files.extras import need_extra
 from segswap.files.locks import locked
+from segswap.files.stores import no_room_says
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
 from segswap.models.hub import SETTINGS, read_settings
@@ -33,6 +35,7 @@ _HARD_LR = 1e-5  # of the second stage, as published
 _DRAWN = tuple(
     f"val_{name}" for name in ("mask_iou", "pck_1", "pck_3", "pck_5", "false_area", *KIND_SCORES)
 )
+_GO_ON = "--resume goes on from the last checkpoint"
 _LARGEST = 8192  # pixels of a side
 _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
 
@@ -49,7 +52,7 @@ def train(config: TrainConfig) -> int:
     """
     run = run_training(config)
     print(run)
-    return 0 if run.finished else 130
+    return 0 if run.finished else STATUS
 
 
 def run_training(config: TrainConfig) -> TrainedRun:
@@ -107,7 +110,10 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
             trainer.resume(kept=is_model(config.out))
         if rank == 0:
             describe(config.out, identity_of(config), device, config.num_gpus)
-        with _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY):
+        with (
+            _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY),
+            lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
+        ):  # fmt: skip
             finished = _run(trainer, task) if rank == 0 else trainer.run(Observer())
     return TrainedRun(trainer.out, trainer.step, finished)
 
@@ -152,7 +158,7 @@ def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
 
         yield stop_asked
         return
-    with noted_signals() as asked:
+    with stopping() as signals, signals.in_order(STEP) as asked:
         yield asked
 
 

@@ -24,15 +24,17 @@ from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import noted_signals
+from pipelines.command.stopping import STATUS, STEP, stopping
 from pipelines.training.run_folder import check_folder, describe
 from pipelines.training.style_config import TrainStyleConfig
 from segswap import geometry
+from segswap.batches.processes import lost_loader_says
 from segswap.files.folders import image_files
 from segswap.files.hashes import file_hash
 from segswap.files.images import ImageError, encode_jpeg, read_image, read_size
 from segswap.files.locks import locked
 from segswap.files.storage import write_atomically
+from segswap.files.stores import no_room_says
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
 from segswap.training.task import Observer, Row
@@ -43,6 +45,7 @@ ENCODER = "encoder"  # folder in a run's: the part of the training in which the 
 # Steps of rising learning rate: large ones at the start tear the colours' way through apart.
 _WARM_UP = 100
 _LOG_EVERY = 10
+_GO_ON = "--resume goes on from the last checkpoint"
 # What may differ when a run is resumed: where it runs, not what it computes.
 _MACHINE = ("out", "resume", "workers", "device", "every")
 _DATA = ("images", "styles", "vgg")  # may be moved
@@ -74,21 +77,25 @@ def _train_style(config: TrainStyleConfig) -> int:
     crops = Crops(photographs, styles, config.crop, config.seed, config.workers)
     describe(config.out, identity, device)
     copied = 0 if config.vgg else config.encoder_steps
-    with noted_signals() as asked, out_of_memory_says("lower --batch or --crop"):
+    with (
+        stopping() as signals, signals.in_order(STEP) as asked,
+        out_of_memory_says("lower --batch or --crop"),
+        lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
+    ):  # fmt: skip
         if copied:
             first = Trainer(
                 CopyTask(networks, crops), _schedule(config, copied, "constant"), out / ENCODER,
                 _execution(device), asked,
             )  # fmt: skip
             if not _run(first, ENCODER, config.resume):
-                return 130
+                return STATUS
         task = StyleTask(networks, crops, config.style_weight, copied)
         trainer = Trainer(
             task, _schedule(config, config.steps, "poly"), out, _execution(device), asked
         )
         # The encoder may have been all that the run has come to.
         if not _run(trainer, "decoder", config.resume and (not copied or (out / STATE).exists())):
-            return 130
+            return STATUS
     write_atomically(out / SAMPLES, _samples(networks, photographs, styles))
     losses = [row["style"] for row in trainer.history.rows]
     print(f"{out / OWN}: style loss {losses[0]:.3g} at first, {losses[-1]:.3g} at last; see "

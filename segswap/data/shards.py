@@ -205,14 +205,16 @@ class Shard:
         path: the tar file, or its URL.
         file: the file itself, or this machine's copy of what the URL names.
         samples: for each sample, in order, part name to (offset, bytes).
+        sha256: as it is listed, "" where it is not; see `cache.local_copy`.
     """
 
     path: str
     file: str
     samples: tuple[dict[str, tuple[int, int]], ...]
+    sha256: str = ""
 
     @classmethod
-    def open(cls, path: PathLike) -> "Shard":
+    def open(cls, path: PathLike, sha256: str = "") -> "Shard":
         """Read a shard's headers. What a URL names is copied to this machine whole, see
         `cache.local_copy`: its headers are strewn over the file, and its samples asked for next.
 
@@ -222,8 +224,8 @@ class Shard:
         """
         samples: dict[str, dict[str, tuple[int, int]]] = {}
         try:
-            local = cache.local_copy(path)
-            with _opened(path, local) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            local = cache.local_copy(path, sha256)
+            with _opened(path, local, sha256) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     match = _MEMBER.fullmatch(member.name)
                     if not match or not member.isfile() or member.size > _MEMBER_LIMIT:
@@ -240,14 +242,14 @@ class Shard:
             raise
         except (tarfile.TarError, OSError) as error:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
-        return cls(os.fspath(path), local, tuple(samples.values()))
+        return cls(os.fspath(path), local, tuple(samples.values()), sha256)
 
     def members(self, position: int) -> Members:
         """The members of the sample at a position in the shard: part to content."""
         if position >= len(self.samples):
             raise DatasetError(f"{self.path} holds {len(self.samples)} pairs, none at {position}")
         members = {}
-        with _opened(self.path, self.file) as file:
+        with _opened(self.path, self.file, self.sha256) as file:
             for part, (offset, size) in self.samples[position].items():
                 file.seek(offset)
                 members[part] = file.read(size)
@@ -266,7 +268,7 @@ class Shard:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 
 
-def _opened(path: PathLike, local: str) -> BinaryIO:
+def _opened(path: PathLike, local: str, sha256: str) -> BinaryIO:
     """A shard's file, open for reading.
 
     Args:
@@ -276,7 +278,7 @@ def _opened(path: PathLike, local: str) -> BinaryIO:
     try:
         return open(local, "rb")
     except FileNotFoundError:
-        return open(cache.local_copy(path), "rb")
+        return open(cache.local_copy(path, sha256), "rb")
 
 
 def listed_shard(path: str, pairs: int, length: int, sha256: str) -> Shard:
@@ -290,8 +292,8 @@ def listed_shard(path: str, pairs: int, length: int, sha256: str) -> Shard:
         DatasetError: it is missing, damaged, or another one than is listed.
         StorageError: it cannot be read from its store.
     """
-    shard = Shard.open(path)
-    with _opened(path, shard.file) as file:
+    shard = Shard.open(path, sha256)
+    with _opened(path, shard.file, sha256) as file:
         found = len(shard.samples), file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = content_hash(file)

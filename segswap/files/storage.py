@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from segswap.files.stores import StorageError, ask, open_store
+from segswap.files.stores import StorageError, ask, no_room_says, open_store, version_of
 
 PathLike = str | os.PathLike[str]
 
@@ -95,8 +95,9 @@ def read_bytes(path: PathLike, first: int | None = None) -> bytes:
     end = _READ_LIMIT if first is None else first
     try:
         data = ask(url, "read", lambda fs, key: fs.cat_file(key, start=0, end=end))
-    except StorageError:
-        if size(url) == 0:  # an empty object has no range
+    except StorageError as error:
+        # An empty object has no range.
+        if not isinstance(error.__cause__, TimeoutError) and size(url) == 0:
             return b""
         raise
     if len(data) == _READ_LIMIT:
@@ -176,9 +177,11 @@ def fingerprint(url: str) -> str:
     """SHA-256 of names, sizes and versions of the file at a URL, or of all files below it."""
     try:
         found = ask(url, "listed", lambda fs, key: fs.find(key, detail=True))
+        # A web server's list tells no versions: of a file at least, there is one.
+        state = version_of(url) if url.startswith(("http://", "https://")) else None
     except FileNotFoundError:
-        found = {}
-    listed = json.dumps([url.rstrip("/"), found], sort_keys=True, default=str)
+        found, state = {}, None
+    listed = json.dumps([url.rstrip("/"), found, state], sort_keys=True, default=str)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
@@ -218,11 +221,12 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         owner = f"{socket.gethostname()}.{os.getpid()}"
         temporary = place.with_name(f".{place.name}.{owner}.tmp")
         try:
-            with open(temporary, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, place)
+            with no_room_says(str(place.parent), "make room, and run again"):
+                with open(temporary, "w+b") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, place)
         finally:
             temporary.unlink(missing_ok=True)
         return
@@ -244,15 +248,11 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
 @contextmanager
 def _scratch_file() -> Iterator[BinaryIO]:
     folder = tempfile.gettempdir()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            yield file
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageError(
-                f"{folder} is full; what is uploaded is made there: make room, or set TMPDIR"
-            ) from error
-        raise
+    with (
+        no_room_says(folder, "what is uploaded is made there: make room, or set TMPDIR"),
+        tempfile.TemporaryFile(dir=folder) as file,
+    ):
+        yield file
 
 
 def write_atomically(path: PathLike, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -15,7 +15,32 @@ STATE = "last.pt"
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Put a state in place of the folder's last one, whole."""
     with replacing(folder / STATE) as file:
-        torch.save(state, file)
+        writing = _Writing(file)
+        torch.save(state, cast(BinaryIO, writing))
+        if writing.failed:
+            raise writing.failed
+
+
+class _Writing:
+    """A file for torch.save, which on an error would crash or raise one of its own: the first one
+    is kept, and what follows it passed over.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """See BinaryIO.write."""
+        if self.failed is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.failed = error
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """See BinaryIO.flush; the file is flushed when it is put in place."""
 
 
 def load_state(folder: Path, schema: Schema | None = None) -> dict[str, Any]:
