@@ -135,8 +135,8 @@ def list_score(entries: Entries) -> Tensor:
 def _one_way(entries: Entries) -> Tensor:
     pairs, rows, columns, *other = entries.shape
     cells, cell, values = pairs * rows * columns, entries.of_source, entries.values
-    number = torch.zeros(cells, device=values.device).index_add(0, cell, torch.ones_like(values))
-    best = torch.zeros(cells, device=values.device, dtype=values.dtype)  # of the zeros beside them
+    number = values.new_zeros(cells).index_add(0, cell, torch.ones_like(values))
+    best = values.new_zeros(cells)  # of the zeros beside them
     best = best.scatter_reduce(0, cell, values, "amax")
     zeros = (other[0] * other[1] - number) * (-best).exp()
     total = zeros.index_add(0, cell, (values - best[cell]).exp())
