@@ -215,9 +215,7 @@ class Batch(NamedTuple):
         """Of which sources and targets it is not known what kinds either shows: bool (B, B)."""
         if self.source.labels is None or self.target.labels is None:
             return torch.ones_like(self.meet())
-        return (
-            (self.source.labels == -1).all(1)[:, None] & (self.target.labels == -1).all(1)[None]
-        )
+        return (self.source.labels == -1).all(1)[:, None] & (self.target.labels == -1).all(1)[None]
 
     def meet(self) -> Tensor:
         """Which sources and targets show a photograph in common: bool (B, B)."""

@@ -122,9 +122,8 @@ def test_images_that_no_cells_fit_are_refused() -> None:
 def test_the_consensus_alone_learns(form: dict[str, Any]) -> None:
     matcher = matcher_of(**form)
     learning = {name for name, p in matcher.named_parameters() if p.requires_grad}
-    assert learning == {
-        "log_temperature", *(f"consensus.{name}" for name, _ in matcher.consensus.named_parameters())
-    }  # fmt: skip
+    own = {f"consensus.{name}" for name, _ in matcher.consensus.named_parameters()}
+    assert learning == {"log_temperature", *own}
     side = matcher(pictures(1), pictures(2)).source
     (side.mask_logits.sum() + side.extra[SCORE].sum()).backward()
     for parameter in matcher.parameters():

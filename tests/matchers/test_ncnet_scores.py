@@ -1,4 +1,4 @@
-"""Neighbourhood consensus, piece by piece: filters, 4D convolution, lists of scores, finer places."""
+"""Neighbourhood consensus in its parts: filters, 4D convolution, lists of scores, finer places."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""segswap-train --matcher ncnet: from pictures of kinds, from generated pairs, and what it refuses."""
+"""segswap-train --matcher ncnet: pictures of kinds, generated pairs, and what it refuses."""
 
 import json
 import sys

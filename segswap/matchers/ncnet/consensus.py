@@ -1,6 +1,6 @@
 """Neighbourhood consensus: matches are kept that their neighbours in both images support."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +23,16 @@ class Consensus(nn.Module):
 
     def __init__(self, kernels: Sequence[int], channels: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
+        layers = [
             Conv4d(inputs, outputs, size)
             for inputs, outputs, size in zip((1, *channels[:-1]), channels, kernels, strict=True)
-        )
+        ]
         with torch.no_grad():
             # All that comes to the last layer is 0 or more. With weights of both signs its one
             # channel may be below 0 everywhere, and a ReLU there would never let anything learn.
-            last = self.layers[-1]
-            last.weight.abs_()
-            last.bias.abs_()
+            layers[-1].weight.abs_()
+            layers[-1].bias.abs_()
+        self.layers: Iterable[Conv4d] = nn.ModuleList(layers)  # type: ignore[assignment]
 
     def forward(self, scores: Tensor) -> Tensor:
         """Of scores (B, 1, hA, wA, hB, wB)."""
@@ -46,7 +46,8 @@ class Consensus(nn.Module):
 
     def sparse(self, entries: Entries) -> Tensor:
         """Of a list of scores, on the list's places alone (submanifold convolution): (N,)."""
-        near = {size: entries.neighbours(size) for size in {len(w[0, 0]) for w in self._weights()}}
+        sizes = {layer.weight.shape[2] for layer in self.layers}
+        near = {size: entries.neighbours(size) for size in sizes}
         exchanged = {size: found.exchanged() for size, found in near.items()}
         values = entries.values.relu()
         return self._sparse_one_way(values, near) + self._sparse_one_way(values, exchanged)
@@ -54,9 +55,6 @@ class Consensus(nn.Module):
     def _sparse_one_way(self, values: Tensor, near: dict[int, Neighbours]) -> Tensor:
         cells = values[:, None]
         for layer in self.layers:
-            size = layer.weight.shape[2]
-            cells = near[size].convolve(cells, layer.weight, layer.bias).relu()
+            found = near[layer.weight.shape[2]]
+            cells = found.convolve(cells, layer.weight, layer.bias).relu()
         return cells[:, 0]
-
-    def _weights(self) -> list[Tensor]:
-        return [layer.weight for layer in self.layers]

@@ -217,10 +217,7 @@ class NcnetMatcher(Matcher):
             torch.stack([number // grid[1], number % grid[1]], dim=-1)
             for number, grid in zip((cells, coarse.best), grids, strict=True)
         )
-        if within is None:
-            ends = hard_step(a, b, own, other)
-        else:
-            ends = block_step(within, own, other)
+        ends = hard_step(a, b, own, other) if within is None else block_step(within, own, other)
         if self.relocalise == "soft":
             ends = soft_step(a, b, *ends)
         return coarse._replace(positions=carried(*ends, grids))
