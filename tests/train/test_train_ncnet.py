@@ -164,5 +164,5 @@ def test_on_animals_the_commands_work_one_after_the_other(
 def test_it_is_a_matcher_for_every_setting() -> None:
     config = TrainConfig(("pairs",), "run", matcher="ncnet")
     assert config.weights == {
-        "weak": 1, "mask": 1, "transfer": 1, "corr": 1, "correlation": 1,
+        "weak": 5, "mask": 1, "transfer": 1, "corr": 1, "correlation": 1,
     }  # fmt: skip

@@ -9,6 +9,8 @@ from segswap.matchers.ncnet.convolution import Conv4d
 from segswap.matchers.ncnet.scores import transposed
 from segswap.matchers.ncnet.sparse import Entries, Neighbours
 
+_GAIN = 10.0  # of all layers together, in the beginning, over torch's own convolutions
+
 
 class Consensus(nn.Module):
     """4D convolutions with ReLUs after each of them, the last one too, applied to the scores and to
@@ -32,6 +34,9 @@ class Consensus(nn.Module):
             # channel may be below 0 everywhere, and a ReLU there would never let anything learn.
             layers[-1].weight.abs_()
             layers[-1].bias.abs_()
+            # A softmax over hundreds of cells tells nothing of scores below 1.
+            for layer in layers:
+                layer.weight.mul_(_GAIN ** (1 / len(layers)))
         self.layers: Iterable[Conv4d] = nn.ModuleList(layers)  # type: ignore[assignment]
 
     def forward(self, scores: Tensor) -> Tensor:

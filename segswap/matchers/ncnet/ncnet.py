@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from segswap.backbones.backbones import build_backbone
@@ -109,8 +109,6 @@ class NcnetMatcher(Matcher):
         if published_weights:
             load_published(published_weights, self.backbone, self.consensus)
         self.nearest, self.relocalise = nearest, relocalise
-        # From here on a score of a fifth stands out of 400 others.
-        self.log_temperature = nn.Parameter(torch.tensor(30.0).log())
         self.calibration = Calibration(offset=2.0)
 
     @classmethod
@@ -168,8 +166,8 @@ class NcnetMatcher(Matcher):
             visible = visible | ~visible.flatten(1).any(1)[:, None, None]
         scored = self._scored(source, target, visible)
         with torch.autocast(source.device.type, enabled=False):
-            scores = self.log_temperature.clamp(max=7.0).exp() * scored.consensus.float()
-            logits = (scores + _TIE * scored.raw.float()).flatten(4).flatten(1, 3)
+            logits = scored.consensus.float() + _TIE * scored.raw.float()
+            logits = logits.flatten(4).flatten(1, 3)
             if visible is not None:
                 logits = logits.masked_fill(~visible.flatten(1)[:, None], _HIDDEN)
             back = logits.transpose(1, 2)

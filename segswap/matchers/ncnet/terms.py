@@ -63,7 +63,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "weak", frozenset({"pair"}), weak_loss,
         "how surely pairs match that show a kind in common, against pairs that do not",
-        negatives=True, contrast=True,
+        # Its range is far smaller than that of the others, which pairs of copies alone have.
+        5.0, negatives=True, contrast=True,
     ),
     Term(
         "mask", _COPIES, of_copies(mask_loss),
