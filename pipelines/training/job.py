@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import torch
 
 from pipelines.command.devices import device_of, out_of_memory_says
@@ -253,3 +254,34 @@ def _check_truth(config: TrainConfig, matcher: Matcher, stream: Stream) -> None:
                 f"--loss-{term.name} needs {' and '.join(sorted(term.needs - stream.truth))}, "
                 f"which these data do not have; they have {', '.join(sorted(stream.truth))}"
             )
+    for term in needed:
+        if term.contrast:
+            _check_contrast(config, term.name)
+
+
+def _check_contrast(config: TrainConfig, term: str) -> None:
+    """Refuse data, or batches, without pairs that share no kind.
+
+    Raises:
+        ValueError: there are none.
+    """
+    flag = f"--loss-{term}"
+    if config.batch < 2 or config.negatives < 1:
+        raise ValueError(
+            f"{flag} compares pairs that match with pairs that do not, but --batch is "
+            f"{config.batch} and --negatives {config.negatives}; expected 2 or more and 1 or more, "
+            f"or {flag} 0"
+        )
+    shown = {
+        kind
+        for pictures in config.pictures
+        for picture in pictures.pictures
+        for kind in np.flatnonzero(picture.labels == 1).tolist()
+    }
+    if not config.generated and len(shown) < 2:
+        (name,) = (config.pictures[0].kinds[kind] for kind in shown)
+        raise ValueError(
+            f"{' '.join(config.category_images)}: all pictures show {name}, but {flag} compares "
+            f"pictures of one kind with pictures of two; add a folder of another kind, or PAIRS, "
+            f"or give {flag} 0"
+        )
