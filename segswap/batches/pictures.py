@@ -48,7 +48,7 @@ def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
     annotations, colon, images = source.rpartition(":")
     bad: list[str] | None = [] if skip_bad else None
     if colon and annotations.endswith(".json"):
-        found = _coco(source, annotations, images, bad)
+        found = read_coco(source, annotations, images, bad)
     else:
         found = _folder(source, bad)
     for reason in bad or ():
@@ -57,7 +57,7 @@ def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
     return found
 
 
-def _content(path: str | Path) -> str:
+def content_of(path: str | Path) -> str:
     """The hash of a file's content, computed once for as long as the file is as it was."""
     state = os.stat(path)
     return _hashed(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
@@ -82,7 +82,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
     kinds = sorted(p.name for p in images.iterdir() if p.is_dir() and p.name != "masks")
     described = _keypoints_file(root / "keypoints.json")
     keys = {
-        f"{kind}/{name}": _content(images / kind / name)
+        f"{kind}/{name}": content_of(images / kind / name)
         for kind in kinds for name in image_files(images / kind)
     }  # fmt: skip
     pictures: dict[str, Picture] = {}
@@ -107,7 +107,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
             picture.points[kind], box = told
             if box is not None:
                 picture.boxes[kind] = box
-    held_out = _held_out(root / HELD_OUT, keys)
+    held_out = held_out_keys(root / HELD_OUT, keys)
     parts = [
         tuple(picture for key, picture in pictures.items() if (key in held_out) == scored)
         for scored in (False, True)
@@ -115,8 +115,16 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
     return Pictures(source, tuple(kinds), tuple(described["keypoints"]), *parts)
 
 
-def _held_out(path: Path, keys: Mapping[str, str]) -> set[str]:
-    """Content of the pictures that are to be scored on: whatever has it is not trained on."""
+def held_out_keys(path: Path, keys: Mapping[str, str]) -> set[str]:
+    """Content of the pictures that a file lists, one a line, to be scored on: whatever has it is
+    not trained on. Nothing where there is no such file.
+
+    Args:
+        keys: content of all pictures, by their names in the file.
+
+    Raises:
+        ValueError: a line names none of them.
+    """
     if not path.is_file():
         return set()
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
@@ -164,7 +172,15 @@ def _within(points: NDArray[np.float64]) -> Points:
 # --- COCO ------------------------------------------------------------------------------------
 
 
-def _coco(source: str, annotations: str, images: str, bad: list[str] | None) -> Pictures:
+def read_coco(source: str, annotations: str, images: str, bad: list[str] | None) -> Pictures:
+    """The pictures of COCO annotations that are in a folder; see `read_pictures`.
+
+    Args:
+        bad: gets the reasons why pictures were left out; None makes them errors.
+
+    Raises:
+        ValueError: the annotations cannot be used.
+    """
     try:
         content = json.loads(Path(annotations).read_text())
         kinds = {category["id"]: n for n, category in enumerate(content["categories"])}
@@ -197,7 +213,7 @@ def _coco_pictures(
     for image in content["images"]:
         path = os.path.join(images, image["file_name"])
         if os.path.isfile(path):
-            entry = Picture(path, _content(path), np.zeros(kinds, np.int8))
+            entry = Picture(path, content_of(path), np.zeros(kinds, np.int8))
             yield image["id"], (entry, (int(image["width"]), int(image["height"])))
 
 

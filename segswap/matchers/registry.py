@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from segswap.matchers.base import Matcher
 
 # Modules of the room that are no matchers.
-SHARED = frozenset({"attention", "base", "encoding", "losses", "registry", "sampling"})
+SHARED = frozenset(
+    {"attention", "base", "confidence", "encoding", "losses", "registry", "sampling"}
+)
 
 
 def names() -> list[str]:
