@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from segswap.batches.picture import Picture, Pictures
-from segswap.batches.pictures import HELD_OUT, content_of, held_out_keys, read_coco
+from segswap.batches.pictures import HELD_OUT, held_out_keys, read_pictures
+from segswap.files.hashes import file_hash
 from segswap.files.images import image_files, read_label_map, read_size
 
 LOG = logging.getLogger("segswap")
@@ -37,10 +38,10 @@ def read_foregrounds(source: str, skip_bad: bool = False) -> Pictures:
         ValueError: it is no such source, a picture's mask is missing, empty, of another size or
             cannot be read, or no picture is left.
     """
-    annotations, colon, images = source.rpartition(":")
+    annotations, colon, _ = source.rpartition(":")
     bad: list[str] = []
     if colon and annotations.endswith(".json"):
-        found = list(_of_coco(read_coco(source, annotations, images, bad)))
+        found = list(_of_coco(read_pictures(source, skip_bad, pairs=False)))
         held_out = set[str]()
     else:
         found, held_out = _of_folder(source, bad)
@@ -92,7 +93,7 @@ def _of_folder(source: str, bad: list[str]) -> tuple[list[Picture], set[str]]:
     found, keys = [], {}
     for name in image_files(images):
         path, mask = images / name, (masks / name).with_suffix(".png")
-        keys[name] = content_of(path)
+        keys[name] = file_hash(path)
         try:
             _check_mask(path, mask)
         except ValueError as error:

@@ -34,30 +34,33 @@ LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
 
 
-def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
+def read_pictures(source: str, skip_bad: bool = False, pairs: bool = True) -> Pictures:
     """The pictures of a source, as the module's text describes it.
 
     Args:
         source: a folder or annotations with their folder of images.
         skip_bad: leave out pictures whose annotations cannot be used, and name them on stderr;
             otherwise they are an error.
+        pairs: whether pairs are made of them; False takes any number of pictures.
 
     Raises:
-        ValueError: it is no such source, or no two pictures in it show the same kind.
+        ValueError: it is no such source, or no two pictures in it show the same kind, where pairs
+            are made of them.
     """
     annotations, colon, images = source.rpartition(":")
     bad: list[str] | None = [] if skip_bad else None
     if colon and annotations.endswith(".json"):
-        found = read_coco(source, annotations, images, bad)
+        found = _coco(source, annotations, images, bad)
     else:
         found = _folder(source, bad)
     for reason in bad or ():
         LOG.warning("skipped: %s", reason)
-    found.check_pairs(len(found.held_out))
+    if pairs:
+        found.check_pairs(len(found.held_out))
     return found
 
 
-def content_of(path: str | Path) -> str:
+def _content(path: str | Path) -> str:
     """The hash of a file's content, computed once for as long as the file is as it was."""
     state = os.stat(path)
     return _hashed(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
@@ -82,7 +85,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
     kinds = sorted(p.name for p in images.iterdir() if p.is_dir() and p.name != "masks")
     described = _keypoints_file(root / "keypoints.json")
     keys = {
-        f"{kind}/{name}": content_of(images / kind / name)
+        f"{kind}/{name}": _content(images / kind / name)
         for kind in kinds for name in image_files(images / kind)
     }  # fmt: skip
     pictures: dict[str, Picture] = {}
@@ -116,15 +119,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
 
 
 def held_out_keys(path: Path, keys: Mapping[str, str]) -> set[str]:
-    """Content of the pictures that a file lists, one a line, to be scored on: whatever has it is
-    not trained on. Nothing where there is no such file.
-
-    Args:
-        keys: content of all pictures, by their names in the file.
-
-    Raises:
-        ValueError: a line names none of them.
-    """
+    """Content of the pictures that are to be scored on: whatever has it is not trained on."""
     if not path.is_file():
         return set()
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
@@ -172,15 +167,7 @@ def _within(points: NDArray[np.float64]) -> Points:
 # --- COCO ------------------------------------------------------------------------------------
 
 
-def read_coco(source: str, annotations: str, images: str, bad: list[str] | None) -> Pictures:
-    """The pictures of COCO annotations that are in a folder; see `read_pictures`.
-
-    Args:
-        bad: gets the reasons why pictures were left out; None makes them errors.
-
-    Raises:
-        ValueError: the annotations cannot be used.
-    """
+def _coco(source: str, annotations: str, images: str, bad: list[str] | None) -> Pictures:
     try:
         content = json.loads(Path(annotations).read_text())
         kinds = {category["id"]: n for n, category in enumerate(content["categories"])}
@@ -213,7 +200,7 @@ def _coco_pictures(
     for image in content["images"]:
         path = os.path.join(images, image["file_name"])
         if os.path.isfile(path):
-            entry = Picture(path, content_of(path), np.zeros(kinds, np.int8))
+            entry = Picture(path, _content(path), np.zeros(kinds, np.int8))
             yield image["id"], (entry, (int(image["width"]), int(image["height"])))
 
 

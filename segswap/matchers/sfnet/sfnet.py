@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segswap.backbones.backbones import build_backbone
 from segswap.matchers.base import Matcher, Matches, Side, Term
-from segswap.matchers.confidence import mask_from_confidence
+from segswap.matchers.confidence import Calibration, mask_from_confidence
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.losses import standard_terms
 from segswap.matchers.sfnet.adaptation import Adaptation
@@ -23,7 +23,6 @@ LEVELS: dict[str, tuple[int | str, ...]] = {
     "tf_efficientnet_lite0": ("blocks.4.2", "blocks.5.2"),
 }
 _STRIDES = (16, 32)
-_FINER, _COARSER = "finer", "coarser"  # the adapted levels of an encoding
 
 Preset = Literal["shipped", "published"]
 _BACKBONES: dict[Preset, str] = {"shipped": "tf_efficientnet_lite2", "published": "resnet101"}
@@ -81,6 +80,7 @@ class SFNetMatcher(Matcher):
         self.adaptation = Adaptation(self.backbone.channels)
         if adaptation is not None:
             self.adaptation.load_published(adaptation)
+        self.calibration = Calibration()
 
     def encode(self, images: Tensor) -> Encoding:
         """See Matcher.encode.
@@ -140,7 +140,7 @@ class SFNetMatcher(Matcher):
         )
 
     def _side(self, own: Found, back: Found, images: Encoding) -> Side:
-        mask = mask_from_confidence(own.certainty, own.positions, back.positions)
+        mask = mask_from_confidence(own.certainty, own.positions, back.positions, self.calibration)
         return Side(own.positions, mask, self.compared(images))
 
     def _inner(self, values: Tensor) -> Tensor:
