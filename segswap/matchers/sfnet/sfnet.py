@@ -72,7 +72,7 @@ class SFNetMatcher(Matcher):
         if preset not in _BACKBONES:
             raise ValueError(f"preset is {preset!r}; expected one of {', '.join(_BACKBONES)}")
         if argmax not in get_args(Argmax):
-            raise ValueError(f"argmax is {argmax!r}; expected {', '.join(get_args(Argmax))}")
+            raise ValueError(f"argmax is {argmax!r}; expected one of {', '.join(get_args(Argmax))}")
         name = backbone or _BACKBONES[preset]
         self.argmax: Argmax = argmax
         self.margin = int(preset == "published")  # in cells, around the images that are matched
