@@ -61,7 +61,7 @@ def test_positions_show_the_same_spot(folder: str, monkeypatch: pytest.MonkeyPat
 def test_masks_are_of_the_foreground_that_both_show(folder: str) -> None:
     stream = stream_of(folder)
     shares, beyond = [], 0
-    for number in range(30):
+    for number in range(16):
         for own, _ in sides(stream[number]):
             assert own.mask is not None
             assert own.same is not None

@@ -124,7 +124,7 @@ def test_the_default_is_the_backbone_that_ships(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").stat().st_size < 3.1e6  # without the backbone
     a, b = textured(96, 96, 1), textured(96, 96, 2)
     again = load(tmp_path).predict(a, b)
-    assert abs(again.source_positions - model.predict(a, b).source_positions).max() < 0.02
+    assert abs(again.to_target - model.predict(a, b).to_target).max() < 0.02
 
 
 # --- as published ----------------------------------------------------------------------------
