@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segswap.matchers.base import Batch, Matcher, on_grid
 from segswap.matchers.sampling import cell_centres, sample
 
-_AGREES = 0.05  # distance of the way there and back from home, of the image's side, that counts half
+_AGREES = 0.05  # of the image's side: how far off the way there and back ends that counts half
 _LOWEST, _HIGHEST = -20.0, -1e-4  # of the product's logarithm
 _STEPS = 30  # of Newton's method, which takes 5 to 10
 _RIDGE = 1e-3  # keeps two sorts that are told apart without fail from numbers without end

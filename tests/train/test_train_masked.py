@@ -108,7 +108,7 @@ def test_all_sorts_of_data_train_together(alone: TrainConfig, folder: str, tmp_p
     )  # fmt: skip
     assert train(config) == 0
     (row,) = history(out_of(config))
-    for name in ("mask", "corr", "keypoints", "val_mask_iou", "val_kind_iou"):
+    for name in ("mask", "corr", "keypoints", "val_mask_iou"):
         assert row[name] != ""
     run = json.loads((out_of(config) / "run.json").read_text())
     assert list(run["datasets"]) == [
@@ -178,7 +178,7 @@ def test_help_tells_of_sfnet_s_options_and_losses(capsys: pytest.CaptureFixture[
         cli.parse(command_line, ["--matcher", "sfnet", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for words in (
-        "--preset", "{shipped,published}", "{kernel,soft,discrete}", "--adaptation",
+        "--preset {None,shipped,published}", "--argmax {None,kernel,soft,discrete}", "--adaptation",
         "--loss-mask-consistency", "--loss-flow-consistency", "--loss-smoothness",
         "(default: 16.0)", "--masked-images",
     ):  # fmt: skip
