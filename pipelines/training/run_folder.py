@@ -38,6 +38,8 @@ def identity_of(config: TrainConfig) -> dict[str, Any]:
         datasets_with(config.data, "train")
     datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
     datasets |= {pictures.source: pictures_hash(pictures) for pictures in config.pictures}
+    # A source may be used in both ways.
+    datasets |= {f"{p.source}, masks": pictures_hash(p) for p in config.foregrounds}
     return {"config": _settings(config), "datasets": datasets}
 
 

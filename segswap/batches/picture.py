@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -157,11 +157,14 @@ class Pictures:
             )
 
 
-def merged(sources: Sequence[Pictures]) -> tuple[Pictures, ...]:
+def merged(sources: Sequence[Pictures], held_out: Set[str] = frozenset()) -> tuple[Pictures, ...]:
     """Sources with the same kinds and keypoints in the same order, those of one name being one.
 
     Kinds may be written in capitals or not. A source says nothing of kinds that only others have.
     What one of them holds out is trained on in none.
+
+    Args:
+        held_out: content of further pictures that are not trained on.
 
     Raises:
         ValueError: what is left of a source holds no pair.
@@ -172,7 +175,7 @@ def merged(sources: Sequence[Pictures]) -> tuple[Pictures, ...]:
             kinds.setdefault(name.casefold(), name)
     numbers = {name: number for number, name in enumerate(kinds)}
     keypoints = tuple(dict.fromkeys(name for source in sources for name in source.keypoints))
-    held_out = {picture.key for source in sources for picture in source.held_out}
+    held_out = held_out | {picture.key for source in sources for picture in source.held_out}
     found = []
     for source in sources:
         kind_at = [numbers[name.casefold()] for name in source.kinds]

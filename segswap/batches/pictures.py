@@ -39,16 +39,18 @@ LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
 
 
-def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
+def read_pictures(source: str, skip_bad: bool = False, pairs: bool = True) -> Pictures:
     """The pictures of a source, as the module's text describes it.
 
     Args:
         source: a folder or annotations with their folder of images.
         skip_bad: leave out pictures whose annotations cannot be used, and name them on stderr;
             otherwise they are an error.
+        pairs: whether pairs are made of them; False takes any number of pictures.
 
     Raises:
-        ValueError: it is no such source, or no two pictures in it show the same kind.
+        ValueError: it is no such source, or no two pictures in it show the same kind, where pairs
+            are made of them.
     """
     annotations, colon, images = source.rpartition(":")
     bad: list[str] | None = [] if skip_bad else None
@@ -58,7 +60,8 @@ def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
         found = _folder(source, bad)
     for reason in bad or ():
         LOG.warning("skipped: %s", reason)
-    found.check_pairs(len(found.held_out))
+    if pairs:
+        found.check_pairs(len(found.held_out))
     return found
 
 
@@ -121,7 +124,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
             picture.points[kind], box = told
             if box is not None:
                 picture.boxes[kind] = box
-    held_out = _held_out(root / HELD_OUT, keys)
+    held_out = held_out_keys(root / HELD_OUT, keys)
     parts = [
         tuple(picture for key, picture in pictures.items() if (key in held_out) == scored)
         for scored in (False, True)
@@ -146,7 +149,7 @@ def _kinds_in(images: Path) -> dict[str, list[str]]:
     return found
 
 
-def _held_out(path: Path, keys: Mapping[str, str]) -> set[str]:
+def held_out_keys(path: Path, keys: Mapping[str, str]) -> set[str]:
     """Content of the pictures that are to be scored on: whatever has it is not trained on."""
     if not path.is_file():
         return set()
