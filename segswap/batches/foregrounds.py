@@ -80,7 +80,8 @@ def _of_coco(pictures: Pictures) -> Iterator[Picture]:
         parts = [*picture.masks.values(), *picture.crowds.values()]
         masks = [segmentation for kind in parts for segmentation in kind]
         if masks:
-            yield Picture(picture.path, picture.key, np.ones(1, np.int8), {0: masks})
+            labels = np.ones(1, np.int8)
+            yield Picture(picture.path, picture.key, labels, {0: masks}, size=picture.size)
 
 
 def _of_folder(source: str, bad: list[str]) -> tuple[list[Picture], set[str]]:
@@ -112,7 +113,7 @@ def _check_mask(path: Path, mask: Path) -> None:
     """
     if not mask.is_file():
         raise ValueError(f"{path} has no mask; expected it in {mask}")
-    size, labels = read_size(path), read_label_map(mask)
+    size, labels = read_size(path, upright=True), read_label_map(mask)
     if labels.shape[::-1] != size:
         raise ValueError(
             f"{mask} is {labels.shape[1]} x {labels.shape[0]} px, {path} {size[0]} x {size[1]}; "

@@ -14,7 +14,6 @@ from segswap.batches.samples import check_size, photograph_numbers
 from segswap.data.augment import Warp, photometric
 from segswap.data.pair import Pair, PairObject
 from segswap.data.truth import source_truth, target_truth
-from segswap.files.images import read_image
 from segswap.matchers.base import Batch, BatchSide
 
 LOG = logging.getLogger("segswap")
@@ -180,7 +179,7 @@ def held_out_warps(
 
 
 def _view(picture: Picture) -> tuple[NDArray[np.uint8], Mask]:
-    image = read_image(picture.path)
+    image = picture.read()
     mask = picture.mask(0, image.shape[:2])
     assert mask is not None  # pictures without one are left out
     return image, mask
