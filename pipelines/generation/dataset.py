@@ -13,7 +13,13 @@ from pipelines.generation import attribution, card
 from pipelines.generation.config import SPLITS, GenerateConfig
 from segswap.data import schema
 from segswap.data.coco import Skipped
-from segswap.data.manifest import MANIFEST, DatasetError, listed_shards, read_manifest
+from segswap.data.manifest import (
+    MANIFEST,
+    DatasetError,
+    check_told,
+    listed_shards,
+    read_manifest,
+)
 from segswap.data.pair import FORMAT
 from segswap.files import storage
 from segswap.files.cache import forget_copies
@@ -71,6 +77,7 @@ def own_manifest(out: PathLike) -> dict[str, Any]:
         checked(manifest["splits"], dict.fromkeys(SPLITS, (dict,)), f"{path}: splits")
         checked(manifest["rejected"], dict.fromkeys(manifest["rejected"], (int,)), path)
         all_checked(manifest["inputs"], {**schema.INPUT, "filtered": (dict,)}, f"{path}: inputs")
+        check_told(out, manifest)
         listed_shards(out, manifest)
     except ValueError as error:
         raise DatasetError(f"{error}; it is not of segswap-generate") from error

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from segswap.data.pair import FORMAT
-from segswap.data.schema import MANIFEST_READ, SHARD
+from segswap.data.schema import SHARD, TOLD
 from segswap.files import storage
 from segswap.files.records import all_checked, checked, parse_json
 from segswap.files.storage import PathLike
@@ -43,10 +43,18 @@ def read_manifest(dataset: PathLike) -> dict[str, Any]:
     try:
         manifest = parse_json(content, path)
         check_format(manifest, path)
-        checked(manifest, MANIFEST_READ, path)
+        return checked(manifest, {"splits": (dict,)}, path)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+
+
+def check_told(dataset: PathLike, manifest: dict[str, Any]) -> None:
+    """Raise DatasetError where what a manifest tells beside its splits is of other types."""
+    path = storage.join(dataset, MANIFEST)
+    try:
+        checked(manifest, TOLD, path)
         for key in ("inputs", "skipped"):
             all_checked(manifest.get(key, []), {}, f"{path}: {key}")
-        return manifest
     except ValueError as error:
         raise DatasetError(str(error)) from error
 

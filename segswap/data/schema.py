@@ -27,8 +27,8 @@ STYLES: Schema = {"source": (dict, NONE), "target": (dict, NONE)}
 STYLE: Schema = {"method": (str,)}
 
 # What readers ask of those who write less than that, as older versions did.
-MANIFEST_READ: Schema = {
-    "format": (int,), "splits": (dict,), "config": (dict, ABSENT), "inputs": (list, ABSENT),
-    "skipped": (list, ABSENT), "rejected": (dict, ABSENT),
+TOLD: Schema = {
+    "config": (dict, ABSENT), "inputs": (list, ABSENT), "skipped": (list, ABSENT),
+    "rejected": (dict, ABSENT),
 }  # fmt: skip
 ORIGIN_READ: Schema = dict.fromkeys(("dataset", "image", "sha256"), (str, NONE, ABSENT))
