@@ -69,7 +69,7 @@ def run(
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
     keep_memory()
-    with said(), stopping(), _threads_quiet():
+    with said(), stopping(by_force=True), _threads_quiet():
         try:
             status = _status(config_type, job, extras)
         except KeyboardInterrupt:  # a second one, while the first is answered
