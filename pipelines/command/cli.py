@@ -76,7 +76,7 @@ def run(
     """
     keep_memory()
     escape_what_cannot_be_shown()
-    with said(), stopping(), _threads_quiet():
+    with said(), stopping(by_force=True), _threads_quiet():
         try:
             status = _status(config_type, job, extras)
         except KeyboardInterrupt:  # a second one, while the first is answered

@@ -24,16 +24,16 @@ class Stopping:
     """What signals have asked for.
 
     The first one raises KeyboardInterrupt, or ends work in steps in order (`in_order`).
-    The second one raises KeyboardInterrupt always; where that does not end the process, because it
-    waits for compiled code or for other processes, it is ended by force some seconds later. Each
-    is answered on standard error at once, whatever the process is doing.
+    The second one raises KeyboardInterrupt always; where that does not end a command, because it
+    waits for compiled code or for other processes, it is ended by force some seconds later. The
+    first is answered on standard error at once, whatever the process is doing.
 
     Attributes:
         asked: whether work in steps is to end.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, by_force: bool = False) -> None:
+        self.asked, self._by_force = False, by_force
         self._steps = ""  # what is finished before work in steps ends
         self._first: float | None = None
         self._left = threading.Event()
@@ -83,7 +83,7 @@ class Stopping:
                 answer = f"\n{self._steps or 'stopping'}; once more to stop at once\n"
                 os.write(2, answer.encode())
             elif time.monotonic() - first >= _ONE_PRESS:
-                if not self._left.wait(_GRACE):
+                if self._by_force and not self._left.wait(_GRACE):
                     _end_now()
                 return
 
@@ -101,16 +101,20 @@ _entered: Stopping | None = None
 
 
 @contextmanager
-def stopping() -> Iterator[Stopping]:
+def stopping(by_force: bool = False) -> Iterator[Stopping]:
     """While it is entered, signals end the work as `Stopping` says; within another, it is that one.
 
     Python lets the main thread alone set handlers; any other, as a notebook's, keeps its own.
+
+    Args:
+        by_force: end this process where the second signal does not; of a command, not of a notebook
+            or a program that has other work.
     """
     global _entered
     if _entered is not None or threading.current_thread() is not threading.main_thread():
         yield _entered or Stopping()
         return
-    _entered = Stopping()
+    _entered = Stopping(by_force)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     watching = threading.Thread(target=_entered._watch, args=[reading], daemon=True)
