@@ -39,7 +39,8 @@ from segswap.files.storage import absolute, sweep, write_atomically
 from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import Model, load
-from segswap.search.index import Index, state_of
+from segswap.search.index import Index
+from segswap.search.index_files import state_of
 
 FORMAT = 2  # of discovery.json, the files of pairs and groups.json
 KEY = "discovery.json"

@@ -33,10 +33,10 @@ from segswap.files.storage import (
 )
 from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
-from segswap.search.index import (
+from segswap.search.index import Index
+from segswap.search.index_files import (
     FORMAT,
     SETTINGS,
-    Index,
     descriptors_file,
     entry_type,
     images_file,

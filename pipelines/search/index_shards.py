@@ -22,7 +22,7 @@ from segswap.files.storage import replacing, write_atomically
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model, load
 from segswap.models.score import pooled
-from segswap.search.index import (
+from segswap.search.index_files import (
     compared_file,
     descriptors_file,
     encoded_file,

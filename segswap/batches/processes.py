@@ -137,6 +137,8 @@ class _Handed:
         try:
             return pickle.loads(self.data)
         except (OSError, RuntimeError, EOFError) as error:
+            if str(error).startswith("DataLoader worker"):  # of torch's handler, in whatever runs
+                raise
             return RuntimeError(
                 f"a loader's batch cannot be taken over ({error}); raise the limit of open files "
                 "(ulimit -n), or use fewer --workers"

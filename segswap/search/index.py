@@ -1,23 +1,9 @@
 """An index: the features of a collection's images on disk, read memory-mapped.
 
-An index is a folder:
-
-    index.json                   settings (format, model, fingerprint, mirrored), how often it was
-                                 finished (version), the names of the encodings' tensors (encoded),
-                                 and what was skipped
-    shard-00000.encoded.NAME.npy (n, ...), float16 where these are numbers with fractions: what the
-                                 matcher's `encode` gave for n images, a file a tensor
-    shard-00000.compared.npy     float16 (n, D, h, w), of these what the score compares
-    shard-00000.descriptors.npy  float32 (n, D), of length 1
-    shard-00000.json             the shard's images; written last, so a shard with it is whole
-    images-1.npy                 all images in the order of their paths; see `entry_type`
-    descriptors-1.npy            float32 (N, D), in the same order
-
-The last two, named by the version, are put together from the shards when all of these are there.
+`index_files` says what files there are.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,36 +17,21 @@ from torch import Tensor
 
 from segswap.files.arrays import map_array
 from segswap.files.images import ImageError, pixel_hash, read_image
-from segswap.files.records import ABSENT, NONE, Schema, all_checked, read_record
-from segswap.files.storage import is_url, local_path
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model
+from segswap.search.index_files import (
+    are_entries,
+    compared_file,
+    encoded_file,
+    images_file,
+    read_settings,
+    read_shard_record,
+    record_file,
+    state_of,
+    vectors_file,
+)
 
-FORMAT = 2
-SETTINGS = "index.json"
-_SCHEMA: Schema = {
-    "format": (int,), "model": (str,), "fingerprint": (str,), "mirrored": (bool,),
-    "version": (int,), "encoded": (list, ABSENT), "skipped": (list,),
-}  # fmt: skip
-_RECORD: Schema = {
-    "number": (int,), "images": (list,), "skipped": (list,), "encoded": (list,),
-    "seconds": (float,), "waiting": (float,),
-}  # fmt: skip
-_ENTRY: Schema = {
-    "image": (str,), "state": (list, NONE), "sha256": (str,), "width": (int,), "height": (int,),
-}  # fmt: skip
-_TENSOR = re.compile(r"[\w-]+")  # a name that is part of a file's
 _CHUNK = 1 << 16  # descriptors compared at a time: what of the file is in memory
-
-
-def entry_type(longest: int) -> np.dtype[Any]:
-    """Type of an image's row in images.npy, for paths of so many bytes."""
-    return np.dtype([
-        ("image", f"S{max(longest, 1)}"),  # path, UTF-8
-        ("sha256", "S64"),  # of the pixels
-        ("width", "<i4"), ("height", "<i4"),
-        ("shard", "<i4"), ("row", "<i4"),
-    ])  # fmt: skip
 
 
 class Index:
@@ -102,7 +73,7 @@ class Index:
         try:
             entries = map_array(images_file(place, version), "V", 1)
             descriptors = map_array(vectors_file(place, version), "f", 2)
-            if not _are_entries(entries.dtype):
+            if not are_entries(entries.dtype):
                 raise ValueError(f"{images_file(place, version)} holds records {entries.dtype}")
             if len(entries) != len(descriptors) or not len(entries):
                 raise ValueError(f"{len(entries)} images, descriptors {descriptors.shape}")
@@ -258,17 +229,6 @@ class Index:
         return array[row]
 
 
-def state_of(image: str) -> list[int] | None:
-    """What changes with a file: its length and time of change; [] without one, None of a URL."""
-    if is_url(image):
-        return None
-    try:
-        status = os.stat(image)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
 class _Paths(Sequence[str]):
     """The images' paths, decoded when they are asked for."""
 
@@ -285,95 +245,3 @@ class _Paths(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self[number] for number in range(len(self)))
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What index.json holds.
-
-    Raises:
-        ValueError: there is no index, or another version wrote it.
-    """
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise ValueError(f"{folder} is no index ({SETTINGS} is not there); make one: segswap-index")
-    try:
-        written = read_record(path, {"format": (int,)})["format"]
-        if written != FORMAT:
-            raise ValueError(
-                f"it is of format {written!r}, and this version of segswap reads {FORMAT}"
-            )
-        settings = read_record(path, _SCHEMA)
-        for each in all_checked(settings["skipped"], (list,), f"{path}: skipped"):
-            if len(all_checked(each, (str,), f"{path}: skipped")) != 2:
-                raise ValueError(f"{path}: skipped has {each}; expected pairs of path and reason")
-        names = all_checked(settings.get("encoded", []), (str,), f"{path}: encoded")
-        if bad := [name for name in names if not _TENSOR.fullmatch(name)]:
-            raise ValueError(f"{path}: encoded names {bad[0]!r}; expected letters and digits")
-        if settings["version"] < 0 or (settings["version"] and not names):
-            raise ValueError(f"{path} has version {settings['version']}, and encoded {names}")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete {folder} and run segswap-index again"
-        ) from error
-    return settings
-
-
-def _are_entries(found: np.dtype[Any]) -> bool:
-    """Whether an array's type is one of `entry_type`."""
-    names = found.names or ()
-    return "image" in names and found == entry_type(found["image"].itemsize)
-
-
-def read_shard_record(path: Path) -> dict[str, Any]:
-    """What the record of a shard holds; names are as this process's locale has them.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    try:
-        record = read_record(path, _RECORD)
-        if record_file(path.parent, record["number"]) != path:
-            raise ValueError(f"{path} is of shard {record['number']}")
-        all_checked(record["images"], _ENTRY, f"{path}: images")
-        all_checked(record["encoded"], (str,), f"{path}: encoded")
-        for each in all_checked(record["skipped"], (list,), f"{path}: skipped"):
-            if len(all_checked(each, (str,), f"{path}: skipped")) != 2:
-                raise ValueError(f"{path}: skipped has {each}; expected path and reason")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete {path.parent} and run segswap-index again"
-        ) from error
-    # Another locale may have written it.
-    images = [entry | {"image": local_path(entry["image"])} for entry in record["images"]]
-    skipped = [(local_path(image), reason) for image, reason in record["skipped"]]
-    return record | {"images": images, "skipped": skipped}
-
-
-def encoded_file(folder: Path, shard: int, name: str) -> Path:
-    """A tensor of the encodings of a shard's images."""
-    return folder / f"shard-{shard:05d}.encoded.{name}.npy"
-
-
-def compared_file(folder: Path, shard: int) -> Path:
-    """Of the encodings of a shard's images, what the score compares."""
-    return folder / f"shard-{shard:05d}.compared.npy"
-
-
-def descriptors_file(folder: Path, shard: int) -> Path:
-    """The descriptors of a shard's images."""
-    return folder / f"shard-{shard:05d}.descriptors.npy"
-
-
-def record_file(folder: Path, shard: int) -> Path:
-    """The record of a shard, by which it is whole."""
-    return folder / f"shard-{shard:05d}.json"
-
-
-def images_file(folder: Path, version: int) -> Path:
-    """All images of a version of the index."""
-    return folder / f"images-{version}.npy"
-
-
-def vectors_file(folder: Path, version: int) -> Path:
-    """All descriptors of a version of the index."""
-    return folder / f"descriptors-{version}.npy"

@@ -231,7 +231,8 @@ def test_settings_that_cannot_be_are_refused(images: tuple[Path, Path], run: Pat
         (["a.png", "target.png", "--model", "none", "--masks", "."],
          "--masks would write target.png over the image; choose another name"),
         (["a.png", "b.jpg", "--model", "run", "--size", "65"],
-         "size 65 is no multiple of 8, the matcher's stride; expected 8, 16, 24, ... pixels"),
+         "size 65 is no multiple of 8, the matcher's stride, up to 8192; expected 8, 16, 24, ... "
+         "pixels"),
         (["a.png", "a.png", "--model", "run", "--device", "cuda:99"],
          "--device cuda:99 is not there"),
     ],

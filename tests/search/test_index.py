@@ -20,7 +20,8 @@ from segswap.files.images import pixel_hash, read_image
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import load
 from segswap.models.score import pooled
-from segswap.search.index import Index, entry_type
+from segswap.search.index import Index
+from segswap.search.index_files import entry_type
 
 Build = Callable[..., Index]
 

@@ -16,7 +16,7 @@ from runs import in_process
 
 import segswap
 from pipelines.discovery.results import Discovered
-from pipelines.search.index import build_index, images_in
+from pipelines.search.index import build_index, collect
 from pipelines.search.retrieve_config import main as retrieve_command
 from segswap.discovery.links import Links
 from segswap.models.prediction import Prediction
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         cv2.imwrite(str(folder / "images" / f"{number}.png"), textured(64, 64, number))
     model = save_model(folder / "model")
-    build_index(images_in([str(folder / "images")]), str(model), folder / "index")
+    build_index(collect([str(folder / "images")]).images, str(model), folder / "index")
     return folder
 
 
@@ -144,7 +144,7 @@ def test_a_record_of_a_shard(
     path = index / "shard-00000.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | record))
     with pytest.raises(ValueError, match=rf"a record in {index} is damaged \(.*{said}"):
-        build_index(images_in([str(made / "images")]), str(made / "model"), index)
+        build_index(collect([str(made / "images")]).images, str(made / "model"), index)
 
 
 GROUPS: dict[str, Any] = {
