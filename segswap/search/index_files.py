@@ -98,7 +98,7 @@ def read_shard_record(path: Path) -> dict[str, Any]:
     try:
         record = read_record(path, _RECORD)
         if record_file(path.parent, record["number"]) != path:
-            raise ValueError(f"{path} is of shard {record['number']}")
+            raise ValueError(f"it is of shard {record['number']}")
         all_checked(record["images"], _ENTRY, f"{path}: images")
         all_checked(record["encoded"], (str,), f"{path}: encoded")
         for each in all_checked(record["skipped"], (list,), f"{path}: skipped"):

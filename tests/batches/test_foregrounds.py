@@ -122,7 +122,7 @@ def test_sources_of_another_layout_are_refused(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         read_foregrounds(str(tmp_path))
-    with pytest.raises(ValueError, match="cannot be read as COCO annotations"):
+    with pytest.raises(ValueError, match="is missing; expected a COCO instances JSON"):
         read_foregrounds(f"{tmp_path / 'none.json'}:{tmp_path}")
     write_masked(tmp_path, ["one"])
     (tmp_path / "heldout.txt").write_text("two.png\n")

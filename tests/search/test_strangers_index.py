@@ -133,7 +133,7 @@ def test_the_command_says_so_in_a_sentence(made: Path, index: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"number": 3}, "is of shard 3"), ({"images": None}, "images is null"),
+        ({"number": 3}, "it is of shard 3"), ({"images": None}, "images is null"),
         ({"images": [{"image": 5}]}, r"images\[0\]'s image is an integer"),
         ({"skipped": [5]}, r"skipped\[0\] is an integer"), ({"seconds": "1"}, "seconds is text"),
     ],
@@ -143,7 +143,7 @@ def test_a_record_of_a_shard(
 ) -> None:  # fmt: skip
     path = index / "shard-00000.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | record))
-    with pytest.raises(ValueError, match=rf"a record in {index} is damaged \(.*{said}"):
+    with pytest.raises(ValueError, match=rf"{path} is damaged \(.*{said}"):
         build_index(collect([str(made / "images")]).images, str(made / "model"), index)
 
 
