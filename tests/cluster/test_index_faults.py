@@ -52,7 +52,10 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     how: str, photos: Path, tmp_path: Path, script: Callable[[str], str]
 ) -> None:
     out = tmp_path / "photos.index"
-    command = [script("segswap-index"), str(photos), "--workers", "2", "--out", str(out)]
+    command = [
+        script("segswap-index"), str(photos), "--model", "segswap-tiny", "--workers", "2",
+        "--out", str(out),
+    ]  # fmt: skip
     process = started(command)
     wait_for_a_shard(process, out)
     if how == "kill":
