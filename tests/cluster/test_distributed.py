@@ -151,7 +151,7 @@ def test_a_second_signal_does_not_wait(start: Job) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     # Ray, shut down in the middle of its work, may end the process itself, with status 1.
-    assert process.returncode == 130 or "already been shutdown" in output, output
+    assert process.returncode in (130, 1), output
     assert "Traceback" not in output
 
 
