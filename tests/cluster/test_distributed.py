@@ -149,9 +149,8 @@ def test_a_second_signal_does_not_wait(start: Job) -> None:
     wait_for_line("stopping after this step", process)
     time.sleep(0.5)  # two in a row are one, which a parent sent on
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    # Ray, shut down in the middle of its work, may end the process itself, with status 1.
-    assert process.returncode in (130, 1), output
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 130, output
     assert "Traceback" not in output
 
 
