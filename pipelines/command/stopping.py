@@ -50,7 +50,8 @@ class Stopping:
         try:
             yield lambda: self.asked
         finally:
-            self._steps = before
+            if self._first is None:  # else its answer may still be to be given
+                self._steps = before
 
     def until_asked(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, up to the first signal."""

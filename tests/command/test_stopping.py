@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -142,3 +143,16 @@ def test_within_another_it_is_that_one_and_handlers_are_put_back() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert list(map(signal.getsignal, HANDLED)) == before
+
+
+def test_the_answer_names_the_work_that_the_signal_found_also_when_it_comes_late(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The work may end before the thread that answers is given its turn."""
+    ended, read = threading.Event(), os.read
+    monkeypatch.setattr(module.os, "read", lambda *of: (ended.wait(60), read(*of))[1])
+    with stopping() as signals:
+        with signals.in_order("finishing"):
+            signal.raise_signal(signal.SIGTERM)
+        ended.set()
+    assert capfd.readouterr().err == f"\nfinishing; {ANSWER}\n"
