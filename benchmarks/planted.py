@@ -38,8 +38,9 @@ from segswap.discovery.discovery import Group, Member, discover
 from segswap.discovery.pairing import Predict
 from segswap.evaluation.baselines import sift
 from segswap.evaluation.ranking import average_precision, detection_ap
-from segswap.files.images import encode_jpeg, image_files, read_image
-from segswap.models.hub import SEARCH_MODEL
+from segswap.files.folders import image_files
+from segswap.files.images import encode_jpeg, read_image
+from segswap.models.hub import DEFAULT_MODEL
 from segswap.models.model import Model, load
 from segswap.models.prediction import Prediction
 from segswap.search.baselines import PooledRetriever, SiftRetriever
@@ -300,7 +301,7 @@ def main() -> None:
     for name, job in (("retrieve", retrieve), ("discover", discover_groups)):
         using = jobs.add_parser(name)
         using.set_defaults(job=job)
-        using.add_argument("--model", default=SEARCH_MODEL)
+        using.add_argument("--model", default=DEFAULT_MODEL)
         using.add_argument("--device", default="cpu")
         using.add_argument("--first", type=int, default=20, help="images of a shortlist")
     for command in jobs.choices.values():

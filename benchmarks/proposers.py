@@ -31,7 +31,8 @@ from generators.networks import SHIPPED
 from generators.segments import build_proposer
 from generators.segments.common.regions import Found
 from segswap.evaluation.saliency import saliency_scores
-from segswap.files.images import image_files, read_image, read_label_map
+from segswap.files.folders import image_files
+from segswap.files.images import read_image, read_label_map
 
 Mask = NDArray[np.bool_]
 PROPOSERS = ("felzenszwalb", "slic", "grouping", "cam", "ldf")

@@ -27,7 +27,8 @@ from segswap.matchers.base import Matches, Side
 from segswap.matchers.sampling import sample
 from segswap.models.model import load
 from segswap.models.score import cell_scores, pair_score
-from segswap.search.index import Index, entry_type
+from segswap.search.index import Index
+from segswap.search.index_files import entry_type
 from segswap.search.settings import SHORTLIST
 
 GRIDS = ((40, 128), (30, 1024))  # cells a side, channels

@@ -63,7 +63,8 @@ def train(*data: PathLike, out: PathLike, progress: bool = True, **settings: Any
     """Train a matcher, or with resume=True go on training.
 
     Args:
-        data: datasets to learn from, folders or URLs; none with live or category_images.
+        data: datasets to learn from, folders or URLs; none with live, category_images or
+            masked_images.
         out: folder of the run.
         progress: whether progress and messages below warnings are shown.
         settings: see `segswap-train --help`, and `segswap-train --matcher NAME --help` for those

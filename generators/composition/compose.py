@@ -260,8 +260,8 @@ def _draw_segments(pool: Pool, recipe: Recipe, rng: np.random.Generator) -> list
         drawn = others[rng.integers(len(others))]
         segments.append(drawn)
         # Categories differ throughout; unknown ones are taken to differ.
-        allowed = {segment.annotation for segment in pool.others(drawn)}
-        others = [segment for segment in others if segment.annotation in allowed]
+        allowed = set(pool.others(drawn))
+        others = [segment for segment in others if segment in allowed]
     return segments
 
 
@@ -280,7 +280,10 @@ def _load(index: Index, image: int) -> tuple[Image, str]:
     """An image's pixels, and the SHA-256 of its file."""
     try:
         with stage("decode"):
-            pixels, sha256 = read_hashed_image(index.image_path(image), exif=index.header["exif"])
+            # In the frame in which it was annotated: upright, where that fits.
+            pixels, sha256 = read_hashed_image(
+                index.image_path(image), exif=index.image_size(image)
+            )
     except ImageError as error:
         failed = {"image": index.image_name(image), "reason": error.reason}
         raise RejectedDraw("image cannot be decoded", failed) from error

@@ -9,9 +9,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from segswap.files.records import NONE, Schema, checked, parse_json
+
 FILE = "proposer.safetensors"  # in a run's folder
 FORMAT = 1  # of what the file says; other ones are refused
 _KEY = "proposer"
+_SCHEMA: Schema = {
+    "format": (int,), "method": (str,), "settings": (dict,), "shared": (str, NONE),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,15 @@ def trained(place: str | os.PathLike[str]) -> tuple[Path, Trained]:
         )
     try:
         with safe_open(path, framework="np") as file:
-            said = json.loads((file.metadata() or {})[_KEY])
-        form, found = said["format"], Trained(said["method"], said["settings"], said["shared"])
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            text = (file.metadata() or {})[_KEY]
+        said = checked(parse_json(text, "its header"), _SCHEMA, "its header")
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
         raise ValueError(
             f"{path} is no weights file of a proposer ({error}); expected one that "
             "segswap-train-proposer wrote"
         ) from error
-    if form != FORMAT:
-        raise ValueError(f"{path} has format {form}; this version of segswap reads {FORMAT}")
-    return path, found
+    if said["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has format {said['format']}; this version of segswap reads {FORMAT}"
+        )
+    return path, Trained(said["method"], said["settings"], said["shared"])

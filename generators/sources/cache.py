@@ -4,35 +4,35 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from generators.sources.index import Index
-from segswap.files import storage
+from segswap.files import limits, storage
 from segswap.files.cache import cache_folder
+from segswap.files.folders import files_below
+from segswap.files.records import parse_json
 
 _VERSION = 3  # of what stands in an index, and of which segments are kept; to be raised with them
 Indexed = tuple[Index, list[dict[str, Any]]]
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of names, sizes and times of a file, or of all files below a folder or URL."""
+    """SHA-256 of names, sizes and times of a file, or of all files below a folder or URL, as
+    `folders.files_below` finds them."""
     if storage.is_url(path):
         return storage.fingerprint(str(path))
     digest = hashlib.sha256(os.fsencode(os.path.abspath(path)))
-    waiting = [os.fspath(path)] if os.path.isdir(path) else []
-    if not waiting and os.path.exists(path):
-        state = os.stat(path)
-        digest.update(f"{state.st_size} {state.st_mtime_ns}".encode())
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    waiting.append(entry.path)
-                else:
-                    # A link to nothing has only itself to look at.
-                    state = entry.stat(follow_symlinks=os.path.exists(entry.path))
-                    digest.update(os.fsencode(entry.path))
-                    digest.update(f" {state.st_size} {state.st_mtime_ns}\n".encode())
+    names = [""]
+    if os.path.isdir(path):
+        files = files_below(path)
+        names = sorted([*files.plain, *files.links])
+        digest.update(json.dumps(sorted(files.passed)).encode())
+    for name in names:
+        with suppress(OSError):  # it is gone again, or was never there
+            state = os.stat(os.path.join(path, name) if name else path)
+            digest.update(os.fsencode(name))
+            digest.update(f" {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -47,11 +47,12 @@ def cached_index(identity: dict[str, Any], build: Callable[[], Indexed]) -> Inde
         The index, mapped from the cache folder, and what was skipped. Where the cache folder cannot
         be written to, the index stays in memory and is built again next time.
     """
-    text = json.dumps({"version": _VERSION, **identity}, sort_keys=True)
+    text = json.dumps({"version": _VERSION, **identity, **limits.told()}, sort_keys=True)
     kept = cache_folder() / "indexes" / hashlib.sha256(text.encode()).hexdigest()[:32]
     listed = kept / "skipped.json"  # written last: where it is, the index is whole
     if listed.is_file():
-        return Index.load(kept / "index"), json.loads(listed.read_text())
+        with suppress(ValueError):  # a file was damaged since: it is made anew
+            return Index.load(kept / "index"), parse_json(listed.read_bytes(), str(listed))
     index, skipped = build()
     try:
         # Another job that does the same writes the same files.

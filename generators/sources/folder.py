@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from generators.segments import build_proposer
 from generators.segments.common.regions import Found
-from generators.sources.coco import Skipped, encode_mask
+from generators.sources.coco import encode_mask
 from generators.sources.index import UNKNOWN, Index, Segment, build
+from segswap.data.coco import Skipped
 from segswap.files import storage
-from segswap.files.images import ImageError, image_files, read_image
+from segswap.files.folders import PassedOver, find_images, say_others
+from segswap.files.images import ImageError, read_image
 from segswap.files.storage import PathLike
 
 BATCH = 8  # images that a proposer is given at a time, at most
@@ -101,24 +103,25 @@ def folder_index(
     """
     # Links are not followed: what lies beside the images follows from the names on the path.
     root = folder if storage.is_url(folder) else os.path.abspath(storage.local_path(folder))
-    names = {storage.join(root, name): name for name in image_files(folder)}
+    found = find_images(folder)
+    say_others(folder, found)
+    names = {storage.join(root, name): storage.text_of(name) for name in found.images}
     built = proposer_of(proposer, weights) if proposer else None
     for place in built.beside(str(root)) if built else ():
         try:
-            image_files(place)
+            find_images(place)
         except ValueError as error:
             message = f"{proposer} needs {place} beside the images in {folder}: {error}"
             raise ValueError(message) from error
     job = partial(propose, name=proposer, weights=weights, area=(min_area, max_area))
-    paths = list(names)
-    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
-    results = sorted((each for batch in run(job, batches) for each in batch), key=lambda r: r.path)
+    results = _in_batches(job, list(names), run)
     usable = [result for result in results if result.reason is None]
     skipped: Skipped = [
         {"image": names[result.path], "reason": result.reason}
         for result in results
         if result.reason
     ]
+    skipped += passed_over(found.passed)
     if not usable or (proposer and not any(result.segments for result in usable)):
         what = "segment" if usable else "image"
         raise ValueError(
@@ -128,7 +131,7 @@ def folder_index(
     categories = sorted({category for result in usable for category in result.categories})
     place_of = {category: position for position, category in enumerate(categories)}
     index = build(
-        dataset=storage.base_name(folder), root=storage.absolute(folder), exif=True,
+        dataset=storage.text_of(storage.base_name(folder)), root=storage.absolute(folder),
         proposer=built.name if built else "none",
         proposals=built.fingerprint if built else None, categories=categories, filtered={},
         images=[(names[result.path], result.width, result.height) for result in usable],
@@ -136,6 +139,25 @@ def folder_index(
         segments=_segments(usable, place_of),
     )  # fmt: skip
     return index, skipped
+
+
+def _in_batches(job: Job, paths: list[str], run: Runner) -> list[Proposed]:
+    """What a job gives for each of the paths, in their order."""
+    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
+    place_in = {path: place for place, path in enumerate(paths)}
+    found = (each for batch in run(job, batches) for each in batch)
+    return sorted(found, key=lambda each: place_in[each.path])
+
+
+def passed_over(passed: Iterable[PassedOver]) -> Skipped:
+    """Entries for what a folder holds that is not used: `kind` and `count` where it is not one
+    image.
+    """
+    return [
+        {"image": storage.text_of(entry.path), "reason": entry.reason}
+        | ({} if entry.kind == "image" else {"kind": entry.kind, "count": entry.images})
+        for entry in passed
+    ]
 
 
 def _segments(usable: list[Proposed], place_of: dict[str, int]) -> Iterator[Segment]:

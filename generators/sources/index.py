@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,12 @@ from pycocotools import mask as rle
 
 from generators.sources.licences import NOT_STATED, Licence
 from segswap.files import cache, storage
+from segswap.files.arrays import map_array
+from segswap.files.records import read_record
 from segswap.files.storage import PathLike
 
 UNKNOWN = -1  # the category of a segment that has none
+_NO_ID = np.iinfo(np.int64).min  # the annotation of a segment whose dataset gives it no id
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,15 @@ class Segment:
     Attributes:
         image: position of its image in the index.
         category: position of its category in the index, or UNKNOWN.
-        annotation: its id in the dataset it comes from.
+        annotation: its id in the dataset it comes from, which need not be its alone; None where it
+            has none.
         counts: its mask, as COCO's compressed run lengths at the image's own size.
         score: how sure its proposer was of it, from 0 to 1; 1 where people drew it.
     """
 
     image: int
     category: int
-    annotation: int
+    annotation: int | None
     counts: bytes
     score: float = 1.0
 
@@ -44,10 +47,11 @@ class Index:
     """Images with the categories that they show, and the segments that may be copied.
 
     Attributes:
-        header: dataset (its name), root (the images' folder), exif (turn images upright),
-            proposer, proposals (its fingerprint, where there is one), categories (names),
-            fingerprint, filtered (count of segments by reason),
-            left_out (count of images by reason), licences (name and address of each).
+        header: dataset (its name), root (the images' folder), proposer, proposals (its fingerprint,
+            where there is one), categories (names),
+            fingerprint, filtered (count of segments by reason), left_out (count of images by
+            reason), corrected (count of what was not as it should be, and was used), licences (name
+            and address of each).
         arrays: sizes (N, 2) width and height; names and name_ends, credits and credit_ends, blobs
             of text; licences (N,), positions in the header's;
             present and present_ends, the categories that each image shows;
@@ -74,7 +78,7 @@ class Index:
     def image_name(self, image: int) -> str:
         """Path of an image, relative to the folder of the images."""
         name = _part(self.arrays["names"], self.arrays["name_ends"], image).tobytes()
-        return os.fsdecode(name)
+        return name.decode("utf-8", "surrogateescape")  # in any locale
 
     def image_licence(self, image: int) -> Licence:
         """An image's licence."""
@@ -96,7 +100,7 @@ class Index:
     def image_path(self, image: int) -> Path | str:
         """Path of an image's file, or its URL."""
         path = storage.join(self.header["root"], self.image_name(image))
-        return path if storage.is_url(path) else Path(path)
+        return path if storage.is_url(path) else Path(storage.local_path(path))
 
     def image_size(self, image: int) -> tuple[int, int]:
         """Width and height."""
@@ -117,7 +121,8 @@ class Index:
         image, category, annotation = (int(v) for v in self.arrays["segments"][number])
         counts = _part(self.arrays["counts"], self.arrays["counts_ends"], number).tobytes()
         score = float(self.arrays["scores"][number])
-        return Segment(image, category, annotation, counts, score)
+        own = None if annotation == _NO_ID else annotation
+        return Segment(image, category, own, counts, score)
 
     def mask(self, segment: Segment) -> NDArray[np.bool_]:
         """A segment's mask at its image's own size: bool (H, W)."""
@@ -139,20 +144,22 @@ class Index:
         """Map a saved index into memory; processes that load it share its pages.
 
         One below a URL is copied to each machine once; `cache.forget_copies` removes the copy.
+
+        Raises:
+            ValueError: a file of it is damaged.
         """
         arrays = {}
         for name in storage.entries(folder):
             if name.endswith(".npy"):
                 file = cache.local_copy(storage.join(folder, name))
-                arrays[name[:-4]] = np.load(file, mmap_mode="r", allow_pickle=False)
-        return cls(json.loads(storage.read_bytes(storage.join(folder, "header.json"))), arrays)
+                arrays[name[:-4]] = map_array(file, "fiu")
+        return cls(read_record(storage.join(folder, "header.json"), {}), arrays)
 
 
 def build(
     *,
     dataset: str,
     root: str,
-    exif: bool,
     proposer: str,
     categories: Sequence[str],
     images: Sequence[tuple[str, int, int]],
@@ -160,6 +167,7 @@ def build(
     segments: Iterable[Segment],
     filtered: dict[str, int],
     left_out: dict[str, int] | None = None,
+    corrected: dict[str, int] | None = None,
     licences: Sequence[Licence] | None = None,
     credits: Sequence[str] | None = None,
     proposals: str | None = None,
@@ -168,12 +176,12 @@ def build(
 
     `licences` and `credits` are the images', in their order; by default nothing is stated.
     """
-    ordered = sorted(segments, key=lambda segment: (segment.image, segment.annotation))
-    names = [os.fsencode(name) for name, _, _ in images]
+    ordered = sorted(segments, key=_place)
+    names = [storage.name_bytes(name) for name, _, _ in images]
     licences = licences if licences is not None else [NOT_STATED] * len(images)
     distinct = sorted(set(licences))
     place = {licence: position for position, licence in enumerate(distinct)}
-    told = [credit.encode() for credit in credits or [""] * len(images)]
+    told = [credit.encode(errors="backslashreplace") for credit in credits or [""] * len(images)]
     shown = [sorted(set(categories_shown)) for categories_shown in present]
     arrays: dict[str, NDArray] = {
         "sizes": np.array([(w, h) for _, w, h in images], np.int32).reshape(-1, 2),
@@ -185,7 +193,7 @@ def build(
         "present": np.array([c for row in shown for c in row], np.int32),
         "present_ends": _ends(map(len, shown)),
         "segments": np.array(
-            [(s.image, s.category, s.annotation) for s in ordered], np.int64
+            [(s.image, s.category, _place(s)[1]) for s in ordered], np.int64
         ).reshape(-1, 3),
         "scores": np.array([s.score for s in ordered], np.float32),
         "counts": np.frombuffer(b"".join(s.counts for s in ordered), np.uint8),
@@ -195,13 +203,19 @@ def build(
     for name in sorted(arrays):
         digest.update(arrays[name].tobytes())
     header = {
-        "dataset": dataset, "root": root, "exif": exif,
-        "proposer": proposer, "proposals": proposals, "categories": list(categories),
-        "filtered": filtered, "left_out": left_out or {},
+        "dataset": dataset, "root": root, "proposer": proposer, "proposals": proposals,
+        "categories": list(categories), "filtered": filtered, "left_out": left_out or {},
+        "corrected": corrected or {},
         "licences": [list(licence) for licence in distinct],
         "fingerprint": digest.hexdigest(),
     }  # fmt: skip
     return Index(header, arrays)
+
+
+def _place(segment: Segment) -> tuple[int, int, int, bytes]:
+    """What the order of segments follows; ids need not tell them apart."""
+    own = _NO_ID if segment.annotation is None else segment.annotation
+    return segment.image, int(own), segment.category, segment.counts
 
 
 def _ends(lengths: Iterable[int]) -> NDArray[np.int64]:
@@ -266,7 +280,7 @@ class Pool:
         return [
             other
             for other in map(self.index.segment, range(*numbers))
-            if other.annotation != segment.annotation
+            if other != segment
             and (other.category != segment.category or segment.category == UNKNOWN)
         ]
 
@@ -284,7 +298,8 @@ def held_out(index: Index, share: float) -> NDArray[np.bool_]:
     The images whose names have the smallest SHA-256: no matter in which order or with which other
     images a name comes, its place hardly changes.
     """
-    digests = [hashlib.sha256(os.fsencode(index.image_name(i))).digest() for i in range(len(index))]
+    names = map(index.image_name, range(len(index)))
+    digests = [hashlib.sha256(storage.name_bytes(name)).digest() for name in names]
     order = sorted(range(len(index)), key=lambda i: digests[i])
     chosen = np.zeros(len(index), bool)
     chosen[order[: max(2, round(share * len(index)))]] = True

@@ -3,22 +3,21 @@
 Huang, Belongie, ICCV 2017 (arXiv 1703.06868), section 6.
 """
 
-import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from generators.styles import SIDE
 from generators.styles.adain import adapt, mean_std, stages
 from generators.styles.adain_weights import OWN
 from segswap import geometry
+from segswap.batches.processes import load
 from segswap.files.images import ImageError, read_image
 from segswap.files.storage import write_atomically
 from segswap.training.task import Row, Task
@@ -29,7 +28,7 @@ _SCALED_BY = 16
 _LEAST_SHARE = 0.1
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
+class Crops:
     """Sample n: a photograph's and a style picture's crop, uint8 (3, crop, crop); from (seed, n).
 
     Both are cut at random from the images as they are when they are restyled: SIDE pixels, here the
@@ -63,11 +62,12 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     ) -> Iterator[list[Tensor]]:
         """See Samples.batches: photographs and style pictures, uint8 (batch, 3, crop, crop)."""
         starts = range((first * ranks + rank) * batch, (last * ranks + rank) * batch, ranks * batch)
-        loader = DataLoader(
-            self, batch_sampler=[list(range(start, start + batch)) for start in starts],
-            num_workers=self._workers, worker_init_fn=_start_worker, generator=torch.Generator(),
-        )  # fmt: skip
-        return iter(loader)
+        return load(partial(self._joined, batch), starts, self._workers)
+
+    def _joined(self, batch: int, start: int) -> list[Tensor]:
+        """The batch whose first sample has this number."""
+        crops = [self[number] for number in range(start, start + batch)]
+        return [torch.stack(side) for side in zip(*crops, strict=True)]
 
     def _draw(self, paths: list[Path], rng: np.random.Generator) -> tuple[Path, Tensor]:
         for _ in range(_TRIES):
@@ -240,10 +240,3 @@ def initialise(encoder: nn.Sequential, decoder: nn.Sequential, seed: int) -> Non
             layer.weight.data[:3] = nn.init.dirac_(torch.empty_like(layer.weight))[:3]
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    # An interrupt of the whole process group is the trainer's affair: it still writes a checkpoint.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

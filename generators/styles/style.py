@@ -13,7 +13,8 @@ from skimage.exposure import match_histograms
 from segswap import geometry
 from segswap.data.pair import Pair
 from segswap.files import storage
-from segswap.files.images import image_files, read_image, read_size
+from segswap.files.folders import PassedOver, find_images
+from segswap.files.images import ImageError, read_image, read_size, read_sizes
 from segswap.files.stopwatch import stage
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Image = NDArray[np.uint8]
 # Style pictures are kept no larger: their statistics are the same, and a worker's memory is small.
 _SIDE = 512
 _KEPT = 64
+_TRIES = 200  # pictures that are drawn one after another, at most, where they cannot be read
 # Half the side of the exchanged square of frequencies, as a share of the image's side.
 _BETA = 0.01
 # Least standard deviation of a photograph's colours in grey levels: a grey photograph's faint
@@ -52,6 +54,7 @@ class Styler:
         method: "adain", neural style transfer, or a name in METHODS.
         names: the style pictures' paths relative to their folder.
         pairs_at_once: how many pairs are best restyled in one call.
+        broken: pictures that were drawn and could not be read, with the reasons.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Styler:
         self._folder = folder
         self._network = network
         self._statistics: dict[str, Tensor] = {}
+        self.broken: dict[str, str] = {}
         self.picture = lru_cache(maxsize=_KEPT)(self._read)
 
     @classmethod
@@ -78,12 +82,17 @@ class Styler:
             device: where adain runs; auto is the GPU where there is one.
 
         Raises:
-            ValueError: the folder holds no picture, one of them is none, or the weights do not fit.
+            ValueError: the folder holds no usable picture, or the weights do not fit.
             RuntimeError: adain's weights are neither given nor there to be downloaded.
         """
-        names = image_files(folder)
-        for name in names:
-            read_size(storage.join(folder, name))
+        # The same in every locale, for pairs record them.
+        names = list(map(storage.text_of, find_images(folder).images))
+        # One that cannot be used costs itself alone, when it is drawn.
+        if not any(_usable(storage.join(folder, name)) for name in names):
+            (first, *_) = unusable_styles(folder)
+            raise ValueError(
+                f"{folder} holds no usable picture: {first.path}: {first.reason}; give others"
+            )
         if method != "adain":
             return cls(method, folder, names)
         # torch takes seconds and hundreds of megabytes: only who restyles with it imports it.
@@ -97,9 +106,29 @@ class Styler:
         return cls(method, folder, names, AdaIN(*load_weights(weights), device))
 
     def draw(self, rng: np.random.Generator) -> Choice:
-        """A picture and a strength alpha ~ U(0, 1), to the four digits that are recorded."""
-        name = self.names[rng.integers(len(self.names))]
-        return Choice(name, round(float(rng.uniform()), 4))
+        """A picture and a strength alpha ~ U(0, 1), to the four digits that are recorded.
+
+        A picture that cannot be read is noted in `broken`, and another one is drawn.
+
+        Raises:
+            RuntimeError: 200 pictures one after another could not be read.
+        """
+        for _ in range(_TRIES):
+            name = self.names[rng.integers(len(self.names))]
+            if self._can_be_read(name):
+                return Choice(name, round(float(rng.uniform()), 4))
+        raise RuntimeError(
+            f"{_TRIES} pictures in {self._folder} one after another could not be read, the last: "
+            f"{name}: {self.broken[name]}"
+        )
+
+    def _can_be_read(self, name: str) -> bool:
+        if name not in self.broken and name not in self._statistics:
+            try:
+                self.picture(name)
+            except ImageError as error:
+                self.broken[name] = error.reason
+        return name not in self.broken
 
     def restyle(self, images: Sequence[Image], choices: Sequence[Choice]) -> list[Image]:
         """Restyle images, uint8 (H, W, 3), each as chosen; the two of a pair follow each other."""
@@ -130,12 +159,35 @@ class Styler:
         return geometry.resize(picture, round(width * scale), round(height * scale))
 
 
+def unusable_styles(folder: str) -> list[PassedOver]:
+    """What of a folder of style pictures cannot be used, as far as their headers tell.
+
+    Raises:
+        ValueError, StorageError: see `find_images`.
+    """
+    found = find_images(folder)
+    sizes = read_sizes(storage.join(folder, name) for name in found.images)
+    broken = [
+        PassedOver(name, size.reason, "style")
+        for name, size in zip(found.images, sizes, strict=True) if isinstance(size, ImageError)
+    ]  # fmt: skip
+    return broken + [entry._replace(kind="style") for entry in found.passed]
+
+
+def _usable(path: str) -> bool:
+    try:
+        read_size(path)
+    except ImageError:
+        return False
+    return True
+
+
 def style_pairs(
     pairs: Sequence[Pair], styler: Styler, rngs: Sequence[np.random.Generator]
 ) -> list[Pair]:
     """Pairs with styled versions of both images, drawn from each pair's own generator."""
-    choices = [styler.draw(rng) for rng in rngs for _ in range(2)]
     with stage("style"):
+        choices = [styler.draw(rng) for rng in rngs for _ in range(2)]
         styled = styler.restyle([i for pair in pairs for i in (pair.source, pair.target)], choices)
     records = [_record(styler.method, choice) for choice in choices]
     return [

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.benchmark.sources import SOURCES
-from segswap.files.images import EXTENSIONS
+from segswap.files.folders import is_litter
+from segswap.files.formats import EXTENSIONS
+from segswap.files.storage import name_bytes
 
 Scores = dict[str, float]  # by the tables' columns; NaN where there was nothing to judge
 Advance = Callable[[int], None]  # told of every prediction that is done
@@ -107,7 +109,10 @@ def images_of(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    found = sorted(
+        path for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not is_litter(path.name) and path.is_file()
+    )  # fmt: skip
     if not found:
         raise ValueError(f"{folder} holds no image")
     return found
@@ -127,7 +132,7 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
             length = path.stat().st_size
         except FileNotFoundError as error:
             raise ValueError(f"{path} is missing") from error
-        digest.update(f"{path.relative_to(root)} {length}\n".encode())
+        digest.update(name_bytes(f"{path.relative_to(root)} {length}\n"))
     return digest.hexdigest()
 
 

@@ -28,6 +28,7 @@ from segswap.discovery.discovery import discover
 from segswap.discovery.settings import Settings, same_for
 from segswap.evaluation.baselines import ellipse_mask
 from segswap.files.images import read_image, read_size
+from segswap.files.storage import name_bytes
 from segswap.models.model import Model
 from segswap.models.prediction import Prediction
 from segswap.search.baselines import PooledRetriever, SiftRetriever
@@ -81,7 +82,7 @@ class Contestants:
 
     def _indexed(self, named: NamedModel, images: Sequence[str]) -> ModelRetriever:
         """A model's retriever of a collection."""
-        content = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]
+        content = hashlib.sha256(name_bytes("\n".join(images))).hexdigest()[:12]
         place = self.folder / f"index-{file_name(named.label)}-{content}"
         if place not in self._opened:
             index = build_index(images, named.where, place, device=self.device)

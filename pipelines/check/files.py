@@ -7,12 +7,13 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from pipelines.check import schema
 from pipelines.check.findings import Findings
 from pipelines.check.samples import Say
+from segswap.data import schema
 from segswap.data.manifest import MANIFEST
 from segswap.data.shards import Members, shard_name
 from segswap.files import cache, storage
+from segswap.files.records import contradictions
 
 CARD, METADATA = "README.md", "croissant.json"
 _MEMBER = re.compile(
@@ -30,16 +31,16 @@ def check_manifest(manifest: dict[str, Any], findings: Findings) -> dict[str, li
         findings.problem("manifest", MANIFEST, found, expected, None)
 
     findings.looked("manifest")
-    for found in schema.contradictions(manifest, schema.MANIFEST, "the manifest"):
+    for found in contradictions(manifest, schema.MANIFEST, "the manifest"):
         say(*found)
     for name, kind in (("inputs", schema.INPUT), ("skipped", schema.SKIPPED)):
         items = manifest.get(name)
         for item in items if isinstance(items, list) else []:
-            for found in schema.contradictions(item, kind, f"an entry of {name}"):
+            for found in contradictions(item, kind, f"an entry of {name}"):
                 say(*found)
     splits = {}
     for split, listed in manifest["splits"].items():
-        wrong = list(schema.contradictions(listed, schema.SPLIT, f"the split {split}"))
+        wrong = list(contradictions(listed, schema.SPLIT, f"the split {split}"))
         if not wrong and not _SPLIT.fullmatch(split):
             wrong = [(f"a split called {split!r}", "letters, digits and -")]
         for found in wrong:
@@ -53,7 +54,7 @@ def _entries(split: str, listed: dict[str, Any], say: Any) -> Iterator[Entry]:
     """A split's usable shard entries."""
     usable = []
     for number, entry in enumerate(listed["shards"]):
-        wrong = list(schema.contradictions(entry, schema.SHARD, f"a shard of {split}"))
+        wrong = list(contradictions(entry, schema.SHARD, f"a shard of {split}"))
         if not wrong and not 0 <= entry["pairs"] < 10**9:
             wrong = [(f"a shard of {entry['pairs']} pairs", "keys of nine digits")]
         for found in wrong:
@@ -126,7 +127,7 @@ def read_shard(dataset: str, entry: Entry, say: Say) -> Iterator[tuple[str, Memb
     """Check a shard's bytes, and yield its samples as far as they can be read: key and members."""
     path = storage.join(dataset, entry["name"])
     try:
-        with open(cache.local_copy(path), "rb") as file:
+        with open(cache.local_copy(path, str(entry["sha256"])), "rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -9,13 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipelines.check import schema
 from segswap import geometry
+from segswap.data import schema
 from segswap.data.pair import FORMAT
 from segswap.data.shards import Members
 from segswap.files.images import read_labels
+from segswap.files.jpeg import check_jpeg
+from segswap.files.records import contradictions
 
 # Says a problem: the check, what was found, what was expected.
 Say = Callable[[str, str, str], None]
@@ -84,23 +85,23 @@ def read_record(data: bytes) -> tuple[dict[str, Any], list[Contradiction]]:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
         return {}, [(f"JSON that cannot be read ({error})", "a JSON object")]
-    wrong = list(schema.contradictions(record, schema.RECORD, "the record"))
+    wrong = list(contradictions(record, schema.RECORD, "the record"))
     if wrong:
         return {}, wrong
     for item in record["objects"]:
-        wrong += schema.contradictions(item, schema.OBJECT, "an object")
+        wrong += contradictions(item, schema.OBJECT, "an object")
     if wrong:
         return {}, wrong
     for item in record["objects"]:
         name = f"object {item['label']}"
-        wrong += schema.contradictions(item["segment"], schema.SEGMENT, f"{name}'s segment")
+        wrong += contradictions(item["segment"], schema.SEGMENT, f"{name}'s segment")
         if not 1 <= item["label"] <= 255:
             wrong.append((f"a label {item['label']}", "1 to 255"))
-    wrong += schema.contradictions(record["background"], schema.BACKGROUND, "the background")
-    wrong += schema.contradictions(record["styles"], schema.STYLES, "styles")
+    wrong += contradictions(record["background"], schema.BACKGROUND, "the background")
+    wrong += contradictions(record["styles"], schema.STYLES, "styles")
     for side, style in record["styles"].items():
         if side in schema.STYLES and style is not None:
-            wrong += schema.contradictions(style, schema.STYLE, f"the {side}'s style")
+            wrong += contradictions(style, schema.STYLE, f"the {side}'s style")
     labels = [item["label"] for item in record["objects"]]
     if len(set(labels)) < len(labels) or not labels:
         wrong.append((f"objects with labels {labels}", "at least one, each with its own label"))
@@ -175,8 +176,11 @@ def _images(
                 masks[part.removesuffix("_mask.png")] = labels
                 found = labels.shape[::-1]
             else:
-                found = _jpeg_size(data)
-        except Exception as error:  # Pillow's decoders raise many kinds on broken data
+                width, height, colours = check_jpeg(data)
+                found = (width, height)
+                if colours not in ("YCbCr", "RGB"):
+                    raise ValueError(f"{colours} instead of RGB")
+        except ValueError as error:
             say("images", f"{part} cannot be used ({error})", "a whole image of its kind")
             continue
         size = size or found
@@ -184,21 +188,6 @@ def _images(
             say("images", f"{part} is {found[0]} x {found[1]}", f"{size[0]} x {size[1]}")
             masks.pop(part.removesuffix("_mask.png"), None)
     return masks if len(masks) == 2 else {}
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of an RGB JPEG whose data is all there: decoded, at an eighth of its size.
-
-    Raises:
-        Exception: of many kinds, where it is not.
-    """
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        size, mode = image.size, image.mode
-        if mode != "RGB":
-            raise ValueError(f"{mode} instead of RGB")
-        image.draft("RGB", (1, 1))
-        image.load()
-    return size
 
 
 def _labels(record: dict[str, Any], masks: dict[str, NDArray[np.uint8]], say: Say) -> None:

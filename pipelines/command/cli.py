@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -13,8 +15,11 @@ import tyro
 import yaml
 
 from pipelines.command.memory import keep_memory
-from pipelines.command.messages import LOG, said
+from pipelines.command.messages import LOG, escape_what_cannot_be_shown, said
+from pipelines.command.stopping import STATUS, stopping
 from segswap.files.extras import MissingExtraError, need_extra
+from segswap.files.limits import allowing
+from segswap.files.stores import NO_ROOM
 
 Config = TypeVar("Config")
 # What is parsed; or gives it for the arguments, where these decide on the flags.
@@ -37,12 +42,17 @@ class Common:
     """Say warnings and errors alone, and show no progress; results are printed all the same."""
     verbose: _Switch = False
     """Say the settings, the time that was taken, and where in the program an error came up, too."""
+    max_megapixels: int | None = None
+    """The largest picture that is read; by default 100, or as SEGSWAP_MAX_MEGAPIXELS says. Reading
+    a megapixel takes 3 MB of memory as JPEG, and up to 25 MB in other formats, in each process."""
     version: _Switch = False
     """Print the version, and do nothing else."""
 
     def __post_init__(self) -> None:
         if self.quiet and self.verbose:
             raise ValueError("--quiet and --verbose are opposites; give one of them")
+        if self.max_megapixels is not None and self.max_megapixels < 1:
+            raise ValueError(f"--max-megapixels is {self.max_megapixels}; expected at least 1")
 
     @property
     def level(self) -> int:
@@ -65,8 +75,13 @@ def run(
     machine, 2 for a malformed command line, 130 after an interrupt.
     """
     keep_memory()
-    with said():
-        sys.exit(_status(config_type, job, extras))
+    escape_what_cannot_be_shown()
+    with said(), stopping(by_force=True), _threads_quiet():
+        try:
+            status = _status(config_type, job, extras)
+        except KeyboardInterrupt:  # a second one, while the first is answered
+            status = STATUS
+    sys.exit(status)
 
 
 def _status(
@@ -84,16 +99,41 @@ def _status(
             return 0
         LOG.debug("segswap %s with\n%s", version("segswap"), as_yaml(config))
         need_extra(_program(), *extras)
-        status = job(config) or 0
+        with allowing(common.max_megapixels):
+            status = job(config) or 0
         LOG.debug("%.1f s", time.monotonic() - begun)
     except (ValueError, RuntimeError, OSError, MissingExtraError) as error:
         LOG.debug("the error came up here:", exc_info=error)
-        LOG.error("error: %s", error)
+        LOG.error("error: %s", _told(error))
         return 1
     except KeyboardInterrupt as stop:
         LOG.error("%s", str(stop) or "interrupted")
-        return 130
+        return STATUS
     return status
+
+
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """What a thread cannot write is raised in the main thread too, as TensorBoard's: said there."""
+    before = threading.excepthook
+
+    def failed(args: Any) -> None:
+        if not isinstance(args.exc_value, OSError):
+            before(args)
+
+    threading.excepthook = failed
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _told(error: Exception) -> str:
+    """An error's text, without the system's number."""
+    if not isinstance(error, OSError) or not str(error).startswith("[Errno "):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}" + ("; make room" if error.errno in NO_ROOM else "")
 
 
 def _program() -> str:
@@ -157,7 +197,7 @@ def _positive(flag: str) -> str:
 def flags_from_yaml(path: Path) -> list[list[str]]:
     """The flags that a YAML file of settings stands for, each as a list of arguments."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"--config {path}: {error}") from error
     if not isinstance(content, dict):

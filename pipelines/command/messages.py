@@ -1,5 +1,6 @@
 """What is said beside results: by the logger "segswap", which commands have on standard error."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,15 @@ def said(level: int = logging.INFO) -> Iterator[None]:
     finally:
         LOG.propagate, LOG.handlers = before[1:]
         LOG.setLevel(before[0])
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Have standard output and error write as an escape what their encoding has not, as names of
+    files that are no UTF-8, or any but ASCII where the terminal knows no other.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not in a notebook
+            stream.reconfigure(errors="backslashreplace")
 
 
 def progress_wanted() -> bool:

@@ -6,6 +6,9 @@ from typing import Any
 
 from segswap.files.storage import PathLike, write_atomically
 
+# On a full disk, where the same command goes on from what is there.
+GO_ON = "what is finished is kept: make room, and the same command goes on"
+
 
 def check_file(flag: str, name: str | None) -> None:
     """Refuse a name that no file can be written under.

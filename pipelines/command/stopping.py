@@ -1,69 +1,159 @@
-"""Ctrl-C and SIGTERM in two steps: stop after what is under way, then stop at once."""
+"""Ctrl-C and SIGTERM in two steps, for all commands: end in order, and then at once."""
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
+STATUS = 130  # of an interrupted command
+# What the first signal is answered with where work is shards, and where it is training.
+SHARDS = "finishing the shards under way"
+STEP = "stopping after this step"
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+_ONE_PRESS = 0.3  # seconds within which a second signal is the first one, sent on by a parent
+_NO_MORE = 0  # no signal has this number
+_GRACE = 5.0  # seconds after the second signal until the process is ended by force
 
 
 class Stopping:
-    """While it is entered, signals end the work between two items and not within one.
+    """What signals have asked for.
 
-    The first signal while items are handed out by `until_asked` ends them; a second one, or one at
-    any other time, raises KeyboardInterrupt.
+    The first one raises KeyboardInterrupt, or ends work in steps in order (`in_order`).
+    The second one raises KeyboardInterrupt always; where that does not end a command, because it
+    waits for compiled code or for other processes, it is ended by force some seconds later. The
+    first is answered on standard error at once, whatever the process is doing.
 
     Attributes:
-        asked: whether the work is to end.
+        asked: whether work in steps is to end.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._handing_out = False
-        self._before: dict[signal.Signals, Any] = {}
+    def __init__(self, by_force: bool = False) -> None:
+        self.asked, self._by_force = False, by_force
+        self._steps = ""  # what is finished before work in steps ends
+        self._first: float | None = None
+        self._left = threading.Event()
 
-    def __enter__(self) -> "Stopping":
-        # Python lets the main thread alone set handlers; a notebook's thread keeps its own.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
+    @contextmanager
+    def in_order(self, saying: str) -> Iterator[Callable[[], bool]]:
+        """Work in steps: the first signal sets `asked`, at which the work has to look; the value
+        does so.
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        Args:
+            saying: what the first signal is answered with, as in "finishing the step".
+        """
+        before, self._steps = self._steps, saying
+        try:
+            yield lambda: self.asked
+        finally:
+            if self._first is None:  # else its answer may still be to be given
+                self._steps = before
 
     def until_asked(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, up to the first signal."""
-        self._handing_out = True
         for item in items:
             if self.asked:
                 break
             yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or not self._handing_out:
-            raise KeyboardInterrupt
-        self.asked = True
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nfinishing the shards under way; once more to stop at once\n")
+        """In the main thread, as soon as compiled code returns to Python."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            if self._steps:
+                self.asked = True
+                return
+        elif now - self._first < _ONE_PRESS:
+            return
+        raise KeyboardInterrupt
+
+    def _watch(self, signals: int) -> None:
+        """In a thread: answer signals, which the system writes to a pipe, and end what hangs."""
+        first: float | None = None
+        while (received := os.read(signals, 1)[0]) != _NO_MORE:
+            if received not in _HANDLED:
+                continue
+            if first is None:
+                first = time.monotonic()
+                # Not print: the signal may have come in the middle of one.
+                answer = f"\n{self._steps or 'stopping'}; once more to stop at once\n"
+                os.write(2, answer.encode())
+            elif time.monotonic() - first >= _ONE_PRESS:
+                if self._by_force and not self._left.wait(_GRACE):
+                    _end_now()
+                return
+
+
+def _end_now() -> None:
+    """End this process, and those that it forked, whatever they are doing."""
+    import multiprocessing  # not for each --help
+
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(STATUS)
+
+
+_entered: Stopping | None = None
 
 
 @contextmanager
-def noted_signals() -> Iterator[Callable[[], bool]]:
-    """While it is entered, its value says whether SIGINT or SIGTERM has come; neither does more."""
-    came: list[int] = []
-    before = {}
-    # Python lets the main thread alone set handlers; a notebook's thread keeps its own.
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda number, _: came.append(number))
+def stopping(by_force: bool = False) -> Iterator[Stopping]:
+    """While it is entered, signals end the work as `Stopping` says; within another, it is that one.
+
+    Python lets the main thread alone set handlers; any other, as a notebook's, keeps its own.
+
+    Args:
+        by_force: end this process where the second signal does not; of a command, not of a notebook
+            or a program that has other work.
+    """
+    global _entered
+    if _entered is not None or threading.current_thread() is not threading.main_thread():
+        yield _entered or Stopping()
+        return
+    _entered = Stopping(by_force)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watching = threading.Thread(target=_entered._watch, args=[reading], daemon=True)
+    watching.start()
+    pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _entered._handle) for number in _HANDLED}
     try:
-        yield lambda: bool(came)
+        yield _entered
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(pipe_before)
+        _entered._left.set()
+        _entered = None
+        os.write(writing, bytes([_NO_MORE]))
+        watching.join()
+        os.close(reading)
+        os.close(writing)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put back handlers of signals that the block sets, as Ray does."""
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _forked() -> None:
+    """A forked process has its own signals: what it receives is no answer to this one's."""
+    global _entered
+    if _entered is not None:
+        _entered = None
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forked)

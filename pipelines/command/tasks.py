@@ -1,10 +1,8 @@
 """Run one function over many items: in this process, or on Ray with a bounded window."""
 
-import logging
 import math
 import os
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -13,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.command.cluster import import_ray, ray_cluster
 from pipelines.command.memory import keep_memory
 from pipelines.command.messages import LOG
 
@@ -36,10 +35,9 @@ def ray_workers(workers: int, address: str | None = None) -> Iterator[None]:
 
     Raises:
         RuntimeError: Ray does not start, or no cluster answers.
+        MissingExtraError: Ray is not installed.
     """
-    import ray
-
-    if ray.is_initialized():
+    if import_ray().is_initialized():
         yield
         return
     with ray_cluster(min(workers, cores()), address, store=200 * 2**20):
@@ -55,55 +53,6 @@ def say_available(workers: int, address: str | None) -> None:
         LOG.warning(
             "--workers %d: %s has %g CPUs; working with what there is", workers, where, available
         )
-
-
-@contextmanager
-def ray_cluster(cpus: int, address: str | None = None, store: int | None = None) -> Iterator[None]:
-    """Ray in this process: a running cluster, or one of this process's own.
-
-    A running cluster is left as it was; an own one is shut down at the end.
-
-    Args:
-        cpus: how many an own cluster has.
-        address: the running cluster's, as ray.init takes it; None for an own one.
-        store: bytes of an own cluster's object store; None for as many as Ray sees fit.
-
-    Raises:
-        RuntimeError: Ray does not start, or no cluster answers.
-    """
-    import ray  # it takes a second, and an inline run has no use for it
-
-    # As a newer Ray does: GPUs are not hidden from tasks that ask for none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
-    if store:
-        own["object_store_memory"] = store
-    try:
-        if address:
-            _check_answers(address)
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
-            **({} if address else own),
-        )  # fmt: skip
-    except Exception as error:  # Ray raises many kinds, among them when it is not up in 30 s
-        ray.shutdown()
-        raise RuntimeError(
-            f"no Ray cluster can be joined at --address {address} ({error}); start one with "
-            "`ray start --head`, or leave out --address"
-            if address
-            else f"Ray did not start ({error}); run again when the machine is less busy"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_answers(address: str) -> None:
-    """Raise OSError where nothing answers at HOST:PORT; Ray would ask for many minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def cores() -> int:

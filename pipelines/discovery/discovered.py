@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
 from pipelines.command.workers import Run
 from pipelines.pages.groups import Shown, groups_page
 from pipelines.pages.pictures import outline
 from segswap import geometry
-from segswap.discovery.discovery import Repeat
+from segswap.discovery.discovery import Maps, Repeat
 from segswap.discovery.refine import refine
 from segswap.files.images import encode_jpeg, encode_png, read_image
 from segswap.files.storage import write_atomically
@@ -74,8 +73,8 @@ def _mask_name(number: int, group: int | None) -> str:
 
 
 def write_results(
-    out: Path, collection: Sequence[str], index: Index, whole: Repeat, groups: Sequence[Repeat],
-    settings: dict[str, Any], run: Run, stopping: Stopping,
+    out: Path, collection: Sequence[str], index: Index, whole: Maps, groups: Sequence[Repeat],
+    settings: dict[str, Any], run: Run,
 ) -> None:  # fmt: skip
     """Write masks, groups.json and the page, in this order, in place of those of an earlier run.
 
@@ -83,10 +82,10 @@ def write_results(
         out: the folder.
         collection: what the user called the images, for the page's heading.
         index: of the images; numbers are its.
-        whole, groups: what repeats.
+        whole: maps of what the whole collection shares most.
+        groups: things that repeat.
         settings: format, model and settings, as groups.json holds them.
         run: applies a function to items, here or on workers.
-        stopping: says whether to stop.
     """
     for name in (GROUPS, PAGE):
         (out / name).unlink(missing_ok=True)
@@ -95,18 +94,16 @@ def write_results(
     for name in ("masks", "pictures", *(f"groups/{n + 1:02d}" for n in range(len(groups)))):
         (out / name).mkdir(parents=True)
     maps: dict[int, dict[str, NDArray[np.float32]]] = {}
-    for group, repeat in [(None, whole), *enumerate(groups)]:
-        for number, values in repeat.maps.items():
+    for group, found in [(None, whole), *((n, repeat.maps) for n, repeat in enumerate(groups))]:
+        for number, values in found.items():
             maps.setdefault(number, {})[_mask_name(number, group)] = values
     tasks = [MasksTask(out, number, index.images[number], maps[number]) for number in sorted(maps)]
     progress = Progress("masks", len(tasks), "images")
     drawn = {}
-    for done in run(draw_masks, stopping.until_asked(tasks)):
+    for done in run(draw_masks, tasks):
         drawn[done.number] = done
         progress.add(1)
     progress.close()
-    if len(drawn) < len(tasks):
-        raise KeyboardInterrupt
     record = settings | as_record(index, whole, groups, drawn)
     write_atomically(out / GROUPS, json.dumps(record, indent=1).encode())
     shown = [
@@ -127,12 +124,12 @@ def _shown(
             number, Path(index.images[number]).name, pictures[number], drawn[number].size,
             drawn[number].outlines[_mask_name(number, group)], strength,
         )
-        for number, strength in repeat.strengths().items()
+        for number, strength in repeat.strengths.items()
     ]  # fmt: skip
 
 
 def as_record(
-    index: Index, whole: Repeat, groups: Sequence[Repeat], drawn: dict[int, Drawn]
+    index: Index, whole: Maps, groups: Sequence[Repeat], drawn: dict[int, Drawn]
 ) -> dict[str, Any]:
     """What groups.json holds beside format, model and settings (confidence, sigma, least_images,
     neighbours).
@@ -149,7 +146,7 @@ def as_record(
         "images": [
             {
                 "image": image, "width": sizes[number][0], "height": sizes[number][1],
-                "mask": _mask_name(number, None) if number in whole.maps else None,
+                "mask": _mask_name(number, None) if number in whole else None,
             }
             for number, image in enumerate(index.images)
         ],
@@ -162,7 +159,7 @@ def as_record(
                         "image": number, "strength": strength, "mask": _mask_name(number, n),
                         "box": drawn[number].boxes[_mask_name(number, n)],
                     }
-                    for number, strength in group.strengths().items()
+                    for number, strength in group.strengths.items()
                 ],
                 "shared": [
                     {

@@ -21,23 +21,26 @@ from typing import Any
 import numpy as np
 
 from pipelines.command.devices import device_of, out_of_memory_says
-from pipelines.command.outputs import check_folder
+from pipelines.command.outputs import GO_ON, check_folder
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.workers import Run
 from pipelines.discovery.config import DiscoverConfig
 from pipelines.discovery.discovered import write_results
 from pipelines.discovery.results import Discovered
-from pipelines.search.index import build_index, images_in, say_skipped
-from pipelines.search.index_shards import state_of
+from pipelines.search.index import build_index, collect, say_skipped
 from segswap.discovery.discovery import find_repeats
 from segswap.discovery.links import Links, sharing
 from segswap.discovery.pairing import check_enough, chosen_pairs, match_pairs, model_predict
 from segswap.discovery.settings import Same, Settings, same_for
+from segswap.files.locks import is_empty, locked
+from segswap.files.records import read_record
 from segswap.files.storage import absolute, sweep, write_atomically
+from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
 from segswap.models.model import Model, load
 from segswap.search.index import Index
+from segswap.search.index_files import state_of
 
 FORMAT = 2  # of discovery.json, the files of pairs and groups.json
 KEY = "discovery.json"
@@ -59,28 +62,35 @@ def find_in(config: DiscoverConfig) -> Discovered:
 
     Raises:
         ValueError: images, model or OUT cannot be used, or OUT holds other work.
-        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+        RuntimeError: Ray does not start, the hub cannot be reached, memory runs out, or another
+            command is at work in OUT.
     """
     check_folder("--out", config.out)
     out = Path(absolute(config.out))
-    images = images_in(config.images)
+    with locked(out):
+        return _find_in(config, out)
+
+
+def _find_in(config: DiscoverConfig, out: Path) -> Discovered:
+    """See `find_in`; no other command is at work in the folder."""
+    images, passed = collect(config.images)
     model = Path(absolute(find_model(config.model)))
     settings = config.settings(same_for(load(model), config.same))
     _begin(out, _key(config, images, model, settings.same))
     try:
-        with config.running.started() as run:
-            plain, mirrored = (_index(config, images, out, flip) for flip in (False, True))
+        with no_room_says(str(out), GO_ON), config.running.started() as run:
+            plain, mirrored = (_index(config, images, passed, out, flip) for flip in (False, True))
             say_skipped(plain.skipped)
             check_enough(len(plain), plain.skipped)
             pairs = chosen_pairs(plain.descriptors, mirrored.descriptors, config.neighbours)
-            with Stopping() as stopping:
-                links = _match(config, out, model, pairs, settings, run, stopping)
+            with stopping() as signals:
+                links = _match(config, out, model, pairs, settings, run, signals)
                 whole, groups = find_repeats(links, settings)
                 record = {
                     "format": FORMAT, "model": config.model,
                     "settings": {**asdict(settings), "neighbours": config.neighbours},
                 }  # fmt: skip
-                write_results(out, config.images, plain, whole, groups, record, run, stopping)
+                write_results(out, config.images, plain, whole, groups, record, run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     finally:
@@ -88,10 +98,12 @@ def find_in(config: DiscoverConfig) -> Discovered:
     return Discovered.read(out, len(pairs))
 
 
-def _index(config: DiscoverConfig, images: list[str], out: Path, mirrored: bool) -> Index:
+def _index(
+    config: DiscoverConfig, images: list[str], passed: dict[str, str], out: Path, mirrored: bool
+) -> Index:
     return build_index(
         images, config.model, out / ("index-mirrored" if mirrored else "index"), config.running,
-        device=config.device, mirrored=mirrored,
+        device=config.device, mirrored=mirrored, passed=passed,
     )  # fmt: skip
 
 
@@ -119,14 +131,14 @@ def _begin(out: Path, key: dict[str, Any]) -> None:
     """
     path = out / KEY
     if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if not is_empty(out):
             raise ValueError(f"--out {out} is not empty and not of this command; choose another")
-        (out / "pairs").mkdir(parents=True)
+        (out / "pairs").mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(key, indent=1).encode())
         return
     try:
-        there = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        there = read_record(path, {})
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete {out}") from error
     # The same model may have got another name.
     changed = [name for name in key if name != "model" and there.get(name) != key[name]]
@@ -180,7 +192,7 @@ def _opened(out: Path, model: Path, device: str) -> tuple[Model, Index, Index]:
 
 def _match(
     config: DiscoverConfig, out: Path, model: Path, pairs: list[tuple[int, int]],
-    settings: Settings, run: Run, stopping: Stopping,
+    settings: Settings, run: Run, signals: Stopping,
 ) -> Links:  # fmt: skip
     """Match the pairs that no earlier run has matched, and read all that share something."""
     tasks = [
@@ -190,11 +202,12 @@ def _match(
     missing = [task for task in tasks if not task.path.exists()]
     left = sum(len(task.pairs) for task in missing)
     progress = Progress("match", len(pairs), "pairs", len(pairs) - left)
-    for done in run(match_task, stopping.until_asked(missing), on_gpu=True):
-        left -= done
-        progress.add(done)
+    with signals.in_order(SHARDS):
+        for done in run(match_task, signals.until_asked(missing), on_gpu=True):
+            left -= done
+            progress.add(done)
     progress.close()
-    if left:
+    if left or signals.asked:
         raise KeyboardInterrupt
     return Links.joined([_found(task) for task in tasks])
 

@@ -1,6 +1,5 @@
 """What a discovery left in its folder, for whoever goes on from there in Python."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,12 @@ from numpy.typing import NDArray
 
 from pipelines.discovery.discovered import GROUPS, PAGE
 from segswap.files.images import read_labels
+from segswap.files.records import NONE, Schema, all_checked, check_inside, read_record
+
+_RECORD: Schema = {"images": (list,), "skipped": (list,), "groups": (list,)}
+_IMAGE: Schema = {"image": (str,), "width": (int,), "height": (int,), "mask": (str, NONE)}
+_GROUP: Schema = {"strength": (float,), "members": (list,)}
+_MEMBER: Schema = {"image": (int,), "strength": (float,), "mask": (str,), "box": (list,)}
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,29 @@ class Discovered:
 
     @classmethod
     def read(cls, folder: Path, pairs: int) -> "Discovered":
-        """What a folder holds."""
-        return cls(folder, json.loads((folder / GROUPS).read_text()), pairs)
+        """What a folder holds.
+
+        Raises:
+            ValueError: groups.json is damaged, or names files elsewhere.
+            OSError: it cannot be read.
+        """
+        path = folder / GROUPS
+        record = read_record(path, _RECORD)
+        images = all_checked(record["images"], _IMAGE, f"{path}: images")
+        all_checked(record["skipped"], {"image": (str,), "reason": (str,)}, f"{path}: skipped")
+        masks = [image["mask"] for image in images if image["mask"] is not None]
+        groups = all_checked(record["groups"], _GROUP, f"{path}: groups")
+        for number, group in enumerate(groups):
+            said = f"{path}: groups[{number}].members"
+            for member in all_checked(group["members"], _MEMBER, said):
+                if len(all_checked(member["box"], (float,), f"{said}: box")) != 4:
+                    raise ValueError(f"{said}: a box is {member['box']}; expected 4 numbers")
+                if not 0 <= member["image"] < len(images):
+                    raise ValueError(f"{said}: there is no image {member['image']}")
+                masks.append(member["mask"])
+        for mask in masks:
+            check_inside(mask, f"{path}: a mask")
+        return cls(folder, record, pairs)
 
     @property
     def page(self) -> Path:

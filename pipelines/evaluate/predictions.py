@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from pipelines.command.devices import device_of, out_of_memory_says
 from segswap.evaluation.baselines import ELLIPSES, ellipse, nearest_features, sift
+from segswap.files.locks import locked
+from segswap.files.records import read_record
 from segswap.files.storage import base_name, write_atomically
 from segswap.models.hub import find_model
 from segswap.models.model import Model, load
@@ -126,7 +128,8 @@ def with_best_ellipse(rows: Mapping[str, Row], score: Callable[[Row], float]) ->
 def predictions_folder(kept: str | None) -> Iterator[Path]:
     """The folder that keeps predictions, or a temporary one."""
     if kept:
-        yield Path(kept)
+        with locked(kept):
+            yield Path(kept)
         return
     with tempfile.TemporaryDirectory(prefix="segswap-") as folder:
         yield Path(folder)
@@ -165,10 +168,9 @@ def export(folder: Path, key: dict[str, Any], make: Callable[[Path], None]) -> N
 
 def _read_key(folder: Path) -> dict[str, Any]:
     try:
-        key = json.loads((folder / KEY).read_text())
+        return read_record(folder / KEY, {})
     except ValueError as error:
-        raise ValueError(f"{folder / KEY} is damaged; delete {folder} and run again") from error
-    return key if isinstance(key, dict) else {}
+        raise ValueError(f"{error}; delete {folder} and run again") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
@@ -17,18 +18,28 @@ from segswap.files.storage import PathLike, base_name, join, write_atomically
 _EXAMPLES = 8
 
 
-def write(out: PathLike, manifest: dict[str, Any], used: list[attribution.Row]) -> None:
+FILES = (attribution.FILE, "examples.jpg", "README.md", "croissant.json")
+
+
+def write(
+    out: PathLike, manifest: dict[str, Any], used: list[attribution.Row],
+    names: Iterable[str] = FILES,
+) -> None:  # fmt: skip
     """Write README.md, its examples.jpg, attribution.csv and croissant.json of a dataset.
 
     Args:
         used: the images whose pixels stand in it.
+        names: those of the files that are to be written.
     """
     name = base_name(out)
-    write_atomically(join(out, attribution.FILE), attribution.table_file(used))
-    write_atomically(join(out, "examples.jpg"), _examples(join(out, _shards(manifest)[0]["name"])))
-    write_atomically(join(out, "README.md"), _card(name, manifest, used).encode())
-    description = json.dumps(croissant(name, manifest), indent=1)
-    write_atomically(join(out, "croissant.json"), description.encode())
+    made: dict[str, Callable[[], bytes]] = {
+        attribution.FILE: lambda: attribution.table_file(used),
+        "examples.jpg": lambda: _examples(join(out, _shards(manifest)[0]["name"])),
+        "README.md": lambda: _card(name, manifest, used).encode(),
+        "croissant.json": lambda: json.dumps(croissant(name, manifest), indent=1).encode(),
+    }
+    for file in names:
+        write_atomically(join(out, file), made[file]())
 
 
 def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ class Inputs:
     """Smallest and largest share of its image that a segment may take."""
     licenses: Literal["any", "shareable", "commercial"] = "any"
     """Which images may be used, by the licences in the COCO JSON: any; shareable leaves out
-    No-Derivatives images; commercial also NonCommercial ones."""
+    No-Derivatives images and those whose licence is not recognised; commercial also NonCommercial
+    ones."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.segment_area[0] < self.segment_area[1] <= 1:
@@ -184,6 +185,9 @@ class Mode:
     dry_run: bool = False
     """Say what would be made, from what, how large it would be and how long it would take, of a few
     pairs that are made to see. OUT is not touched."""
+    verify: bool = False
+    """Read the shards that are there and compare their hashes with the manifest's, not their sizes
+    alone; what differs is made again, to the same bytes."""
     only: int | None = None
     """Make this one pair of the train split, as it would stand in the dataset, print its record and
     draw it into --show. OUT is not touched."""
@@ -199,6 +203,8 @@ class Mode:
             raise ValueError(f"--show is {self.show}; expected a name ending in .png")
         if self.only is not None and (self.extend or self.dry_run):
             raise ValueError("--only makes one pair alone; leave out --extend and --dry-run")
+        if self.verify and (self.only is not None or self.dry_run):
+            raise ValueError("--verify is for a dataset that is made; leave out the look before it")
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ class GenerateConfig:
     """Make a dataset of image pairs that share a region, with masks and correspondences.
 
     The same command makes the same bytes; run again after an interruption, it goes on where it
-    stopped.
+    stopped, and of a finished dataset it makes what is missing.
     """
 
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]

@@ -8,19 +8,30 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from generators.sources.coco import Skipped
 from generators.sources.index import Index
 from pipelines.generation import attribution, card
 from pipelines.generation.config import SPLITS, GenerateConfig
-from segswap.data.manifest import MANIFEST, DatasetError, read_manifest
+from segswap.data import schema
+from segswap.data.coco import Skipped
+from segswap.data.manifest import (
+    MANIFEST,
+    DatasetError,
+    check_told,
+    listed_shards,
+    read_manifest,
+)
 from segswap.data.pair import FORMAT
 from segswap.files import storage
 from segswap.files.cache import forget_copies
+from segswap.files.locks import LOCK
+from segswap.files.records import all_checked, checked, read_record
 from segswap.files.storage import PathLike
 
 GROWING = {"pairs", "val_pairs"}  # what --extend may raise
 WORK = ".segswap"  # in OUT until the manifest is written: settings, indexes, records of shards
 EXIT_SKIPPED = 3
+_NAMED = 8  # reasons, the most frequent ones
+_SAID = 3  # inputs that could not be used and are named when all is done
 
 
 def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
@@ -37,7 +48,7 @@ def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
         message = f"{out} is a file; expected a folder to write the dataset into"
         raise ValueError(message) from error
     if MANIFEST in names:
-        check_same(read_manifest(out)["config"], settings, out)
+        check_same(own_manifest(out)["config"], settings, out)
         further = begun(out)
         if further not in (None, settings):
             raise DatasetError(
@@ -48,17 +59,43 @@ def is_finished(out: PathLike, settings: dict[str, Any]) -> bool:
     job = begun(out)
     if job is not None:
         check_same(job, settings, out)
-    elif set(names) - {WORK}:
+    elif set(names) - {WORK, LOCK}:
         raise ValueError(f"{out} is not empty and holds no dataset; choose another folder")
     return False
 
 
-def begun(out: PathLike) -> Any:
-    """The settings of the work in OUT that no run has finished; None where there is none."""
+def own_manifest(out: PathLike) -> dict[str, Any]:
+    """The manifest of a dataset that segswap-generate has made.
+
+    Raises:
+        DatasetError: there is none, or it lacks something that such a one has.
+    """
+    path, manifest = storage.join(out, MANIFEST), read_manifest(out)
     try:
-        return json.loads(storage.read_bytes(storage.join(out, WORK, "job.json")))
+        checked(manifest, {**schema.MANIFEST, "rejected": (dict,)}, path)
+        checked(manifest["config"], dict.fromkeys(GROWING, (int,)), f"{path}: config")
+        checked(manifest["splits"], dict.fromkeys(SPLITS, (dict,)), f"{path}: splits")
+        checked(manifest["rejected"], dict.fromkeys(manifest["rejected"], (int,)), path)
+        all_checked(manifest["inputs"], {**schema.INPUT, "filtered": (dict,)}, f"{path}: inputs")
+        check_told(out, manifest)
+        listed_shards(out, manifest)
+    except ValueError as error:
+        raise DatasetError(f"{error}; it is not of segswap-generate") from error
+    return manifest
+
+
+def begun(out: PathLike) -> Any:
+    """The settings of the work in OUT that no run has finished; None where there is none.
+
+    Raises:
+        ValueError: what tells of it is damaged.
+    """
+    try:
+        return read_record(storage.join(out, WORK, "job.json"), dict.fromkeys(GROWING, (int,)))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{error}; delete {storage.join(out, WORK)}") from error
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
@@ -119,7 +156,9 @@ def finish(
     out, work = config.out, storage.join(config.out, WORK)
     folders = index_folders(config)
     indexes = [Index.load(folder) for folder in folders]
-    broken = {item["image"]: item for record in records for item in record["skipped"]}
+    found = {_named(item): item for record in records for item in record["skipped"]}
+    known = set(map(_named, skipped))
+    broken = [found[name] for name in sorted(found) if name not in known]
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "generator": f"segswap {version('segswap')}",
@@ -128,7 +167,8 @@ def finish(
         "config": settings,
         "splits": {split: _split_entry(split, records) for split in SPLITS},
         "inputs": [_input_entry(index) for index in indexes],
-        "skipped": skipped + [broken[name] for name in sorted(broken)],
+        # Those whose fault showed only when they were drawn stand in the index, too.
+        "skipped": skipped + [{**entry, "indexed": True} for entry in broken],
         "rejected": _rejected(records),
     }
     storage.sweep(out)
@@ -142,10 +182,28 @@ def finish(
     nothing = f"no segment in {bare} of them; " if bare else ""
     return Made(
         f"{out}: {made} pairs from {sum(item['images'] for item in manifest['inputs'])} images; "
-        f"{nothing}skipped {len(manifest['skipped'])} inputs; "
+        f"{nothing}skipped {_counted(manifest['skipped'])}{_besides(manifest['inputs'])}; "
         f"rejected draws {manifest['rejected']}",
-        _lost(config.running.max_skipped, manifest["inputs"], skipped, len(broken)),
+        lost_of(manifest, config.running.max_skipped),
     )
+
+
+def _named(entry: dict[str, Any]) -> tuple[str, str]:
+    """What entries for the same thing have in common."""
+    return entry.get("kind", ""), str(entry.get("image"))
+
+
+def described(entry: dict[str, Any]) -> str:
+    """An entry of what could not be used, in a few words."""
+    return ", ".join(str(entry[k]) for k in ("image", "annotation", "reason") if k in entry)
+
+
+def _counted(skipped: Skipped) -> str:
+    """How many inputs could not be used, and the first ones of them."""
+    if not skipped:
+        return "0 inputs"
+    named = "; ".join(map(described, skipped[:_SAID])) + "; ..." * (len(skipped) > _SAID)
+    return f"{len(skipped)} inputs, listed in {MANIFEST} ({named})"
 
 
 def _split_entry(split: str, records: list[Any]) -> dict[str, Any]:
@@ -164,7 +222,23 @@ def _input_entry(index: Index) -> dict[str, Any]:
         "filtered": index.header["filtered"],
         "left_out": index.header["left_out"],
         "licences": index.images_by_licence(),
-    }
+    } | ({"corrected": index.header["corrected"]} if index.header["corrected"] else {})
+
+
+def _besides(inputs: list[Any]) -> str:
+    """What was left out on purpose, and what was not as it should be, in words."""
+    said = ""
+    for key, what in (("left_out", "left out {} images for their licence"), ("corrected", "noted")):
+        counts: Counter[str] = Counter()
+        for item in inputs:
+            counts.update(item.get(key, {}))
+        if counts:
+            named = ", ".join(
+                f"{count} {reason.removeprefix('licence: ')}"
+                for reason, count in counts.most_common(_NAMED)
+            )
+            said += f"; {what.format(counts.total())} ({named}{', ...' * (len(counts) > _NAMED)})"
+    return said
 
 
 def _rejected(records: list[Any]) -> dict[str, int]:
@@ -175,24 +249,30 @@ def _rejected(records: list[Any]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _lost(limit: float, inputs: list[Any], skipped: Skipped, broken: int) -> tuple[str, ...]:
-    """What a larger share of than the limit could not be used.
+def lost_of(manifest: dict[str, Any], limit: float) -> tuple[str, ...]:
+    """What a larger share of than the limit could not be used, by a dataset's manifest.
 
     Args:
         limit: the share of the images, or of the annotations.
-        inputs: the manifest's.
-        skipped: what was left out of the index.
-        broken: how many images of the index could not be used after all.
     """
+    inputs, skipped = manifest["inputs"], manifest["skipped"]
     annotations = sum("annotation" in item for item in skipped)
-    absent = len(skipped) - annotations
+    late = sum(_images(item) for item in skipped if "indexed" in item)
+    absent = sum(map(_images, skipped)) - late
     images = absent + sum(item["images"] for item in inputs)
     segments = sum(item["segments"] + sum(item["filtered"].values()) for item in inputs)
     return tuple(
         f"{lost} of {given} {what} could not be used; {MANIFEST} lists them"
         for what, lost, given in (
-            ("images", absent + broken, images),
+            ("images", absent + late, images),
             ("annotations", annotations, annotations + segments),
         )
         if lost > limit * given
     )
+
+
+def _images(entry: dict[str, Any]) -> int:
+    """How many of the images an entry stands for; style pictures are none of them."""
+    if "annotation" in entry or entry.get("kind") == "style":
+        return 0
+    return int(entry.get("count", 1))

@@ -1,17 +1,20 @@
 """--extend: a finished dataset gets more pairs, in further shards; those that it has stay."""
 
-import csv
-import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from generators.sources.coco import Skipped
 from generators.sources.index import Index
 from pipelines.generation import attribution
 from pipelines.generation.config import SPLITS, GenerateConfig
-from pipelines.generation.dataset import GROWING, begun, check_same, index_folders
+from pipelines.generation.dataset import (
+    GROWING,
+    begun,
+    check_same,
+    index_folders,
+    own_manifest,
+)
 from pipelines.generation.pairs import Losses, make_pairs
-from segswap.data.dataset import open_dataset
+from segswap.data.coco import Skipped
 from segswap.data.manifest import MANIFEST, DatasetError
 from segswap.data.shards import Shard, encode_pair
 from segswap.files import storage
@@ -67,7 +70,7 @@ def to_extend(out: PathLike, settings: dict[str, Any]) -> Earlier:
             f"--extend: {out} holds no finished dataset; make or finish it by the same command "
             "without --extend"
         )
-    manifest = open_dataset(out).manifest
+    manifest = own_manifest(out)
     before = manifest["config"]
     check_same(before | {name: settings[name] for name in GROWING}, settings, out)
     _check_grows(before, settings, out)
@@ -75,13 +78,12 @@ def to_extend(out: PathLike, settings: dict[str, Any]) -> Earlier:
     if further not in (None, before):  # else of a run killed just before it would remove that
         check_same(further, settings, out)
     try:
-        text = storage.read_bytes(storage.join(out, attribution.FILE))
+        return Earlier(manifest, attribution.read_used(out))
     except FileNotFoundError as error:
         raise DatasetError(
-            f"{out} has no {attribution.FILE}, which names the images that its pairs are made from"
+            f"{out} has no {attribution.FILE}, which names the images that its pairs are made "
+            "from; the command that made it, without --extend, makes that file again"
         ) from error
-    rows = csv.DictReader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
-    return Earlier(manifest, {(row["dataset"], row["image"]) for row in rows})
 
 
 def _check_grows(before: dict[str, Any], now: dict[str, Any], out: PathLike) -> None:
@@ -114,15 +116,7 @@ def check_unchanged(config: GenerateConfig, earlier: Earlier) -> None:
     """
     if not earlier.manifest:
         return
-    for folder, entry in zip(index_folders(config), earlier.manifest["inputs"], strict=True):
-        now = Index.load(folder)
-        if now.header["fingerprint"] != entry["fingerprint"]:
-            raise DatasetError(
-                f"the inputs {entry['name']} have changed since {config.out} was made: there were "
-                f"{entry['images']} images and {entry['segments']} segments, and are {len(now)} "
-                f"and {len(now.arrays['segments'])}; put them back, or choose another folder"
-                + _of_a_network(now)
-            )
+    check_inputs(config, earlier.manifest)
     split = next(split for split in SPLITS if earlier.pairs(split))
     first = Shard.open(storage.join(config.out, earlier.shards(split)[0]["name"])).members(0)
     (again,) = make_pairs(config, split, range(1), Losses())
@@ -135,4 +129,19 @@ def check_unchanged(config: GenerateConfig, earlier: Earlier) -> None:
                 f"the first pair of {config.out} would have another {part} today: what it is made "
                 "from has changed, or this is another version of segswap or of what it stands on; "
                 "choose another folder"
+            )
+
+
+def check_inputs(config: GenerateConfig, manifest: dict[str, Any]) -> None:
+    """Raise DatasetError unless the inputs, by their indexes, are those that a dataset was made
+    from.
+    """
+    for folder, entry in zip(index_folders(config), manifest["inputs"], strict=True):
+        now = Index.load(folder)
+        if now.header["fingerprint"] != entry["fingerprint"]:
+            raise DatasetError(
+                f"the inputs {entry['name']} have changed since {config.out} was made: there were "
+                f"{entry['images']} images and {entry['segments']} segments, and are {len(now)} "
+                f"and {len(now.arrays['segments'])}; put them back, or choose another folder"
+                + _of_a_network(now)
             )

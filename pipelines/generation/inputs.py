@@ -10,17 +10,20 @@ import numpy as np
 
 from generators.composition.recipe import Look
 from generators.sources.cache import cached_index, fingerprint
-from generators.sources.coco import Skipped, coco_index
-from generators.sources.folder import Job, Proposed, folder_index, proposer_of
+from generators.sources.coco import coco_index
+from generators.sources.folder import Job, Proposed, folder_index, passed_over, proposer_of
 from generators.sources.index import Index, Pool, held_out
 from generators.sources.photos import photos
-from generators.styles.style import Styler
+from generators.styles.style import Styler, unusable_styles
 from pipelines.command.progress import Progress
 from pipelines.command.workers import Run
 from pipelines.generation.config import SPLITS, GenerateConfig, parse_blend
 from pipelines.generation.dataset import WORK
+from segswap.data.coco import Skipped
 from segswap.files import storage
 from segswap.files.cache import local_copy
+from segswap.files.formats import EXTENSIONS
+from segswap.files.records import all_checked, parse_json
 
 
 def prepare(
@@ -53,6 +56,8 @@ def prepare(
                 partial(_with_progress, run, "backgrounds"),
             )  # fmt: skip
             skipped = skipped + more
+        if config.styling.styles:
+            skipped = skipped + passed_over(unusable_styles(config.styling.styles))
         for name, made in indexes.items():
             storage.remove_folder(storage.join(work, name))
             made.save(storage.join(work, name))
@@ -64,7 +69,7 @@ def prepare(
         # From here on OUT belongs to this configuration; before, another may still be tried.
         storage.write_atomically(storage.join(work, "job.json"), json.dumps(settings).encode())
         storage.write_atomically(listed, json.dumps(skipped).encode())
-    return json.loads(storage.read_bytes(listed))
+    return all_checked(parse_json(storage.read_bytes(listed), listed), {}, listed)
 
 
 def _check_styles(config: GenerateConfig, kept: str, *, new: bool) -> None:
@@ -87,7 +92,7 @@ def _index(config: GenerateConfig, run: Run) -> tuple[Index, Skipped]:
         proposer = proposer_of(inputs.segments)
         identity: dict[str, Any] = {
             "images": fingerprint(inputs.images), "segments": proposer.fingerprint,
-            "area": inputs.segment_area,
+            "area": inputs.segment_area, "endings": sorted(EXTENSIONS),
             "beside": [fingerprint(place) for place in proposer.beside(inputs.images)],
         }  # fmt: skip
         return cached_index(

@@ -1,35 +1,54 @@
 """What segswap-generate does: a dataset of pairs, shard by shard, on Ray or in this process."""
 
-import errno
 import json
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from generators.segments import is_run
+from pipelines.command.outputs import GO_ON
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, Stopping, stopping
 from pipelines.command.tasks import at_once
 from pipelines.command.workers import Run
 from pipelines.generation import attribution
 from pipelines.generation.config import SPLITS, GenerateConfig
-from pipelines.generation.dataset import EXIT_SKIPPED, WORK, Made, finish, is_finished
-from pipelines.generation.extend import Earlier, check_unchanged, to_extend
+from pipelines.generation.dataset import (
+    EXIT_SKIPPED,
+    WORK,
+    Made,
+    finish,
+    index_folders,
+    is_finished,
+    lost_of,
+    own_manifest,
+)
+from pipelines.generation.extend import Earlier, check_inputs, check_unchanged, to_extend
 from pipelines.generation.inputs import prepare, styler_of
 from pipelines.generation.pairs import Losses, make_pairs
+from pipelines.generation.repair import Gone, check_shard, check_whole, find_gone, restore_card
 from pipelines.generation.throughput import THROUGHPUT, as_json, throughput
+from segswap.data import schema
 from segswap.data.pair import Pair
 from segswap.data.shards import shard_name, write_shard
 from segswap.files import stopwatch, storage
+from segswap.files.cache import forget_copies
 from segswap.files.hashes import file_hash
+from segswap.files.locks import locked
+from segswap.files.records import Schema, checked, read_record
 from segswap.files.stopwatch import stage
+from segswap.files.stores import no_room_says
 
 # Paths in a config's groups.
 _INPUT_PATHS = ("annotations", "images", "backgrounds")
+_RECORD: Schema = {
+    "shard": (dict,), "rejected": (dict,), "skipped": (list,), "used": (list,), "stages": (dict,),
+}  # fmt: skip
 _STYLING_PATHS = ("styles", "adain_weights")
 
 
@@ -64,31 +83,75 @@ def make(config: GenerateConfig) -> Made:
         ValueError: the inputs or OUT cannot be used.
         RuntimeError: no acceptable pair could be drawn.
     """
-    out, settings = config.out, config.settings
-    earlier, complete = found_in(config)
-    if complete:
-        storage.remove_folder(storage.join(out, WORK))  # of a run killed just before it would do so
-        return Made(f"{out} is complete already")
-    config = absolute(config)
+    with locked(config.out):
+        earlier, complete = found_in(config)
+        # From here on OUT is known to be this dataset's.
+        with _said_what_remains(config.out):
+            return _completed(config) if complete else _make(config, earlier)
+
+
+def _make(config: GenerateConfig, earlier: Earlier) -> Made:
+    """Make a dataset, finish it, or extend the earlier one."""
+    if earlier.manifest:
+        check_whole(config.out, earlier.manifest, config.mode.verify)
+    settings, config = config.settings, absolute(config)
     check = partial(check_unchanged, config, earlier)
+    with config.running.started() as run, stopping() as signals:
+        skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
+        storage.sweep(config.out)
+        records, used = _make_missing(config, earlier, run, signals)
+    records = earlier.records(skipped) + records
+    return finish(config, settings, records, skipped, used | earlier.used)
+
+
+@contextmanager
+def _said_what_remains(out: str) -> Iterator[None]:
+    """Where the work in it ends early, say what is kept; nothing half made remains."""
     try:
-        with config.running.started() as run, Stopping() as stopping:
-            skipped = prepare(config, settings, storage.join(config.out, WORK), run, check)
-            storage.sweep(out)
-            records, used = _make_missing(config, earlier, run, stopping)
-        records = earlier.records(skipped) + records
-        return finish(config, settings, records, skipped, used | earlier.used)
+        with no_room_says(out, GO_ON):
+            yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RuntimeError(
-            f"{error.strerror} in {out}; what is finished is kept: make room, and the same command "
-            "goes on"
-        ) from error
     finally:
         storage.sweep(out)  # of workers that were killed in the middle of a shard
+
+
+def _completed(config: GenerateConfig) -> Made:
+    """A finished dataset, what is gone of it made again."""
+    out, manifest = config.out, own_manifest(config.out)
+    lost = lost_of(manifest, config.running.max_skipped)
+    gone = find_gone(out, manifest, config.mode.verify)
+    if gone.names:
+        _make_gone(absolute(config), manifest, gone)
+    storage.remove_folder(storage.join(out, WORK))  # also of a run killed just before it would
+    if not gone.names:
+        return Made(f"{out} is complete already", lost)
+    for folder in (out, *index_folders(config)):
+        forget_copies(folder)
+    return Made(f"{out} is complete again: {gone.names} had to be made anew", lost)
+
+
+def _make_gone(config: GenerateConfig, manifest: dict[str, Any], gone: Gone) -> None:
+    """Make what a finished dataset lacks, to the bytes that its manifest lists.
+
+    Raises:
+        DatasetError: what it is made from has changed.
+    """
+    check = partial(check_inputs, config, manifest)
+    tasks = [ShardTask(config, **vars(place)) for place in gone.shards.values()]
+    progress = Progress("pairs", sum(task.last - task.first for task in tasks), "pairs")
+    with config.running.started() as run, stopping() as signals:
+        prepare(config, config.settings, storage.join(config.out, WORK), run, check)
+        left, on_gpu = len(tasks), config.styling.style == "adain"
+        with signals.in_order(SHARDS):
+            for record in run(make_shard, signals.until_asked(tasks), on_gpu):
+                check_shard(config.out, manifest, record["shard"])
+                left -= 1
+                progress.add(record["shard"]["pairs"])
+    progress.close()
+    if left:
+        raise KeyboardInterrupt
+    restore_card(config, manifest, gone.beside)
 
 
 def found_in(config: GenerateConfig) -> tuple[Earlier, bool]:
@@ -125,7 +188,7 @@ def absolute(config: GenerateConfig) -> GenerateConfig:
 
 
 def _make_missing(
-    config: GenerateConfig, earlier: Earlier, run: Run, stopping: Stopping
+    config: GenerateConfig, earlier: Earlier, run: Run, signals: Stopping
 ) -> tuple[list[dict[str, Any]], set[attribution.Used]]:
     """Make the shards that are neither in the dataset that is extended nor finished by a run that
     was cut off.
@@ -150,10 +213,11 @@ def _make_missing(
     progress = Progress("pairs", wanted, "pairs", wanted - lacking)
     start, left = time.perf_counter(), len(missing)
     on_gpu = config.styling.style == "adain"
-    for record in run(make_shard, stopping.until_asked(missing), on_gpu):
-        records[record["shard"]["name"]] = kept(record)
-        left -= 1
-        progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
+    with signals.in_order(SHARDS):
+        for record in run(make_shard, signals.until_asked(missing), on_gpu):
+            records[record["shard"]["name"]] = kept(record)
+            left -= 1
+            progress.add(record["shard"]["pairs"], f"{len(tasks) - left}/{len(tasks)} shards")
     progress.close()
     if left:
         raise KeyboardInterrupt
@@ -252,8 +316,11 @@ def _whole_shard(task: ShardTask) -> tuple[str, dict[str, Any] | None]:
     At a URL the size alone is compared: the record was written after an upload whose size agreed,
     and hashing would read the whole dataset back.
     """
-    record = json.loads(storage.read_bytes(task.record))
-    entry = record["shard"]
+    try:
+        record = read_record(task.record, _RECORD)
+        entry = checked(record["shard"], schema.SHARD, task.record)
+    except ValueError:
+        return task.name, None
     whole = storage.size(task.path) == entry["bytes"] and (
         storage.is_url(task.path) or file_hash(task.path) == entry["sha256"]
     )

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from generators.composition.compose import RejectedDraw, generate_pair
 from generators.composition.recipe import Look
 from generators.sources.index import Pool
-from generators.styles.style import style_pairs
+from generators.styles.style import Styler, style_pairs
 from pipelines.generation.config import SPLITS, GenerateConfig
 from pipelines.generation.inputs import split_inputs
 from segswap.data.pair import Pair
@@ -22,17 +23,24 @@ class Losses:
 
     Attributes:
         rejected: draws by reason.
-        broken: unusable images by name, each with its entry for the manifest.
+        broken: unusable images and style pictures by kind and name, each with its entry for the
+            manifest.
     """
 
     rejected: Counter[str] = field(default_factory=Counter)
-    broken: dict[str, dict[str, str]] = field(default_factory=dict)
+    broken: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def count(self, rejection: RejectedDraw) -> None:
         """Take a draw that was not acceptable into account."""
         self.rejected[str(rejection)] += 1
         if rejection.image:
-            self.broken[rejection.image["image"]] = rejection.image
+            self.broken["", rejection.image["image"]] = rejection.image
+
+    def count_styles(self, styler: Styler) -> None:
+        """Take the style pictures that could not be read into account."""
+        for name, reason in styler.broken.items():
+            entry = {"image": name, "reason": reason, "kind": "style", "count": 1}
+            self.broken["style", name] = entry
 
 
 def make_pairs(config: GenerateConfig, split: str, indices: range, losses: Losses) -> list[Pair]:
@@ -46,7 +54,11 @@ def make_pairs(config: GenerateConfig, split: str, indices: range, losses: Losse
     with stage("compose"):
         drawn = [compose(config, pool, plain, split, index, losses.count) for index in indices]
     pairs, rngs = [pair for pair, _ in drawn], [rng for _, rng in drawn]
-    return style_pairs(pairs, look.styler, rngs) if look.styler else pairs
+    if look.styler is None:
+        return pairs
+    styled = style_pairs(pairs, look.styler, rngs)
+    losses.count_styles(look.styler)
+    return styled
 
 
 def compose(

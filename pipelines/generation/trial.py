@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from generators.sources.coco import Skipped
 from generators.sources.index import Index
 from pipelines.command.outputs import check_file
 from pipelines.command.tasks import cores
 from pipelines.command.workers import Item, Result, Run
 from pipelines.generation.config import SPLITS, GenerateConfig
-from pipelines.generation.dataset import WORK, index_folders
+from pipelines.generation.dataset import WORK, described, index_folders
 from pipelines.generation.inputs import prepare, split_inputs
 from pipelines.generation.job import ShardTask, absolute, found_in, make_shard, shard_tasks
 from pipelines.generation.pairs import Losses, make_pairs
 from pipelines.pages.look import draw_pair
+from segswap.data.coco import Skipped
 from segswap.data.pair import Pair
 from segswap.data.shards import Members, decode_pair, encode_pair
 from segswap.files import storage
@@ -177,7 +177,10 @@ def _described(config: GenerateConfig, skipped: Skipped) -> Iterator[str]:
     """What pairs are made from, in lines."""
     for index in map(Index.load, index_folders(config)):
         line = f"{index.dataset}, {len(index)} images, {len(index.arrays['segments'])} segments"
-        for what, why in (("left out", "left_out"), ("segments passed over", "filtered")):
+        for what, why in (
+            ("left out", "left_out"), ("segments passed over", "filtered"),
+            ("corrected", "corrected"),
+        ):  # fmt: skip
             counts = {reason: count for reason, count in index.header[why].items() if count}
             if counts:
                 line += f"; {what}: " + ", ".join(f"{n} {reason}" for reason, n in counts.items())
@@ -185,7 +188,7 @@ def _described(config: GenerateConfig, skipped: Skipped) -> Iterator[str]:
             line += f"; no segment in {index.without_segments} images"
         yield line
     if skipped:
-        named = "; ".join(", ".join(map(str, entry.values())) for entry in skipped[:_NAMED])
+        named = "; ".join(map(described, skipped[:_NAMED]))
         yield f"without {len(skipped)} that cannot be used: {named}" + "; ..." * (
             len(skipped) > _NAMED
         )

@@ -22,7 +22,10 @@ _POINTS = 10  # joined in a card
 _GAP = 10
 
 
-def hits_page(query: Query, name: str, hits: Sequence[Hit], searched: int) -> str:
+def hits_page(
+    query: Query, name: str, hits: Sequence[Hit], searched: int,
+    changed: Sequence[str] = (),
+) -> str:  # fmt: skip
     """A whole page, its pictures inside it.
 
     Args:
@@ -30,6 +33,7 @@ def hits_page(query: Query, name: str, hits: Sequence[Hit], searched: int) -> st
         name: of its image.
         hits: best first.
         searched: how many images the collection has.
+        changed: images that would be among the hits, but are others now than in the index.
     """
     left, top, right, bottom = query.outline
     detail = _Picture(query.image, (left, top, right, bottom))
@@ -38,6 +42,7 @@ def hits_page(query: Query, name: str, hits: Sequence[Hit], searched: int) -> st
         "hits.html", name=Path(name).name, path=name, whole=whole, detail=detail,
         box=whole.rectangle((left, top, right, bottom)), searched=searched,
         found=sum(hit.box is not None for hit in hits), cards=[_card(hit, detail) for hit in hits],
+        changed=changed,
     )  # fmt: skip
 
 

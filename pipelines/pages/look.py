@@ -68,7 +68,7 @@ def read_samples(
         if first >= entry["pairs"]:
             first -= entry["pairs"]
             continue
-        shard = Shard.open(storage.join(dataset, entry["name"]))
+        shard = Shard.open(storage.join(dataset, entry["name"]), entry["sha256"])
         for position in range(first, len(shard.samples)):
             yield shard.members(position), shard.read(position)
         first = 0

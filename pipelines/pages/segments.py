@@ -16,7 +16,8 @@ from pipelines.pages.pictures import colour, data_url, outline
 from pipelines.pages.render import render
 from segswap import geometry
 from segswap.files import storage
-from segswap.files.images import encode_jpeg, image_files, read_image
+from segswap.files.folders import image_files
+from segswap.files.images import encode_jpeg, read_image
 
 AREA = (0.015, 0.5)  # as segswap-generate has it by default
 _SIDE = 420  # px, of the pictures

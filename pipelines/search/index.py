@@ -2,31 +2,47 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.command.messages import LOG
-from pipelines.command.outputs import check_folder
+from pipelines.command.outputs import GO_ON, check_folder
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import Stopping
+from pipelines.command.stopping import SHARDS, stopping
 from pipelines.command.workers import INLINE, Workers
 from pipelines.search.index_config import IndexConfig
-from pipelines.search.index_shards import ShardTask, make_shard, save_array, state_of
-from segswap.files.images import image_files
-from segswap.files.storage import absolute, join, replacing, sweep, write_atomically
+from pipelines.search.index_shards import ShardTask, make_shard, save_array
+from segswap.files.arrays import map_array
+from segswap.files.folders import find_images, say_others
+from segswap.files.locks import is_empty, locked
+from segswap.files.storage import (
+    absolute,
+    is_url,
+    join,
+    local_path,
+    name_bytes,
+    replacing,
+    sweep,
+    text_of,
+    write_atomically,
+)
+from segswap.files.stores import no_room_says
 from segswap.models.hub import find_model, fingerprint
-from segswap.search.index import (
+from segswap.search.index import Index
+from segswap.search.index_files import (
     FORMAT,
     SETTINGS,
-    Index,
     descriptors_file,
     entry_type,
     images_file,
     read_settings,
+    read_shard_record,
+    state_of,
     vectors_file,
 )
 
@@ -41,44 +57,61 @@ def make_index(config: IndexConfig) -> int:
         ValueError: images, model or folder cannot be used.
         RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
     """
+    images, passed = collect(config.images)
     index = build_index(
-        images_in(config.images), config.model, Path(config.out), config.running,
-        device=config.device,
+        images, config.model, Path(config.out), config.running, device=config.device,
+        passed=passed,
     )  # fmt: skip
     say_skipped(index.skipped)
     used = sum(path.stat().st_size for path in index.folder.iterdir())
-    print(
-        f"{config.out}: {len(index)} images, {len(index.skipped)} skipped, {used / 2**20:.0f} MiB"
-    )
+    lost = f"{len(index.skipped)} skipped" + f" (see {SETTINGS})" * bool(index.skipped)
+    print(f"{config.out}: {len(index)} images, {lost}, {used / 2**20:.0f} MiB")
     return 0
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Name the images that could not be read, the first ones of many."""
+    """Name what could not be read, the first ones of many."""
     for image, reason in skipped[:10]:
         LOG.warning("skipped %s: %s", image, reason)
     if len(skipped) > 10:
         LOG.warning("... and %d more; all are in %s", len(skipped) - 10, SETTINGS)
 
 
-def images_in(places: Sequence[str]) -> list[str]:
-    """Absolute paths of image files and of all those below folders, sorted, each once.
+class Collected(NamedTuple):
+    """The images of a collection.
+
+    Attributes:
+        images: absolute paths, sorted, each once.
+        passed: what of their folders is not used, by path, with the reasons.
+    """
+
+    images: list[str]
+    passed: dict[str, str]
+
+
+def collect(places: Sequence[str]) -> Collected:
+    """Image files, and all those below folders.
 
     Raises:
-        ValueError: a folder is missing or holds no image.
+        ValueError: a folder is missing, cannot be listed, or holds no image.
     """
-    found: set[str] = set()
+    images: dict[str, str] = {}  # by the real file
+    passed: dict[str, str] = {}
     for place in places:
-        if Path(place).is_file():
-            found.add(absolute(place))
-        else:
-            found |= {join(absolute(place), name) for name in image_files(place)}
-    return sorted(found)
+        if os.path.isfile(local_path(place)):
+            images.setdefault(absolute(place), absolute(place))
+            continue
+        found, root = find_images(place), absolute(place)
+        say_others(place, found)
+        for path in (join(root, name) for name in found.images):
+            images.setdefault(path if is_url(path) else os.path.realpath(path), path)
+        passed |= {join(root, entry.path): entry.reason for entry in found.passed}
+    return Collected(sorted(images.values(), key=text_of), passed)
 
 
 def build_index(
     images: Sequence[str], model: str, out: Path, workers: Workers = INLINE, *,
-    device: str = "auto", mirrored: bool = False,
+    device: str = "auto", mirrored: bool = False, passed: Mapping[str, str] = MappingProxyType({}),
 ) -> Index:  # fmt: skip
     """Build an index, go on with an unfinished one, or add images to a finished one.
 
@@ -89,14 +122,25 @@ def build_index(
         workers: who does the work; this process by default.
         device: where the model runs.
         mirrored: flip the images left to right first.
+        passed: what is listed beside the images that cannot be read; see `Collected`.
 
     Raises:
         ValueError: the folder holds something else or another model's index, no image could be
             read, or model or device cannot be used.
-        RuntimeError: Ray does not start, the hub cannot be reached, or memory runs out.
+        RuntimeError: Ray does not start, the hub cannot be reached, memory runs out, or another
+            command is at work in the folder.
     """
     check_folder("--out", str(out))
     out = Path(absolute(out))
+    with locked(out):
+        return _build(images, model, out, workers, device, mirrored, passed)
+
+
+def _build(
+    images: Sequence[str], model: str, out: Path, workers: Workers, device: str, mirrored: bool,
+    passed: Mapping[str, str],
+) -> Index:  # fmt: skip
+    """See `build_index`; no other command is at work in the folder."""
     folder = Path(absolute(find_model(model)))
     settings = {
         "format": FORMAT, "model": model, "fingerprint": fingerprint(folder),
@@ -113,10 +157,10 @@ def build_index(
         ShardTask(out, first + n, tuple(missing[at : at + length]), folder, device, mirrored)
         for n, at in enumerate(range(0, len(missing), length))
     ])  # fmt: skip
-    skipped = dict(read_settings(out)["skipped"])
-    for record in records + made:
-        skipped.update(record["skipped"])
-    return _finish(out, records + made, skipped)
+    skipped = dict.fromkeys(images, "changed while it was read; run again")
+    skipped |= _unread(records) | _native(read_settings(out)["skipped"]) | _unread(made)
+    with no_room_says(str(out), GO_ON):
+        return _finish(out, records + made, skipped, passed)
 
 
 # --- the index as a whole ------------------------------------------------------------------------
@@ -135,7 +179,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
                 "another --out, or delete it"
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    if not is_empty(out):
         raise ValueError(f"--out {out} is no index and not empty; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     begun = {**settings, "version": 0, "skipped": []}
@@ -144,11 +188,8 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
 
 def _records(out: Path) -> list[dict[str, Any]]:
     """The records of all whole shards, in the order of their numbers."""
-    paths = sorted(out.glob("shard-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
-    try:
-        return [json.loads(path.read_text()) for path in paths]
-    except ValueError as error:
-        raise ValueError(f"a record in {out} is damaged ({error}); delete the index") from error
+    records = map(read_shard_record, out.glob("shard-*.json"))
+    return sorted(records, key=lambda record: record["number"])
 
 
 def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str, Any]]:
@@ -158,8 +199,11 @@ def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str,
     records = []
     progress = Progress("index", sum(len(task.images) for task in tasks), "images")
     try:
-        with workers.started() as run, Stopping() as stopping:
-            for record in run(make_shard, stopping.until_asked(tasks), on_gpu=True):
+        with (
+            no_room_says(str(out), GO_ON), workers.started() as run,
+            stopping() as signals, signals.in_order(SHARDS),
+        ):  # fmt: skip
+            for record in run(make_shard, signals.until_asked(tasks), on_gpu=True):
                 records.append(record)
                 progress.add(len(record["images"]) + len(record["skipped"]))
     except KeyboardInterrupt:
@@ -175,6 +219,20 @@ def _make(out: Path, workers: Workers, tasks: list[ShardTask]) -> list[dict[str,
     return records
 
 
+def _unread(records: list[dict[str, Any]]) -> dict[str, str]:
+    """The images that could not be read when they were last tried, with the reasons."""
+    found: dict[str, str] = {}
+    for record in records:
+        found.update(record["skipped"])
+        for entry in record["images"]:
+            found.pop(entry["image"], None)
+    return found
+
+
+def _native(skipped: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {local_path(image): reason for image, reason in skipped}
+
+
 Known = dict[str, tuple[dict[str, Any], int, int]]
 
 
@@ -187,13 +245,27 @@ def _latest(records: list[dict[str, Any]]) -> Known:
     }
 
 
-def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -> Index:
-    """Put all images together in the order of their paths, and open the index."""
-    known = {image: known for image, known in _latest(records).items() if state_of(image) != []}
+def _finish(
+    out: Path, records: list[dict[str, Any]], skipped: dict[str, str], passed: Mapping[str, str]
+) -> Index:
+    """Put all images together in the order of their paths, and open the index.
+
+    Args:
+        records: of all shards.
+        skipped: images that could not be read at some time, and what is to be said of them where
+            they are now other files than those that were read.
+        passed: see `build_index`.
+    """
+    known = {}
+    for image, latest in _latest(records).items():
+        state = state_of(image)
+        # What was read before the file became what it is now says nothing of it.
+        if state != [] and (state == latest[0]["state"] or image not in skipped):
+            known[image] = latest
     if not known:
         reasons = "; ".join(f"{image}: {reason}" for image, reason in list(skipped.items())[:3])
         raise ValueError(f"{out}: no image could be read ({reasons or 'all files are gone'})")
-    names = {image: os.fsencode(image) for image in known}
+    names = {image: name_bytes(image) for image in known}
     images = sorted(known, key=lambda image: names[image])
     entries = np.zeros(len(images), entry_type(max(map(len, names.values()))))
     for at, image in enumerate(images):
@@ -205,7 +277,9 @@ def _finish(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -
     version = before["version"] + 1
     save_array(images_file(out, version), entries)
     _save_descriptors(out, version, entries)
-    listed = sorted((i, r) for i, r in skipped.items() if i not in known and state_of(i) != [])
+    # Of folders the walk of this run has the last word.
+    lost = {i: r for i, r in skipped.items() if state_of(i) != [] and not os.path.isdir(i)}
+    listed = sorted((i, r) for i, r in (lost | dict(passed)).items() if i not in known)
     # One model encoded them all: the tensors' names are the same in every shard that has images.
     encoded = next(record["encoded"] for record in records if record["images"])
     settings = {**before, "version": version, "encoded": encoded, "skipped": listed}
@@ -222,7 +296,7 @@ def _save_descriptors(out: Path, version: int, entries: NDArray[Any]) -> None:
     with replacing(vectors_file(out, version)) as file:
         for number, part in enumerate(np.split(entries, ends)):
             path = descriptors_file(out, int(part["shard"][0]))
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)[part["row"]]
+            rows = map_array(path, "f", 2)[part["row"]]
             if number == 0:
                 shape = (len(entries), rows.shape[1])
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}

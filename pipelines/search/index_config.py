@@ -7,7 +7,7 @@ import tyro
 
 from pipelines.command import cli
 from pipelines.command.workers import Workers
-from segswap.models.hub import SEARCH_MODEL
+from segswap.models.hub import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class IndexConfig:
     """Folders of images, with those below them, and image files."""
     out: str
     """Folder of the index."""
-    model: str = SEARCH_MODEL
+    model: str = DEFAULT_MODEL
     """A run of segswap-train, a folder, the name of a shipped model, or a hub id."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ..."""

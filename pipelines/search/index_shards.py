@@ -1,7 +1,6 @@
 """A shard of an index: images read ahead of the model, encoded, and written whole."""
 
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,11 +18,17 @@ from torch import Tensor
 from pipelines.command.devices import device_of, out_of_memory_says
 from segswap import geometry
 from segswap.files.images import ImageError, pixel_hash, read_image
-from segswap.files.storage import is_url, replacing, write_atomically
+from segswap.files.storage import replacing, write_atomically
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model, load
 from segswap.models.score import pooled
-from segswap.search.index import compared_file, descriptors_file, encoded_file, record_file
+from segswap.search.index_files import (
+    compared_file,
+    descriptors_file,
+    encoded_file,
+    record_file,
+    state_of,
+)
 
 _AHEAD = 8  # images read ahead of the model
 _AT_ONCE = 16  # images encoded together on a GPU
@@ -135,17 +140,6 @@ def _read(image: str, size: int, mirrored: bool) -> Read:
     }  # fmt: skip
     shown = geometry.mirror(pixels) if mirrored else pixels
     return entry, geometry.resize(shown, size, size)
-
-
-def state_of(image: str) -> list[int] | None:
-    """What changes with a file: its length and time of change; None of a URL."""
-    if is_url(image):
-        return None
-    try:
-        status = os.stat(image)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 @lru_cache(maxsize=1)

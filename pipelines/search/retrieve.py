@@ -16,7 +16,7 @@ from segswap.files.images import read_image
 from segswap.files.storage import write_atomically
 from segswap.models.model import load
 from segswap.search.index import Index
-from segswap.search.retrieval import Hit, Query, retrieve
+from segswap.search.retrieval import CHANGED, Hit, Query, retrieve
 
 
 def find(config: RetrieveConfig) -> int:
@@ -31,23 +31,30 @@ def find(config: RetrieveConfig) -> int:
     index = Index.open(config.index)
     query = Query(read_image(config.query), parse_box(config.box) if config.box else None)
     model = load(config.model or index.settings["model"], device_of(config.device))
+    changed: list[str] = []
     progress = Progress("matching", min(len(index), config.shortlist), "images")
     with out_of_memory_says("use --device cpu"):
         hits = retrieve(
             index, query.image, query.box, model=model, top=config.top,
             shortlist=config.shortlist, mirrored=config.mirrored, progress=progress.add,
+            changed=changed.append,
         )  # fmt: skip
     progress.close()
     if config.json:
-        content = {"settings": cli.as_dict(config), "hits": [as_json(hit) for hit in hits]}
+        content = {
+            "settings": cli.as_dict(config), "hits": [as_json(hit) for hit in hits],
+            "changed": changed,
+        }  # fmt: skip
         write_atomically(Path(config.json), json.dumps(content, indent=1).encode())
     if config.out:
-        page = hits_page(query, config.query, hits, len(index))
+        page = hits_page(query, config.query, hits, len(index), changed)
         write_atomically(Path(config.out), page.encode())
     found = [hit for hit in hits if hit.box]
     print(f"found in {len(found)} of the {len(hits)} best of {len(index)} images")
     for hit in found:
         print(f"{hit.score:8.1f}  {hit.image}")
+    if changed:
+        print(CHANGED % (len(changed), ", ".join(changed)))
     return 0
 
 

@@ -35,7 +35,7 @@ class TrainConfig:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PAIRS [PAIRS ...]]")
     ]
     """Datasets, folders or URLs; their train splits are learned from, their val splits scored on.
-    None with --live; --category-images may stand alone."""
+    None with --live; --category-images and --masked-images may stand alone."""
     out: str
     """Folder of the run: model, checkpoint, history, curves."""
     resume: bool = False
@@ -93,10 +93,16 @@ class TrainConfig:
     folder for each kind, or COCO's ANNOTATIONS.json:IMAGES. Masks and keypoints are learned from
     where there are some, and pictures that a folder's heldout.txt lists are scored on;
     docs/categories.md says how they are laid out."""
+    masked_images: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="SOURCE [SOURCE ...]")
+    ] = ()  # fmt: skip
+    """Learn from pictures with a mask of the foreground, each paired with its own warp, too, or
+    alone: folders with images/NAME.jpg and masks/NAME.png, or COCO's ANNOTATIONS.json:IMAGES.
+    Pictures that a folder's heldout.txt lists are scored on."""
     mixture: tuple[float, ...] = ()
     """Shares in training: one for each of PAIRS, or one with --live, then one for each of
-    --category-images. By default generated pairs are one half and category pairs the other; within
-    them shares follow the numbers of pairs and of pictures."""
+    --category-images, and of --masked-images. By default generated pairs are one half and these the
+    other; within them shares follow the numbers of pairs and of pictures."""
     skip_bad: bool = False
     """Pass over shards, samples and pictures that are missing or damaged, and say so."""
     live: bool = False
@@ -154,21 +160,24 @@ class TrainConfig:
         if self.live:
             if self.data:
                 raise ValueError(f"--live makes its pairs; leave out {' '.join(self.data)}")
-            if (self.mixture or self.skip_bad) and not self.category_images:
+            if (self.mixture or self.skip_bad) and not self.sources:
                 raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
             if not self.workers:
                 raise ValueError("--workers is 0; --live needs at least 1, which makes the pairs")
             self.inputs.check_given()
         elif given:
             raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")
-        elif not self.data and not self.category_images:
+        elif not self.data and not self.sources:
             raise ValueError(
-                "there is nothing to train on: give PAIRS, --category-images, or --live"
+                "there is nothing to train on: give PAIRS, --category-images, --masked-images, or "
+                "--live"
             )
-        for source in self.category_images:
-            if self.category_images.count(source) > 1:
-                raise ValueError(f"--category-images has {source} twice; expected each once")
-        parts = self.generated + len(self.category_images)
+        for name in ("category_images", "masked_images"):
+            given_sources = getattr(self, name)
+            for source in given_sources:
+                if given_sources.count(source) > 1:
+                    raise ValueError(f"{_flag(name)} has {source} twice; expected each once")
+        parts = self.generated + len(self.sources)
         if self.mixture and len(self.mixture) != parts:
             raise ValueError(
                 f"--mixture has {len(self.mixture)} shares for {parts} datasets; expected one each"
@@ -179,17 +188,40 @@ class TrainConfig:
         """How many sources of generated pairs there are."""
         return 1 if self.live else len(self.data)
 
-    @cached_property
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What --category-images and --masked-images name."""
+        return (*self.category_images, *self.masked_images)
+
+    @property
     def pictures(self) -> "tuple[Pictures, ...]":
         """What --category-images names, with the same kinds and keypoints; read once.
 
         Raises:
             ValueError: one of them cannot be used.
         """
+        return self._read[0]
+
+    @property
+    def foregrounds(self) -> "tuple[Pictures, ...]":
+        """What --masked-images names; read once.
+
+        Raises:
+            ValueError: one of them cannot be used.
+        """
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> "tuple[tuple[Pictures, ...], tuple[Pictures, ...]]":
+        """What one source holds out is trained on in none, of either sort."""
+        from segswap.batches.foregrounds import read_foregrounds, without
         from segswap.batches.picture import merged  # with OpenCV, which --help has no use for
         from segswap.batches.pictures import read_pictures
 
-        return merged([read_pictures(source, self.skip_bad) for source in self.category_images])
+        kinds = [read_pictures(source, self.skip_bad) for source in self.category_images]
+        masked = [read_foregrounds(source, self.skip_bad) for source in self.masked_images]
+        held_out = {p.key for source in (*kinds, *masked) for p in source.held_out}
+        return merged(kinds, held_out), without(masked, held_out)
 
     def _check_model(self) -> None:
         self._check_losses()
@@ -210,7 +242,7 @@ class TrainConfig:
                 said = " and ".join(f"--loss-{term}" for term in learning)
                 raise ValueError(f"--hard-negatives acts through {said}, which is 0")
             if not self.generated:
-                raise ValueError("--hard-negatives are sought in PAIRS, not in --category-images")
+                raise ValueError("--hard-negatives are sought in PAIRS, not in pictures")
             if self.num_gpus > 1:
                 raise ValueError("--hard-negatives works on one device; leave out --num-gpus")
         elif self.pool != _POOL:

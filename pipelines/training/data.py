@@ -1,6 +1,6 @@
 """What a run of segswap-train learns from and is scored on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from segswap.batches.categories import CategoryStream
 from segswap.batches.held_out import KindPair, held_out_pairs
 from segswap.batches.mixed import MixedStream, Part
 from segswap.batches.stream import PairStream, Stream
+from segswap.batches.warped import WarpedStream, held_out_warps
 from segswap.data.manifest import DatasetError, datasets_with
 from segswap.data.pair import Pair
 from segswap.matchers.base import Matcher
@@ -20,7 +21,9 @@ _VAL_PAIRS = 32  # of each sort
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Samples to train on, and what to score on: generated pairs and pairs of one kind."""
+    """Samples to train on, and what to score on: generated pairs and warped pictures, and pairs of
+    one kind.
+    """
 
     stream: Stream
     val: list[Pair] = field(default_factory=list)
@@ -40,53 +43,60 @@ def training_data(
         "size": size, "stride": matcher.stride, "mask_stride": matcher.mask_stride,
         "seed": config.seed,
     }  # fmt: skip
-    categories = [
-        CategoryStream(
-            pictures, **grids, strong=matcher.kinds, workers=config.workers,
-            skip_bad=config.skip_bad,
-        ) for pictures in config.pictures
-    ]  # fmt: skip
+    more: dict[str, Any] = {
+        "strong": matcher.kinds, "workers": config.workers, "skip_bad": config.skip_bad
+    }  # fmt: skip
+    categories = [CategoryStream(pictures, **grids, **more) for pictures in config.pictures]
+    warped = [
+        WarpedStream(pictures, **grids, **more, masked=not matcher.kinds)
+        for pictures in config.foregrounds
+    ]
+    streams: list[CategoryStream | WarpedStream] = [*categories, *warped]
     # What a kind of thing is, category pairs tell; generated ones know one thing of it alone.
     masked = not (matcher.kinds and any("mask" in stream.truth for stream in categories))
-    mix = partial(_mixed, config, categories, grids)
-    val_kinds = held_out_pairs(config.pictures, _VAL_PAIRS, config.skip_bad) if rank == 0 else []
+    mix = partial(_mixed, config, streams, grids)
+    val_kinds, val_warped = list[KindPair](), list[Pair]()
+    if rank == 0:
+        val_kinds = held_out_pairs(config.pictures, _VAL_PAIRS, config.skip_bad)
+        val_warped = held_out_warps(config.foregrounds, _VAL_PAIRS, size, config.skip_bad)
     if config.live:
         from pipelines.training.live import live_stream
 
         with live_stream(
             config.inputs, config.composition, config.styling, **grids, masked=masked,
             strong=matcher.kinds, workers=max(1, config.workers // ranks), address=config.address,
-            mix=mix if categories else None,
+            mix=mix if streams else None,
         ) as live:  # fmt: skip
             val = live.val_pairs(_VAL_PAIRS) if rank == 0 else []
-            yield TrainingData(live, val, val_kinds)
+            yield TrainingData(live, val + val_warped, val_kinds)
         return
     if not config.data:
-        yield TrainingData(mix() if len(categories) > 1 else categories[0], [], val_kinds)
+        yield TrainingData(mix() if len(streams) > 1 else streams[0], val_warped, val_kinds)
         return
     stream = PairStream(
-        config.data, "train", **grids, masked=masked, strong=matcher.kinds, workers=config.workers,
-        skip_bad=config.skip_bad, weights=config.mixture[: len(config.data)] or None,
+        config.data, "train", **grids, **more, masked=masked,
+        weights=config.mixture[: len(config.data)] or None,
     )  # fmt: skip
     val = _val_pairs(config, size, matcher.stride) if rank == 0 else []
-    yield TrainingData(mix(stream) if categories else stream, val, val_kinds)
+    yield TrainingData(mix(stream) if streams else stream, val + val_warped, val_kinds)
 
 
 def _mixed(
-    config: TrainConfig, categories: list[CategoryStream], grids: dict[str, Any], *made: Part
-) -> MixedStream:
-    """Generated pairs, where there are some, and pairs of kinds."""
-    pictures = config.pictures[0]
+    config: TrainConfig, streams: Sequence[CategoryStream | WarpedStream], grids: dict[str, Any],
+    *made: Part,
+) -> MixedStream:  # fmt: skip
+    """Generated pairs, where there are some, pairs of kinds, and warped pictures."""
     if config.mixture:
         own = sum(config.mixture[: config.generated])
         weights = [own] * len(made) + list(config.mixture[config.generated :])
     else:
         # Half and half.
-        counts = [len(stream) for stream in categories]
+        counts = [len(stream) for stream in streams]
         weights = [float(sum(counts))] * len(made) + [float(count) for count in counts]
     return MixedStream(
-        [*made, *categories], weights, **grids, kinds=len(pictures.kinds),
-        keypoints=len(pictures.keypoints), workers=config.workers,
+        [*made, *streams], weights, **grids, workers=config.workers,
+        kinds=max((len(pictures.kinds) for pictures in config.pictures), default=0),
+        keypoints=max((len(pictures.keypoints) for pictures in config.pictures), default=0),
     )  # fmt: skip
 
 

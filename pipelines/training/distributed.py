@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import socket
 import sys
 import tempfile
@@ -13,12 +12,15 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from io import TextIOBase
 from typing import Any, TypeVar
 
+from pipelines.command.cluster import ray_cluster
 from pipelines.command.messages import LOG, said
-from pipelines.command.tasks import cores, ray_cluster
+from pipelines.command.stopping import STEP, stopping
+from pipelines.command.tasks import cores
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 _INTERVAL = 0.5  # seconds between looks at whether to stop, and at what there is to print
+_LAST = 4.0  # seconds that Ray Train has to notice that its processes were ended
 _desk: Any = None  # the driver's, in a training process
 _looked, _asked = 0.0, False  # when it was last asked whether to stop, and its answer
 
@@ -145,39 +147,23 @@ def _watch(fit: Callable[[], Any], desk: Any) -> Exception | None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     told = False
-    with _first_signal() as asked:
-        while thread.is_alive():
-            thread.join(_INTERVAL)
-            if asked.is_set() and not told:
-                told = True
-                ray.get(desk.ask_to_stop.remote())
-            for stream, text in ray.get(desk.taken.remote()):
-                getattr(sys, stream).write(text)
-                getattr(sys, stream).flush()
-    return failures[0] if failures else None
-
-
-@contextmanager
-def _first_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
-    asked = threading.Event()
-
-    def handle(*_: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping after this step; once more to stop at once\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # Python lets the main thread alone set handlers
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with stopping() as signals, signals.in_order(STEP) as asked:
+            while thread.is_alive():
+                thread.join(_INTERVAL)
+                if asked() and not told:
+                    told = True
+                    ray.get(desk.ask_to_stop.remote())
+                for stream, text in ray.get(desk.taken.remote()):
+                    getattr(sys, stream).write(text)
+                    getattr(sys, stream).flush()
+    except KeyboardInterrupt:
+        # Shut down while the thread still waits for it, Ray would end this process with status 1.
+        for process in ray.get(desk.processes.remote()):
+            ray.kill(process)
+        thread.join(_LAST)
+        raise
+    return failures[0] if failures else None
 
 
 class _Desk:
@@ -185,9 +171,17 @@ class _Desk:
 
     def __init__(self) -> None:
         self._stop = False
+        self._processes: list[Any] = []
         self._returned: dict[int, Any] = {}
         self._error: Exception | None = None
         self._printed: list[tuple[str, str]] = []
+
+    def begun(self, process: Any) -> None:
+        self._processes.append(process)
+
+    def processes(self) -> list[Any]:
+        """Handles of the training processes."""
+        return self._processes
 
     def ask_to_stop(self) -> None:
         self._stop = True
@@ -226,6 +220,7 @@ def _run_rank(settings: dict[str, Any]) -> None:
     _desk = settings["desk"]
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     try:
+        ray.get(_desk.begun.remote(ray.get_runtime_context().current_actor))
         _enter(settings["folder"])
         with _printing(_desk, settings["level"]) if rank == 0 else nullcontext():
             returned = settings["function"](settings["config"], rank, ranks)

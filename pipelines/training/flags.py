@@ -1,7 +1,6 @@
 """The flags that a matcher brings to segswap-train: its options, and the weights of its losses."""
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from segswap.matchers.registry import check_name, matcher_class, options_of
-from segswap.models.hub import SETTINGS, find_model
+from segswap.models.hub import SETTINGS, find_model, read_settings
 
 DEFAULT_MATCHER = "correlation"
 Flags = tuple[type, type]  # of options, of losses
@@ -33,12 +32,13 @@ def matcher_of(matcher: str | None, start: str | None) -> str:
         check_name(matcher)
     if start is None:
         return matcher or DEFAULT_MATCHER
-    path = find_model(start) / SETTINGS
+    # The weights of a run that is resumed are in its checkpoint.
+    folder = Path(start) if (Path(start) / SETTINGS).is_file() else find_model(start)
     try:
-        there = json.loads(path.read_text())["matcher"]
+        there = read_settings(folder)["matcher"]
         check_name(there)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder / SETTINGS} cannot be read: {error}") from error
     if matcher not in (None, there):
         raise ValueError(
             f"--matcher is {matcher}, but the model of {start} is {there}; leave out --matcher, or "
@@ -53,7 +53,7 @@ def start_of(out: str, resume: bool, init: str | None) -> str | None:
     """
     if not resume:
         return init
-    return out if (Path(out) / SETTINGS).is_file() else None
+    return out if (Path(out) / SETTINGS).is_file() else init
 
 
 @lru_cache

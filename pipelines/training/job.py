@@ -5,22 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import torch
 
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
-from pipelines.command.stopping import noted_signals
+from pipelines.command.stopping import STATUS, STEP, stopping
 from pipelines.training.config import TrainConfig
 from pipelines.training.curves import draw_curves
 from pipelines.training.data import training_data
 from pipelines.training.report import RunReport
 from pipelines.training.run_folder import check_folder, describe, identity_of
 from pipelines.training.trained import TrainedRun
+from segswap.batches.processes import lost_loader_says
 from segswap.batches.stream import PairSource, Stream
 from segswap.files.extras import need_extra
+from segswap.files.locks import locked
+from segswap.files.stores import no_room_says
 from segswap.matchers.base import Matcher
 from segswap.matchers.registry import build, build_blank, matcher_class, options_of
-from segswap.models.model import Model, load
+from segswap.models.hub import SETTINGS, read_settings
+from segswap.models.model import Model, is_model, load
 from segswap.training.matching import KIND_SCORES, MatcherTask
 from segswap.training.mining import Mining
 from segswap.training.schedule import Execution, Schedule
@@ -31,6 +36,7 @@ _HARD_LR = 1e-5  # of the second stage, as published
 _DRAWN = tuple(
     f"val_{name}" for name in ("mask_iou", "pck_1", "pck_3", "pck_5", "false_area", *KIND_SCORES)
 )
+_GO_ON = "--resume goes on from the last checkpoint"
 _LARGEST = 8192  # pixels of a side
 _OUT_OF_MEMORY = "lower --batch, --negatives or --size; --accumulate makes up for a smaller --batch"
 
@@ -47,7 +53,7 @@ def train(config: TrainConfig) -> int:
     """
     run = run_training(config)
     print(run)
-    return 0 if run.finished else 130
+    return 0 if run.finished else STATUS
 
 
 def run_training(config: TrainConfig) -> TrainedRun:
@@ -56,15 +62,17 @@ def run_training(config: TrainConfig) -> TrainedRun:
     """
     if config.live:
         need_extra("--live", "generate")
-    check_folder(config.out, config.resume, identity_of(config))
-    if config.num_gpus == 1:
-        return train_rank(config, 0, 1)
-    from pipelines.training.distributed import train_on_devices
+    with locked(config.out):
+        instead = f", from these weights by --init {config.out}"
+        check_folder(config.out, config.resume, identity_of(config), instead)
+        if config.num_gpus == 1:
+            return train_rank(config, 0, 1)
+        from pipelines.training.distributed import train_on_devices
 
-    runs = train_on_devices(
-        train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
-    )
-    return runs[0]
+        runs = train_on_devices(
+            train_rank, config, config.num_gpus, cpu=config.device == "cpu", address=config.address
+        )
+        return runs[0]
 
 
 def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
@@ -100,10 +108,13 @@ def train_rank(config: TrainConfig, rank: int, ranks: int) -> TrainedRun:
         trainer = Trainer(task, _schedule(config, matcher), Path(config.out), execution, asked)
         torch.manual_seed(config.seed + rank)
         if config.resume:
-            trainer.resume()
+            trainer.resume(kept=is_model(config.out))
         if rank == 0:
             describe(config.out, identity_of(config), device, config.num_gpus)
-        with _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY):
+        with (
+            _compiling_says_what_it_needs(), out_of_memory_says(_OUT_OF_MEMORY),
+            lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
+        ):  # fmt: skip
             finished = _run(trainer, task) if rank == 0 else trainer.run(Observer())
     return TrainedRun(trainer.out, trainer.step, finished)
 
@@ -148,7 +159,7 @@ def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
 
         yield stop_asked
         return
-    with noted_signals() as asked:
+    with stopping() as signals, signals.in_order(STEP) as asked:
         yield asked
 
 
@@ -157,8 +168,11 @@ def _stopping(ranks: int) -> Iterator[Callable[[], bool]]:
 
 def _model(config: TrainConfig, device: torch.device) -> Model:
     """The model to start from: new, the one of --init, or the one that is resumed."""
-    if config.resume:
-        model = load(config.out)
+    if config.resume and (Path(config.out) / SETTINGS).is_file():
+        # Its weights are in the checkpoint.
+        settings = read_settings(Path(config.out))
+        matcher = build_blank(settings["matcher"], settings["options"])
+        model = Model(matcher, {key: settings[key] for key in ("matcher", "options", "size")})
     elif config.init:
         model = _initial(config, config.init)
     else:
@@ -240,3 +254,34 @@ def _check_truth(config: TrainConfig, matcher: Matcher, stream: Stream) -> None:
                 f"--loss-{term.name} needs {' and '.join(sorted(term.needs - stream.truth))}, "
                 f"which these data do not have; they have {', '.join(sorted(stream.truth))}"
             )
+    for term in needed:
+        if term.contrast:
+            _check_contrast(config, term.name)
+
+
+def _check_contrast(config: TrainConfig, term: str) -> None:
+    """Refuse data, or batches, without pairs that share no kind.
+
+    Raises:
+        ValueError: there are none.
+    """
+    flag = f"--loss-{term}"
+    if config.batch < 2 or config.negatives < 1:
+        raise ValueError(
+            f"{flag} compares pairs that match with pairs that do not, but --batch is "
+            f"{config.batch} and --negatives {config.negatives}; expected 2 or more and 1 or more, "
+            f"or {flag} 0"
+        )
+    shown = {
+        kind
+        for pictures in config.pictures
+        for picture in pictures.pictures
+        for kind in np.flatnonzero(picture.labels == 1).tolist()
+    }
+    if not config.generated and len(shown) < 2:
+        (name,) = (config.pictures[0].kinds[kind] for kind in shown)
+        raise ValueError(
+            f"{' '.join(config.category_images)}: all pictures show {name}, but {flag} compares "
+            f"pictures of one kind with pictures of two; add a folder of another kind, or PAIRS, "
+            f"or give {flag} 0"
+        )

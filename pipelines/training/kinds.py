@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pipelines.command import cli
 from pipelines.command.progress import Progress
-from segswap.files.images import image_files, read_image, read_label_map
+from segswap.files.folders import image_files
+from segswap.files.images import read_image, read_label_map
 
 _NETWORK = "tf_efficientnet_lite2"
 _SIDE = 260  # pixels, at which it was trained

@@ -13,15 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.command.cluster import import_ray, ray_cluster
 from pipelines.command.messages import LOG
-from pipelines.command.tasks import (
-    at_once,
-    cores,
-    gpu_share,
-    ray_cluster,
-    run_in_order,
-    say_available,
-)  # fmt: skip
+from pipelines.command.tasks import at_once, cores, gpu_share, run_in_order, say_available
 from pipelines.generation.config import (
     Amount,
     Composition,
@@ -78,9 +72,7 @@ def live_stream(
     check_size(size, stride, mask_stride)
     if workers < 1:
         raise ValueError(f"--workers is {workers}; live generation needs at least 1")
-    import ray
-
-    joined = ray.is_initialized()
+    joined = import_ray().is_initialized()
     with (
         nullcontext() if joined else ray_cluster(min(workers, cores()), address),
         tempfile.TemporaryDirectory(prefix="segswap-live-") as folder,

@@ -15,7 +15,7 @@ from pipelines.command import cli
 from pipelines.command.messages import LOG
 from pipelines.command.tasks import run_on_ray
 from pipelines.generation.config import SPLITS, GenerateConfig
-from pipelines.generation.dataset import WORK
+from pipelines.generation.dataset import WORK, described
 from pipelines.generation.inputs import prepare, split_inputs, styler_of
 from pipelines.generation.pairs import compose
 from segswap.batches.stream import GENERATED
@@ -82,7 +82,7 @@ def _sources(config: GenerateConfig) -> dict[str, Source]:
         sources[split] = Source(config, _in_memory(pool), replace(look, styler=None), split)
         sources[split].pair(0)  # where no draw is acceptable, this says so
     for entry in skipped[:_NAMED]:
-        LOG.warning("left out: %s", ", ".join(map(str, entry.values())))
+        LOG.warning("left out: %s", described(entry))
     if len(skipped) > _NAMED:
         LOG.warning("left out: %d more of the inputs", len(skipped) - _NAMED)
     return sources
@@ -132,6 +132,7 @@ class MadePairs:
         pairs = [pair for pair, _ in made]
         if styler := styler_of(config):
             pairs = _styled_sides(pairs, styler, [rng for _, rng in made], rngs)
+            self.skipped |= {name: f"{name}, {why}" for name, why in styler.broken.items()}
         stopwatch.read()  # nobody asks for the stages' times
         return [self.sample(pair, rng) for pair, rng in zip(pairs, rngs, strict=True)]
 

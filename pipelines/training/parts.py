@@ -19,16 +19,17 @@ class _Report(Observer):
         self._seen = row["step"]
 
 
-def run_part(trainer: Trainer, what: str, resume: bool) -> bool:
+def run_part(trainer: Trainer, what: str, weights: str, resume: bool) -> bool:
     """Train a part to its end; returns whether that was reached.
 
     Args:
         trainer: of the part.
         what: what it is called, or what learns in it.
+        weights: the file in its folder that its best weights are in.
         resume: whether its folder holds a checkpoint to go on from.
     """
     if resume:
-        trainer.resume()
+        trainer.resume(kept=(trainer.out / weights).is_file())
     report = _Report(trainer, what)
     try:
         finished = trainer.run(report)

@@ -18,13 +18,17 @@ from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
 from pipelines.command.progress import Progress
-from pipelines.command.stopping import noted_signals
+from pipelines.command.stopping import STATUS, STEP, stopping
 from pipelines.training.parts import run_part
 from pipelines.training.proposer_config import TrainProposerConfig
 from pipelines.training.run_folder import check_folder, describe
+from segswap.batches.processes import lost_loader_says
+from segswap.files.folders import image_files
 from segswap.files.hashes import file_hash
-from segswap.files.images import ImageError, encode_png, image_files
+from segswap.files.images import ImageError, encode_png
+from segswap.files.locks import locked
 from segswap.files.storage import local_path, write_atomically
+from segswap.files.stores import no_room_says
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
 from segswap.training.trainer import Trainer
@@ -36,6 +40,7 @@ _LOG_EVERY = 20
 # What may differ when a run is resumed: where it runs, not what it computes.
 _MACHINE = ("out", "resume", "workers", "device", "every")
 _DATA = ("images", "masks", "backbone_weights")  # may be moved
+_GO_ON = "--resume goes on from the last checkpoint"
 
 
 def train_proposer(config: TrainProposerConfig) -> int:
@@ -48,6 +53,12 @@ def train_proposer(config: TrainProposerConfig) -> int:
         ValueError: a folder, the weights or the configuration cannot be used.
         RuntimeError: a loss is not finite, or the device's memory too small.
     """
+    with locked(config.out):
+        return _train_proposer(config)
+
+
+def _train_proposer(config: TrainProposerConfig) -> int:
+    """See `train_proposer`; no other command is at work in the folder."""
     out = Path(config.out)
     pictures, left_out = _usable(config)
     identity = _identity(config, len(pictures))
@@ -55,15 +66,19 @@ def train_proposer(config: TrainProposerConfig) -> int:
     device = device_of(config.device)
     describe(config.out, identity, device)
     twice = config.rounds == 2 and config.decouple
-    with noted_signals() as asked, out_of_memory_says("lower --batch or --size"):
+    with (
+        stopping() as signals, signals.in_order(STEP) as asked,
+        out_of_memory_says("lower --batch or --size"),
+        lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
+    ):  # fmt: skip
         if twice:
             if not _round(config, pictures, out / COARSE, COARSE, device, asked):
-                return 130
+                return STATUS
             pictures = _with_predicted(pictures, out / COARSE, asked)
             if asked():
-                return 130
+                return STATUS
         if not _round(config, pictures, out, "ldf", device, asked):
-            return 130
+            return STATUS
     lost = f"; {left_out} pictures were left out" if left_out else ""
     print(f"{out / FILE}: of {len(pictures)} pictures{lost}; --segments {config.out} takes it")
     return 0
@@ -87,7 +102,7 @@ def _round(
     execution = Execution("bf16" if fast_bfloat16(device) else "fp32")
     task = LDFTask(network, samples, settings, config.decouple)
     trainer = Trainer(task, schedule, folder, execution, asked)
-    return run_part(trainer, what, config.resume and (folder / STATE).exists())
+    return run_part(trainer, what, FILE, config.resume and (folder / STATE).exists())
 
 
 def _with_predicted(

@@ -1,5 +1,7 @@
 """What is seen of a training run: progress, and TensorBoard."""
 
+from pathlib import Path
+
 from torch.utils.tensorboard import SummaryWriter
 
 from pipelines.command.messages import LOG
@@ -18,7 +20,7 @@ class RunReport(Observer):
         self._steps = Progress("steps", trainer.schedule.steps, "steps", trainer.step)
         self._scoring: Progress | None = None
         self._scored = 0
-        self._writer = SummaryWriter(str(trainer.out / "tensorboard"), purge_step=trainer.step)
+        self._writer = _writer(trainer.out / "tensorboard", trainer.step)
 
     def row(self, row: Row) -> None:
         """See Observer.row."""
@@ -28,11 +30,12 @@ class RunReport(Observer):
             pair = self._task.val[0]
             model = self._task.model_of(self._trainer.average.module)
             picture = model.predict(pair.source, pair.target).draw(pair.source, pair.target)
-            self._writer.add_image("val/match", picture, row["step"], dataformats="HWC")
+            if self._writer:
+                self._writer.add_image("val/match", picture, row["step"], dataformats="HWC")
         self._steps.add(row["step"] - self._seen, note)
         self._seen = row["step"]
         for name, value in row.items():
-            if name != "step":
+            if name != "step" and self._writer:
                 self._writer.add_scalar(name.replace("val_", "val/"), value, row["step"])
 
     def preparing(self, done: int, total: int) -> None:
@@ -54,4 +57,13 @@ class RunReport(Observer):
         for progress in (self._steps, self._scoring):
             if progress is not None:
                 progress.close()
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
+
+
+def _writer(folder: Path, step: int) -> SummaryWriter | None:
+    try:
+        return SummaryWriter(str(folder), purge_step=step)
+    except UnicodeError:  # TensorBoard knows names in UTF-8 alone
+        LOG.warning("nothing is kept for TensorBoard: %s is not a name in UTF-8", folder)
+        return None

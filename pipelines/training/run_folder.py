@@ -10,11 +10,14 @@ import torch
 import yaml
 
 from pipelines.command import outputs
+from pipelines.command.messages import LOG
 from pipelines.training.config import TrainConfig
 from segswap.batches.picture import pictures_hash
 from segswap.data.manifest import MANIFEST, datasets_with
 from segswap.files import storage
 from segswap.files.hashes import file_hash
+from segswap.files.locks import is_empty
+from segswap.files.records import read_record
 from segswap.training.checkpoints import STATE
 
 RUN = "run.json"
@@ -35,6 +38,8 @@ def identity_of(config: TrainConfig) -> dict[str, Any]:
         datasets_with(config.data, "train")
     datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
     datasets |= {pictures.source: pictures_hash(pictures) for pictures in config.pictures}
+    # A source may be used in both ways.
+    datasets |= {f"{p.source}, masks": pictures_hash(p) for p in config.foregrounds}
     return {"config": _settings(config), "datasets": datasets}
 
 
@@ -42,14 +47,16 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in config.resolved.items() if k not in ("data", "out", *_MACHINE)}
 
 
-def check_folder(name: str, resume: bool, identity: dict[str, Any]) -> None:
-    """Refuse to write over another run, or to go on with one.
+def check_folder(name: str, resume: bool, identity: dict[str, Any], instead: str = "") -> None:
+    """Refuse to write over another run, or to go on with one. A run may be made longer: --steps may
+    be more than they were.
 
     Args:
         name: of the folder, as --out gave it.
         resume: whether a run is to go on.
         identity: what the run is: its settings as config, and datasets, of which the names may
             change.
+        instead: what to do where the run is another one, beside choosing another folder.
 
     Raises:
         ValueError: the folder holds something else; differing settings are named.
@@ -57,7 +64,7 @@ def check_folder(name: str, resume: bool, identity: dict[str, Any]) -> None:
     out = Path(name)
     outputs.check_folder("--out", name)
     if not resume:
-        if out.is_dir() and any(out.iterdir()):
+        if not is_empty(out):
             if not (out / RUN).exists():
                 raise ValueError(f"--out {out} holds other files; choose another folder")
             if any(out.rglob(STATE)):  # not of a run that was killed before its first checkpoint
@@ -70,18 +77,24 @@ def check_folder(name: str, resume: bool, identity: dict[str, Any]) -> None:
     # By content, so that datasets may be moved; their order decides on the order of the pairs.
     old, new = _comparable(_read_run(out / RUN)), _comparable(identity)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if changed:
+    if changed == ["steps"] and isinstance(old["steps"], int) and new["steps"] > old["steps"]:
+        LOG.info(
+            "--steps was %d, is %d: the run goes further, its learning rate as in one of so many",
+            old["steps"], new["steps"],
+        )  # fmt: skip
+    elif changed:
         differences = "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)
-        raise ValueError(f"{out} holds a run of another configuration: {differences}")
+        raise ValueError(
+            f"{out} holds a run of another configuration: {differences}; resume it with what it "
+            f"was begun with (--steps alone may be more), or start anew in another --out{instead}"
+        )
 
 
 def _read_run(path: Path) -> dict[str, Any]:
     try:
-        run = json.loads(path.read_text())
-        _comparable(run)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return read_record(path, {"config": (dict,), "datasets": (dict,)})
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}; start a new run") from error
-    return run
 
 
 def _comparable(run: dict[str, Any]) -> dict[str, Any]:

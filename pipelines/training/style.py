@@ -23,14 +23,18 @@ from generators.styles.adain_weights import OWN, load_vgg
 from pipelines.command import cli
 from pipelines.command.devices import device_of, out_of_memory_says
 from pipelines.command.messages import LOG
-from pipelines.command.stopping import noted_signals
+from pipelines.command.stopping import STATUS, STEP, stopping
 from pipelines.training.parts import run_part
 from pipelines.training.run_folder import check_folder, describe
 from pipelines.training.style_config import TrainStyleConfig
 from segswap import geometry
+from segswap.batches.processes import lost_loader_says
+from segswap.files.folders import image_files
 from segswap.files.hashes import file_hash
-from segswap.files.images import ImageError, encode_jpeg, image_files, read_image, read_size
+from segswap.files.images import ImageError, encode_jpeg, read_image, read_size
+from segswap.files.locks import locked
 from segswap.files.storage import write_atomically
+from segswap.files.stores import no_room_says
 from segswap.training.checkpoints import STATE
 from segswap.training.schedule import Execution, Schedule
 from segswap.training.trainer import Trainer
@@ -40,6 +44,7 @@ ENCODER = "encoder"  # folder in a run's: the part of the training in which the 
 # Steps of rising learning rate: large ones at the start tear the colours' way through apart.
 _WARM_UP = 100
 _LOG_EVERY = 10
+_GO_ON = "--resume goes on from the last checkpoint"
 # What may differ when a run is resumed: where it runs, not what it computes.
 _MACHINE = ("out", "resume", "workers", "device", "every")
 _DATA = ("images", "styles", "vgg")  # may be moved
@@ -55,6 +60,12 @@ def train_style(config: TrainStyleConfig) -> int:
         ValueError: a folder, the weights or the configuration cannot be used.
         RuntimeError: a loss is not finite, images cannot be read, or the device's memory too small.
     """
+    with locked(config.out):
+        return _train_style(config)
+
+
+def _train_style(config: TrainStyleConfig) -> int:
+    """See `train_style`; no other command is at work in the folder."""
     out = Path(config.out)
     photographs, styles = (_usable(Path(folder)) for folder in (config.images, config.styles))
     networks = Networks(*_new_networks(config))
@@ -65,23 +76,27 @@ def train_style(config: TrainStyleConfig) -> int:
     crops = Crops(photographs, styles, config.crop, config.seed, config.workers)
     describe(config.out, identity, device)
     copied = 0 if config.vgg else config.encoder_steps
-    with noted_signals() as asked, out_of_memory_says("lower --batch or --crop"):
+    with (
+        stopping() as signals, signals.in_order(STEP) as asked,
+        out_of_memory_says("lower --batch or --crop"),
+        lost_loader_says(_GO_ON), no_room_says(config.out, f"make room; {_GO_ON}"),
+    ):  # fmt: skip
         if copied:
             first = Trainer(
                 CopyTask(networks, crops), _schedule(config, copied, "constant"), out / ENCODER,
                 _execution(device), asked,
             )  # fmt: skip
-            if not run_part(first, ENCODER, config.resume):
-                return 130
+            if not run_part(first, ENCODER, OWN, config.resume):
+                return STATUS
         task = StyleTask(networks, crops, config.style_weight, copied)
         trainer = Trainer(
             task, _schedule(config, config.steps, "poly"), out, _execution(device), asked
         )
         # The encoder may have been all that the run has come to.
         if not run_part(
-            trainer, "decoder", config.resume and (not copied or (out / STATE).exists())
+            trainer, "decoder", OWN, config.resume and (not copied or (out / STATE).exists())
         ):
-            return 130
+            return STATUS
     write_atomically(out / SAMPLES, _samples(networks, photographs, styles))
     losses = [row["style"] for row in trainer.history.rows]
     print(f"{out / OWN}: style loss {losses[0]:.3g} at first, {losses[-1]:.3g} at last; see "
@@ -116,13 +131,12 @@ def _samples(networks: Networks, photographs: list[Path], styles: list[Path]) ->
     """
     device = str(next(networks.parameters()).device)
     network = AdaIN(copy.deepcopy(networks.encoder), copy.deepcopy(networks.decoder), device)
-    columns, lines = (_evenly(paths, 5) for paths in (styles, photographs))
-    pictures = [read_image(path) for path in columns]
+    pictures, shown = (_readable(_evenly(paths, 5)) for paths in (styles, photographs))
     statistics = [network.statistics(picture) for picture in pictures]
     tiles = [[np.full((SIDE, SIDE, 3), 255, np.uint8), *pictures]]
-    for photograph in (read_image(path) for path in lines):
-        copies = [photograph] * len(columns)
-        tiles.append([photograph, *network.restyle(copies, statistics, [1.0] * len(columns))])
+    for photograph in shown:
+        copies = [photograph] * len(pictures)
+        tiles.append([photograph, *network.restyle(copies, statistics, [1.0] * len(pictures))])
     side = SIDE // 2
     return encode_jpeg(
         np.vstack([np.hstack([geometry.resize(t, side, side) for t in line]) for line in tiles]), 90
@@ -132,6 +146,17 @@ def _samples(networks: Networks, photographs: list[Path], styles: list[Path]) ->
 def _evenly(paths: list[Path], most: int) -> list[Path]:
     """At most so many of the paths, evenly spread."""
     return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
+
+
+def _readable(paths: list[Path]) -> list[np.ndarray]:
+    """Those of the images that can be read; the others are named."""
+    images = []
+    for path in paths:
+        try:
+            images.append(read_image(path))
+        except ImageError as error:
+            LOG.warning("not in %s: %s", SAMPLES, error)
+    return images
 
 
 # --- inputs and the run's folder -------------------------------------------------------------

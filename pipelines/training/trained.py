@@ -1,11 +1,11 @@
 """What a training leaves in its folder, for whoever goes on from there in Python."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segswap.files.records import read_record
 from segswap.models.hub import SCORES
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TrainedRun:
         """
         from segswap.training.history import HISTORY
 
-        with open(self.folder / HISTORY, newline="") as file:
+        with open(self.folder / HISTORY, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
@@ -47,7 +47,7 @@ class TrainedRun:
         """The step and the val scores of the weights that are kept, the best ones; without val data
         the step alone.
         """
-        return json.loads((self.folder / SCORES).read_text())
+        return read_record(self.folder / SCORES, {"step": (int,)})
 
     def load(self) -> "Model":
         """The model with these weights; see `segswap.load`."""

@@ -20,7 +20,6 @@ from segswap.batches.samples import (
 )  # fmt: skip
 from segswap.data.augment import Warp, photometric, random_window
 from segswap.data.truth import cell_shares, source_truth, target_truth
-from segswap.files.images import read_image
 from segswap.matchers.base import Batch, BatchSide
 
 _ALONE = 0.15  # share of samples in which a picture meets a changed copy of itself
@@ -234,7 +233,7 @@ class CategoryStream:
         return views
 
     def _view(self, picture: Picture, kind: int, what: str) -> _View:
-        image = read_image(picture.path)
+        image = picture.read()
         if picture.labels[kind] != 1:  # in a pair that shares nothing: crops keep something else
             kind = next(iter(picture.masks), kind)
         shape = image.shape[:2]

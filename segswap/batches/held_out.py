@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segswap.batches.picture import Mask, Picture, Pictures
-from segswap.files.images import read_image
 
 LOG = logging.getLogger("segswap")
 
@@ -81,7 +80,7 @@ def _drawn(sources: Sequence[Pictures]) -> Iterator[tuple[Pictures, int, list[Pi
 
 
 def _view(source: Pictures, picture: Picture, kind: int) -> KindView:
-    image = read_image(picture.path)
+    image = picture.read()
     mask = picture.mask(kind, image.shape[:2])
     points = np.full((len(source.keypoints), 2), np.nan)
     if kind in picture.points:

@@ -2,16 +2,12 @@
 
 import atexit
 import logging
-import signal
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
-import cv2
-import torch
-from torch.utils.data import DataLoader, Dataset
-
-from segswap.files.stores import StorageError
+from segswap.batches.processes import load
 from segswap.matchers.base import Batch
 
 LOG = logging.getLogger("segswap")
@@ -61,17 +57,23 @@ def _load(
     samples: Samples, batch: int, starts: range, workers: int,
     say: Callable[[Mapping[Any, str]], None],
 ) -> Generator[Batch, None, None]:  # fmt: skip
-    loader = DataLoader(
-        _Batches(samples, batch), sampler=starts, batch_size=None, num_workers=workers,
-        worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available(),
-        # Starting a loader draws a number: not from the generator of a run's dropout.
-        generator=torch.Generator(),
-    )  # fmt: skip
-    for loaded, skipped in loader:
+    for loaded, skipped in load(partial(_joined, samples, batch), starts, workers):
         say(skipped)
         if isinstance(loaded, Exception):
             raise loaded
         yield loaded
+
+
+def _joined(samples: Samples, batch: int, start: int) -> tuple[Batch | Exception, dict[Any, str]]:
+    """The batch whose first sample has this number, or what is wrong with its data; and what was
+    skipped so far.
+    """
+    loaded: Batch | Exception
+    try:
+        loaded = Batch.joined([samples[start + k] for k in range(batch)])
+    except (ValueError, OSError) as error:
+        loaded = error
+    return loaded, dict(samples.skipped)
 
 
 _running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
@@ -85,31 +87,3 @@ def _end_loaders() -> None:
     """
     for batches in list(_running):
         batches.close()
-
-
-class _Batches(Dataset):
-    """Batches by the number of their first sample, and what was skipped so far.
-
-    What is wrong with the data comes in a batch's place: raised in a loader process, it would
-    reach the trainer with that process's traceback as its message.
-    """
-
-    def __init__(self, samples: Samples, batch: int) -> None:
-        self.samples, self.batch = samples, batch
-
-    def __getitem__(self, start: int) -> tuple[Batch | Exception, Mapping[Any, str]]:
-        loaded: Batch | Exception
-        try:
-            loaded = Batch.joined([self.samples[start + k] for k in range(self.batch)])
-        except (ValueError, StorageError) as error:
-            loaded = error
-        return loaded, self.samples.skipped
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    # An interrupt of the whole process group is the trainer's affair: it still writes a checkpoint
-    # and then ends its loaders. A second SIGTERM does end them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    torch.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from segswap.files.images import read_label_map
+from segswap.data.segmentations import encode_segmentation
+from segswap.files.images import read_image, read_label_map
+from segswap.files.located import check_frame
 
 Points = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -32,6 +34,8 @@ class Picture:
         points: for a kind's number float32 (K, 2), normalised keypoints; NaN where one is not seen.
         boxes: for a kind's number float32 (4,), the normalised box of the thing that its keypoints
             are of: left, top, right, bottom.
+        size: width and height of the frame in which it was annotated; None for that in which it
+            stands upright.
     """
 
     path: str
@@ -41,6 +45,18 @@ class Picture:
     crowds: dict[int, list[Any]] = field(default_factory=dict)
     points: dict[int, Points] = field(default_factory=dict)
     boxes: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+
+    def read(self) -> NDArray[np.uint8]:
+        """Its pixels, in the frame in which it was annotated: RGB, uint8 (H, W, 3).
+
+        Raises:
+            ImageError: it cannot be read, or is of another size than was annotated.
+        """
+        image = read_image(self.path, exif=self.size or True)
+        if self.size:
+            check_frame(self.path, (image.shape[1], image.shape[0]), self.size)
+        return image
 
     def mask(self, kind: int, shape: tuple[int, int]) -> Mask | None:
         """Where the picture, of so many rows and columns, shows a kind: bool (H, W); None where
@@ -48,12 +64,12 @@ class Picture:
 
         Raises:
             ImageError: the mask's file cannot be read.
-            ValueError: the mask is of another size.
+            ValueError: the mask is of another size, or a segmentation is malformed.
         """
         if kind not in self.masks:
             return None
         told = self.masks[kind]
-        mask = _union(told, *shape) if isinstance(told, list) else read_label_map(told) > 0
+        mask = self._union(told, *shape) if isinstance(told, list) else read_label_map(told) > 0
         if mask.shape != shape:
             raise ValueError(
                 f"{told} is {mask.shape[1]} x {mask.shape[0]} px, {self.path} {shape[1]} x "
@@ -66,7 +82,18 @@ class Picture:
         if kind not in self.crowds:
             return None
         height, width = mask.shape
-        return _union(self.crowds[kind], height, width) & ~mask
+        return self._union(self.crowds[kind], height, width) & ~mask
+
+    def _union(self, segmentations: list[Any], height: int, width: int) -> Mask:
+        """All of COCO's segmentations, polygons or run lengths, as one mask."""
+        try:
+            parts = [encode_segmentation(one, width, height).counts for one in segmentations]
+        except ValueError as error:
+            raise ValueError(f"an annotation of {self.path} cannot be used: {error}") from error
+        if not parts:
+            return np.zeros((height, width), bool)
+        merged = rle.merge([{"size": [height, width], "counts": counts} for counts in parts])
+        return rle.decode(merged).astype(bool)
 
     def shows_points(self, kind: int) -> bool:
         """Whether any keypoint of a kind is seen."""
@@ -130,11 +157,14 @@ class Pictures:
             )
 
 
-def merged(sources: Sequence[Pictures]) -> tuple[Pictures, ...]:
+def merged(sources: Sequence[Pictures], held_out: Set[str] = frozenset()) -> tuple[Pictures, ...]:
     """Sources with the same kinds and keypoints in the same order, those of one name being one.
 
     Kinds may be written in capitals or not. A source says nothing of kinds that only others have.
     What one of them holds out is trained on in none.
+
+    Args:
+        held_out: content of further pictures that are not trained on.
 
     Raises:
         ValueError: what is left of a source holds no pair.
@@ -145,7 +175,7 @@ def merged(sources: Sequence[Pictures]) -> tuple[Pictures, ...]:
             kinds.setdefault(name.casefold(), name)
     numbers = {name: number for number, name in enumerate(kinds)}
     keypoints = tuple(dict.fromkeys(name for source in sources for name in source.keypoints))
-    held_out = {picture.key for source in sources for picture in source.held_out}
+    held_out = held_out | {picture.key for source in sources for picture in source.held_out}
     found = []
     for source in sources:
         kind_at = [numbers[name.casefold()] for name in source.kinds]
@@ -188,18 +218,3 @@ def pictures_hash(pictures: Pictures) -> str:
     ]  # fmt: skip
     content = [pictures.kinds, pictures.keypoints, *told]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _union(segmentations: list[Any], height: int, width: int) -> Mask:
-    """All of COCO's segmentations, polygons or run lengths, as one mask."""
-    parts = []
-    for segmentation in segmentations:
-        if isinstance(segmentation, list):
-            parts += rle.frPyObjects(segmentation, height, width)
-        elif isinstance(segmentation["counts"], list):
-            parts.append(rle.frPyObjects(segmentation, height, width))
-        else:
-            parts.append(segmentation)
-    if not parts:
-        return np.zeros((height, width), bool)
-    return rle.decode(rle.merge(parts)).astype(bool)

@@ -17,7 +17,7 @@ there is one; the k-th points of any two pictures correspond.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,30 @@ from numpy.typing import NDArray
 
 from segswap import geometry
 from segswap.batches.picture import Picture, Pictures, Points
+from segswap.data.coco import Annotation, CocoImage, read_coco
+from segswap.data.segmentations import FEW_POINTS, is_outline, points_missing
+from segswap.files.folders import image_files, subfolders
 from segswap.files.hashes import file_hash
-from segswap.files.images import image_files
+from segswap.files.images import ImageError
+from segswap.files.opening import MISSING, UnreadableError, open_regular
+from segswap.files.storage import local_path
 
 LOG = logging.getLogger("segswap")
 HELD_OUT = "heldout.txt"
 
 
-def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
+def read_pictures(source: str, skip_bad: bool = False, pairs: bool = True) -> Pictures:
     """The pictures of a source, as the module's text describes it.
 
     Args:
         source: a folder or annotations with their folder of images.
         skip_bad: leave out pictures whose annotations cannot be used, and name them on stderr;
             otherwise they are an error.
+        pairs: whether pairs are made of them; False takes any number of pictures.
 
     Raises:
-        ValueError: it is no such source, or no two pictures in it show the same kind.
+        ValueError: it is no such source, or no two pictures in it show the same kind, where pairs
+            are made of them.
     """
     annotations, colon, images = source.rpartition(":")
     bad: list[str] | None = [] if skip_bad else None
@@ -53,14 +60,19 @@ def read_pictures(source: str, skip_bad: bool = False) -> Pictures:
         found = _folder(source, bad)
     for reason in bad or ():
         LOG.warning("skipped: %s", reason)
-    found.check_pairs(len(found.held_out))
+    if pairs:
+        found.check_pairs(len(found.held_out))
     return found
 
 
 def _content(path: str | Path) -> str:
     """The hash of a file's content, computed once for as long as the file is as it was."""
-    state = os.stat(path)
-    return _hashed(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
+    try:
+        with open_regular(path, "an image") as file:
+            state = os.fstat(file.fileno())
+        return _hashed(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
+    except UnreadableError as error:
+        raise ImageError(str(path), error.reason) from error
 
 
 @lru_cache(maxsize=1 << 20)
@@ -79,12 +91,17 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
             "ANNOTATIONS.json:IMAGES"
         )
     images = root / "images" if (root / "images").is_dir() else root
-    kinds = sorted(p.name for p in images.iterdir() if p.is_dir() and p.name != "masks")
+    own = _kinds_in(images)
+    kinds = [*own]
     described = _keypoints_file(root / "keypoints.json")
-    keys = {
-        f"{kind}/{name}": _content(images / kind / name)
-        for kind in kinds for name in image_files(images / kind)
-    }  # fmt: skip
+    keys: dict[str, str] = {}
+    for place in (f"{kind}/{name}" for kind, names in own.items() for name in names):
+        try:
+            keys[place] = _content(images / place)
+        except ImageError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
     pictures: dict[str, Picture] = {}
     for place, key in keys.items():
         kind = kinds.index(place.split("/")[0])
@@ -107,7 +124,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
             picture.points[kind], box = told
             if box is not None:
                 picture.boxes[kind] = box
-    held_out = _held_out(root / HELD_OUT, keys)
+    held_out = held_out_keys(root / HELD_OUT, keys)
     parts = [
         tuple(picture for key, picture in pictures.items() if (key in held_out) == scored)
         for scored in (False, True)
@@ -115,11 +132,28 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
     return Pictures(source, tuple(kinds), tuple(described["keypoints"]), *parts)
 
 
-def _held_out(path: Path, keys: Mapping[str, str]) -> set[str]:
+def _kinds_in(images: Path) -> dict[str, list[str]]:
+    """The pictures of each kind, by the names of files; a folder without any is named and left out.
+
+    Raises:
+        ValueError: the folder of the kinds' folders cannot be listed.
+    """
+    found = {}
+    for kind in subfolders(images):
+        if kind == "masks":
+            continue
+        try:
+            found[kind] = image_files(images / kind)
+        except ValueError as error:
+            LOG.warning("left out: %s", error)
+    return found
+
+
+def held_out_keys(path: Path, keys: Mapping[str, str]) -> set[str]:
     """Content of the pictures that are to be scored on: whatever has it is not trained on."""
     if not path.is_file():
         return set()
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     if missing := [line for line in lines if line not in keys]:
         raise ValueError(
             f"{path} lists {missing[0]}, which is not there; expected KIND/NAME of pictures, one a "
@@ -132,7 +166,7 @@ def _keypoints_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"keypoints": [], "images": {}}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         if not isinstance(content["keypoints"], list) or not isinstance(content["images"], dict):
             raise TypeError("keypoints must be a list and images an object")
     except (ValueError, LookupError, TypeError) as error:
@@ -165,57 +199,79 @@ def _within(points: NDArray[np.float64]) -> Points:
 
 
 def _coco(source: str, annotations: str, images: str, bad: list[str] | None) -> Pictures:
-    try:
-        content = json.loads(Path(annotations).read_text())
-        kinds = {category["id"]: n for n, category in enumerate(content["categories"])}
-        names = tuple(str(category["name"]) for category in content["categories"])
-        labelled = [c for c in content["categories"] if c.get("keypoints")]
-        keypoints = tuple(labelled[0]["keypoints"]) if labelled else ()
-        found = dict(_coco_pictures(content, images, len(names)))
-        listed = [a for a in content["annotations"]
-                  if a["image_id"] in found and a["category_id"] in kinds]  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{annotations} cannot be read as COCO annotations: {error}") from error
-    left_out = set()
-    for annotation in listed:
-        picture, size = found[annotation["image_id"]]
+    content = read_coco(annotations, images)
+    left_out: set[str] = set()
+    unknown = 0
+
+    def leave_out(name: str, reason: str) -> None:
+        if bad is None:
+            raise ValueError(f"{annotations}, {name}: {reason}")
+        bad.append(f"{name}: {reason}")
+        left_out.add(name)
+
+    for entry in content.skipped:
+        if "image" in entry:
+            which = f"annotation {entry['annotation']}: " if "annotation" in entry else ""
+            leave_out(entry["image"], which + entry["reason"])
+        else:
+            unknown += 1  # as where a file's images were chosen, and its annotations were not
+    found = [_coco_picture(image, images, len(content.categories)) for image in content.images]
+    for image, picture in zip(content.images, found, strict=True):
+        if isinstance(picture, str):
+            leave_out(image.name, picture)
+    unmasked = set()
+    for annotation in content.annotations:
+        picture = found[annotation.image]
+        if not isinstance(picture, Picture):
+            continue
+        content.corrected[FEW_POINTS] += points_missing(annotation.segmentation)
+        if not is_outline(annotation.segmentation):
+            unmasked.add((annotation.image, annotation.category))
         try:
-            _annotate(picture, annotation, kinds[annotation["category_id"]], size, len(keypoints))
+            _annotate(picture, annotation, len(content.keypoints))
         except ValueError as error:
-            if bad is None:
-                raise
-            bad.append(str(error))
-            left_out.add(annotation["image_id"])
-    kept = tuple(picture for number, (picture, _) in found.items() if number not in left_out)
-    return Pictures(source, names, keypoints, kept)
+            leave_out(content.images[annotation.image].name, str(error))
+    for position, kind in unmasked:  # where one of its things is, is not known
+        picture = found[position]
+        if isinstance(picture, Picture):
+            picture.masks.pop(kind, None)
+            picture.crowds.pop(kind, None)
+    content.corrected["annotations whose images are not listed"] += unknown
+    for what, count in (+content.corrected).items():
+        LOG.warning("%s: %d %s", annotations, count, what)
+    kept = tuple(
+        picture for image, picture in zip(content.images, found, strict=True)
+        if isinstance(picture, Picture) and image.name not in left_out
+    )  # fmt: skip
+    return Pictures(source, tuple(content.categories), content.keypoints, kept)
 
 
-def _coco_pictures(
-    content: Mapping[str, Any], images: str, kinds: int
-) -> Iterator[tuple[Any, tuple[Picture, tuple[int, int]]]]:
-    """By their ids, the pictures whose files are there; COCO lists all kinds that they show."""
-    for image in content["images"]:
-        path = os.path.join(images, image["file_name"])
-        if os.path.isfile(path):
-            entry = Picture(path, _content(path), np.zeros(kinds, np.int8))
-            yield image["id"], (entry, (int(image["width"]), int(image["height"])))
+def _coco_picture(image: CocoImage, folder: str, kinds: int) -> Picture | str | None:
+    """COCO lists all kinds that a picture shows. None where its file is not there, what is wrong
+    with it where it cannot be read.
+    """
+    path = local_path(os.path.join(folder, image.name))
+    try:
+        key = _content(path)
+    except ImageError as error:
+        return None if error.reason == MISSING else error.reason
+    return Picture(path, key, np.zeros(kinds, np.int8), size=(image.width, image.height))
 
 
-def _annotate(
-    picture: Picture, annotation: Mapping[str, Any], kind: int, size: tuple[int, int], count: int
-) -> None:
+def _annotate(picture: Picture, annotation: Annotation, count: int) -> None:
+    kind = annotation.category
     picture.labels[kind] = 1
-    if annotation.get("segmentation"):
+    if is_outline(annotation.segmentation):
         own = picture.masks.setdefault(kind, [])
-        crowd = annotation.get("iscrowd")
-        (picture.crowds.setdefault(kind, []) if crowd else own).append(annotation["segmentation"])
-    told = annotation.get("keypoints")
+        crowds = picture.crowds.setdefault(kind, []) if annotation.crowd else own
+        crowds.append(annotation.segmentation)
+    told = annotation.keypoints
     # Of several with keypoints the first one counts.
     if not told or kind in picture.points or not count:
         return
     try:
         points = np.array(told, np.float64).reshape(-1, 3)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"the keypoints of {picture.path} cannot be read: {error}") from error
     if len(points) != count:
         raise ValueError(
@@ -223,5 +279,6 @@ def _annotate(
         )
     points[points[:, 2] == 0] = np.nan
     if np.isfinite(points[:, 0]).any():
+        assert picture.size is not None
         # COCO counts pixels from 0 at their centres.
-        picture.points[kind] = _within(geometry.to_normalised(points[:, :2], *size))
+        picture.points[kind] = _within(geometry.to_normalised(points[:, :2], *picture.size))

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any
 
-from segswap.data.manifest import listed_shards, no_split, read_manifest
+from segswap.data.manifest import check_told, listed_shards, no_split, read_manifest
 from segswap.data.pair import Pair
 from segswap.data.shards import listed_shard
 from segswap.files import storage
@@ -25,6 +25,7 @@ def open_dataset(path: storage.PathLike) -> "Dataset":
         StorageError: its store cannot be read.
     """
     manifest = read_manifest(path)
+    check_told(path, manifest)
     return Dataset(os.fspath(path), manifest, listed_shards(path, manifest))
 
 

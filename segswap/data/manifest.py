@@ -3,16 +3,18 @@
 A folder or URL that has one holds a finished dataset.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from segswap.data.pair import FORMAT
+from segswap.data.schema import SHARD, TOLD
 from segswap.files import storage
+from segswap.files.records import all_checked, checked, parse_json
 from segswap.files.storage import PathLike
 
 MANIFEST = "segswap.json"
+_KEYS = 10**9  # samples are named by nine digits
 _SHARD_NAME = re.compile(r"\w[\w.-]*\.tar")
 
 
@@ -32,18 +34,29 @@ def read_manifest(dataset: PathLike) -> dict[str, Any]:
     """
     path = storage.join(dataset, MANIFEST)
     try:
-        manifest = json.loads(storage.read_bytes(path))
+        content = storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(
             f"{dataset} is no finished dataset: it has no {MANIFEST}; "
             "run segswap-generate with the same flags to finish it"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not JSON: {error}") from error
-    check_format(manifest, path)
-    if not isinstance(manifest.get("splits"), dict):
-        raise DatasetError(f"{path} lists no splits")
-    return manifest
+    try:
+        manifest = parse_json(content, path)
+        check_format(manifest, path)
+        return checked(manifest, {"splits": (dict,)}, path)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+
+
+def check_told(dataset: PathLike, manifest: dict[str, Any]) -> None:
+    """Raise DatasetError where what a manifest tells beside its splits is of other types."""
+    path = storage.join(dataset, MANIFEST)
+    try:
+        checked(manifest, TOLD, path)
+        for key in ("inputs", "skipped"):
+            all_checked(manifest.get(key, []), {}, f"{path}: {key}")
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
 
 
 def split_shards(dataset: PathLike, split: str) -> list[dict[str, Any]]:
@@ -69,22 +82,21 @@ def listed_shards(dataset: PathLike, manifest: dict[str, Any]) -> dict[str, list
     Raises:
         DatasetError: one of them is damaged.
     """
-    splits = manifest["splits"]
+    path = storage.join(dataset, MANIFEST)
+    listed = {}
     try:
-        listed = {split: list(content["shards"]) for split, content in splits.items()}
-        entries = [entry for shards in listed.values() for entry in shards]
-        for entry in entries:
-            if not _SHARD_NAME.fullmatch(entry["name"]):
-                raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
-        kinds = {"pairs": int, "bytes": int, "sha256": str}
-        whole = all(isinstance(entry[k], kind) for entry in entries for k, kind in kinds.items())
-    except (LookupError, TypeError):
-        whole = False
-    if not whole:
-        raise DatasetError(
-            f"{storage.join(dataset, MANIFEST)} is damaged: a shard is listed without its name, "
-            "pairs, bytes or sha256; generate the dataset again"
-        )
+        for split, content in manifest["splits"].items():
+            shards = checked(content, {"shards": (list,)}, f"{path}: {split}")["shards"]
+            listed[split] = all_checked(shards, SHARD, f"{path}: {split}.shards")
+    except ValueError as error:
+        raise DatasetError(f"{error}; generate the dataset again") from error
+    for entry in (entry for shards in listed.values() for entry in shards):
+        if not _SHARD_NAME.fullmatch(entry["name"]):
+            raise DatasetError(f"{dataset} lists a shard outside of it: {entry['name']!r}")
+        if not 0 <= entry["pairs"] < _KEYS:
+            raise DatasetError(
+                f"{path} lists {entry['pairs']} pairs in {entry['name']}; expected 0 to {_KEYS - 1}"
+            )
     return {split: shards for split, shards in listed.items() if sum(e["pairs"] for e in shards)}
 
 

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from segswap.data.manifest import DatasetError, check_format, split_shards
 from segswap.data.pair import FORMAT, Pair, PairObject
+from segswap.data.schema import OBJECT, ORIGIN_READ, RECORD
 from segswap.data.truth import stride_grids
 from segswap.files import cache, storage
 from segswap.files.hashes import content_hash
 from segswap.files.images import encode_jpeg, encode_png, read_image, read_labels
+from segswap.files.records import NONE, all_checked, checked, parse_json
 from segswap.files.stopwatch import stage
 from segswap.files.storage import PathLike
 from segswap.files.stores import StorageError
@@ -128,15 +130,15 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
 
     Raises:
         DatasetError: a member is missing or the format is another one.
-        ValueError: the content contradicts itself (see Pair).
+        ValueError: a key of the record is missing or of another type, or the content contradicts
+            itself (see Pair).
     """
     missing = {"source.jpg", "target.jpg", "source_mask.png", "target_mask.png", "json"} - set(
         members
     )
     if missing:
         raise DatasetError(f"a sample lacks {', '.join(sorted(missing))}")
-    record = json.loads(members["json"])
-    check_format(record, "a sample")
+    record = _read_record(members["json"])
 
     def image(part: str) -> NDArray[np.uint8] | None:
         data = members.get(f"{part}.jpg")
@@ -157,12 +159,12 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         objects=tuple(
             PairObject(
                 label=item["label"],
-                target_from_source=np.array(item["target_from_source"], np.float64),
+                target_from_source=_matrix(item["target_from_source"], number),
                 category=item["category"],
                 segment=item["segment"],
                 blend=item["blend"],
             )
-            for item in record["objects"]
+            for number, item in enumerate(record["objects"])
         ),
         background=record["background"],
         source_styled=image("source_styled"),
@@ -170,6 +172,29 @@ def decode_pair(members: dict[str, bytes]) -> Pair:
         styles=record["styles"],
         rng=(record["rng"][0], record["rng"][1]),
     )
+
+
+def _read_record(data: bytes) -> dict[str, Any]:
+    """A sample's record, whose keys are there and of their types."""
+    record = parse_json(data, "json")
+    check_format(record, "a sample")
+    checked(record, RECORD, "json")
+    for number, item in enumerate(all_checked(record["objects"], OBJECT, "json: objects")):
+        checked(item["segment"], ORIGIN_READ, f"json: objects[{number}].segment")
+    checked(record["background"], ORIGIN_READ, "json: background")
+    checked(record["styles"], dict.fromkeys(record["styles"], (dict, NONE)), "json: styles")
+    if len(all_checked(record["rng"], (int,), "json: rng")) != 2:
+        raise ValueError(f"json: rng has {len(record['rng'])} numbers; expected 2")
+    return record
+
+
+def _matrix(rows: list[Any], number: int) -> NDArray[np.float64]:
+    try:
+        return np.array(rows, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"json: objects[{number}].target_from_source is not 3 rows of 3 numbers ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -180,14 +205,16 @@ class Shard:
         path: the tar file, or its URL.
         file: the file itself, or this machine's copy of what the URL names.
         samples: for each sample, in order, part name to (offset, bytes).
+        sha256: as it is listed, "" where it is not; see `cache.local_copy`.
     """
 
     path: str
     file: str
     samples: tuple[dict[str, tuple[int, int]], ...]
+    sha256: str = ""
 
     @classmethod
-    def open(cls, path: PathLike) -> "Shard":
+    def open(cls, path: PathLike, sha256: str = "") -> "Shard":
         """Read a shard's headers. What a URL names is copied to this machine whole, see
         `cache.local_copy`: its headers are strewn over the file, and its samples asked for next.
 
@@ -197,8 +224,8 @@ class Shard:
         """
         samples: dict[str, dict[str, tuple[int, int]]] = {}
         try:
-            local = cache.local_copy(path)
-            with _opened(path, local) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            local = cache.local_copy(path, sha256)
+            with _opened(path, local, sha256) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     match = _MEMBER.fullmatch(member.name)
                     if not match or not member.isfile() or member.size > _MEMBER_LIMIT:
@@ -215,14 +242,14 @@ class Shard:
             raise
         except (tarfile.TarError, OSError) as error:
             raise DatasetError(f"{path} cannot be read as a shard: {error}") from error
-        return cls(os.fspath(path), local, tuple(samples.values()))
+        return cls(os.fspath(path), local, tuple(samples.values()), sha256)
 
     def members(self, position: int) -> Members:
         """The members of the sample at a position in the shard: part to content."""
         if position >= len(self.samples):
             raise DatasetError(f"{self.path} holds {len(self.samples)} pairs, none at {position}")
         members = {}
-        with _opened(self.path, self.file) as file:
+        with _opened(self.path, self.file, self.sha256) as file:
             for part, (offset, size) in self.samples[position].items():
                 file.seek(offset)
                 members[part] = file.read(size)
@@ -237,11 +264,11 @@ class Shard:
         members = self.members(position)
         try:
             return decode_pair(choose(members) if choose else members)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DatasetError(f"{self.path}, sample {position}: {error}") from error
 
 
-def _opened(path: PathLike, local: str) -> BinaryIO:
+def _opened(path: PathLike, local: str, sha256: str) -> BinaryIO:
     """A shard's file, open for reading.
 
     Args:
@@ -251,7 +278,7 @@ def _opened(path: PathLike, local: str) -> BinaryIO:
     try:
         return open(local, "rb")
     except FileNotFoundError:
-        return open(cache.local_copy(path), "rb")
+        return open(cache.local_copy(path, sha256), "rb")
 
 
 def listed_shard(path: str, pairs: int, length: int, sha256: str) -> Shard:
@@ -265,8 +292,8 @@ def listed_shard(path: str, pairs: int, length: int, sha256: str) -> Shard:
         DatasetError: it is missing, damaged, or another one than is listed.
         StorageError: it cannot be read from its store.
     """
-    shard = Shard.open(path)
-    with _opened(path, shard.file) as file:
+    shard = Shard.open(path, sha256)
+    with _opened(path, shard.file, sha256) as file:
         found = len(shard.samples), file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = content_hash(file)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from segswap import geometry
 from segswap.discovery.clusters import groups_of, image_maps, leading_eigenvector
 from segswap.discovery.graph import Nodes, graph_of
+from segswap.discovery.kinds import group_maps, kind_maps
 from segswap.discovery.links import Links, best_partners, sharing
 from segswap.discovery.pairing import (
     Advance,
@@ -30,6 +31,7 @@ _AGREED = 0.1  # of the value of the pair's best match: what a shown point has a
 LEAST_STRENGTH = 0.02  # of a member; where a false match agrees with a group by chance, it is less
 
 PathLike = str | os.PathLike[str]
+Maps = dict[int, NDArray[np.float32]]  # by image number (h, w), what `refine` makes a mask of
 
 
 @dataclass(frozen=True)
@@ -142,53 +144,59 @@ class Repeat:
     """A thing that repeats, on the links' grid.
 
     Attributes:
-        maps: by image number float32 (h, w), 0 and more: how much of the agreement lies where.
+        maps: of the very same thing how much of the agreement lies where, 0 and more; of kinds see
+            `segswap.discovery.kinds`.
+        strengths: of each member by image number, strongest first; see Member.
         strength: see Group.
         shared: see Group.
     """
 
-    maps: dict[int, NDArray[np.float32]]
+    maps: Maps
+    strengths: dict[int, float]
     strength: float
     shared: list[SharedPoints]
 
     def without_faint(self) -> "Repeat":
         """The same without members whose strength is below LEAST_STRENGTH."""
-        kept = {i for i, strength in self.strengths().items() if strength >= LEAST_STRENGTH}
-        shared = [pair for pair in self.shared if kept.issuperset(pair.images)]
-        return Repeat({i: self.maps[i] for i in self.maps if i in kept}, self.strength, shared)
-
-    def strengths(self) -> dict[int, float]:
-        """The strength of each member by image number, strongest first; see Member."""
-        sums = {image: float(values.sum()) for image, values in self.maps.items()}
-        most = max(sums.values(), default=1.0)
-        return {i: sums[i] / most for i in sorted(sums, key=lambda i: (-sums[i], i))}
+        kept = {i: value for i, value in self.strengths.items() if value >= LEAST_STRENGTH}
+        shared = [pair for pair in self.shared if kept.keys() >= set(pair.images)]
+        return Repeat({i: self.maps[i] for i in kept}, kept, self.strength, shared)
 
 
-def find_repeats(links: Links, settings: Settings) -> tuple[Repeat, list[Repeat]]:
+def find_repeats(links: Links, settings: Settings) -> tuple[Maps, list[Repeat]]:
     """What the links of a collection agree on.
 
     Returns:
-        What the whole collection shares most, by the leading eigenvector of all; and the groups,
-        those of most images first.
+        What the whole collection shares most, of the very same thing by the leading eigenvector of
+        all; and the groups, those of most images first.
     """
     links = links[np.flatnonzero(sharing(links))]
     nodes, graph = graph_of(links, best_partners(links), settings.confidence, settings.sigma)
     grid = links.source_mask.shape[1], links.source_mask.shape[2]
-    whole = _repeat(nodes, *leading_eigenvector(graph), grid)
+    if settings.same == "kind":
+        whole = kind_maps(links)
+    else:
+        whole = image_maps(nodes, leading_eigenvector(graph)[1], *grid)
     groups = []
     for chosen in groups_of(graph, nodes, settings.least_images):
         # Not its leading eigenvector, which in a large group is that of a few images.
         agreement = np.asarray(graph[chosen][:, chosen].sum(axis=1)).ravel()
-        found = _repeat(nodes[chosen], float(agreement.mean()), agreement, grid).without_faint()
-        if len(found.maps) >= settings.least_images:
-            groups.append(found)
+        found = _repeat(nodes[chosen], agreement, grid).without_faint()
+        if len(found.maps) < settings.least_images:
+            continue
+        if settings.same == "kind":
+            maps = found.maps | group_maps(links, nodes, chosen)
+            found = replace(found, maps={image: maps[image] for image in found.maps})
+        groups.append(found)
     return whole, sorted(groups, key=lambda group: (-len(group.maps), -group.strength))
 
 
-def _repeat(
-    nodes: Nodes, strength: float, values: NDArray[np.float32], grid: tuple[int, int]
-) -> Repeat:
+def _repeat(nodes: Nodes, values: NDArray[np.float32], grid: tuple[int, int]) -> Repeat:
+    """Of a group, from how much of the agreement is each node's."""
     maps = image_maps(nodes, values, *grid)
+    sums = {image: float(lies.sum()) for image, lies in maps.items()}
+    most = max(sums.values(), default=1.0)
+    strengths = {i: sums[i] / most for i in sorted(sums, key=lambda i: (-sums[i], i))}
     cells = np.array(grid[::-1], np.float32)
     shared = []
     for number in np.unique(nodes.links):
@@ -199,27 +207,27 @@ def _repeat(
         if len(own) and source in maps and target in maps:
             chosen = own[geometry.farthest_points(nodes.places[own, 0], POINTS)]
             shared.append(SharedPoints((source, target), nodes.places[chosen] / cells))
-    return Repeat(maps, strength, shared)
+    return Repeat(maps, strengths, float(values.mean()), shared)
 
 
 def _refined(
-    images: list[str], skipped: list[tuple[str, str]], repeats: tuple[Repeat, list[Repeat]],
+    images: list[str], skipped: list[tuple[str, str]], repeats: tuple[Maps, list[Repeat]],
     links: Links,
 ) -> Discovery:  # fmt: skip
     """The answer with masks at the images' sizes; every image is read once."""
     whole, groups = repeats
     masks: list[NDArray[np.bool_] | None] = [None] * len(images)
     regions: list[dict[int, NDArray[np.bool_]]] = [{} for _ in groups]
-    for number in sorted(set(whole.maps).union(*(group.maps for group in groups))):
+    for number in sorted(set(whole).union(*(group.maps for group in groups))):
         image = read_image(images[number])
-        if number in whole.maps:
-            masks[number] = refine(image, whole.maps[number])
+        if number in whole:
+            masks[number] = refine(image, whole[number])
         for region, group in zip(regions, groups, strict=True):
             if number in group.maps:
                 region[number] = refine(image, group.maps[number])
     found = [
         Group(
-            [Member(n, region[n], strength) for n, strength in group.strengths().items()],
+            [Member(n, region[n], strength) for n, strength in group.strengths.items()],
             group.strength,
             group.shared,
         )

@@ -67,6 +67,9 @@ class Links:
             found = [getattr(links, field.name).shape for field in fields(cls)[2:]]
             if links.pairs.shape != (grid[0], 2) or len(grid) != 3 or found != shapes:
                 raise ValueError(f"pairs {links.pairs.shape}, grids {found}")
+            for (name, array), kind in zip(vars(links).items(), "ibffff", strict=True):
+                if array.dtype.kind != kind:
+                    raise ValueError(f"{name} holds {array.dtype}")
         except Exception as error:  # unzipping and parsing raise many kinds
             raise ValueError(f"{path} cannot be read as links: {error}; delete it") from error
         return links

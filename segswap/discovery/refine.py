@@ -24,7 +24,8 @@ def refine(image: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        values: float32 (h, w) of any range from 0; see `segswap.discovery.clusters.image_maps`.
+        values: float32 (h, w) of any range, above 0 where the thing may be; see
+            `segswap.discovery.clusters.image_maps` and `segswap.discovery.kinds`.
 
     Returns:
         bool (H, W).

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from segswap import geometry
 from segswap.evaluation.known import Known, KnownPair
-from segswap.files.images import ImageError, read_image
+from segswap.files.folders import subfolders
+from segswap.files.images import read_image
 
 _LATTICE = 60  # points along each side of an image at which correspondences are judged
 _IMAGE = re.compile(r"(?:img)?([1-9]\d*)\.(?:png|ppm|pgm|jpg|jpeg)", re.IGNORECASE)
 _HOMOGRAPHY = re.compile(r"(?:H1to([1-9]\d*)p?|H_1_([1-9]\d*))(?:\.txt)?")
-_PORTABLE = (".ppm", ".pgm")
 
 
 def planar_sequences(folder: Path) -> list[Path]:
@@ -31,7 +30,7 @@ def planar_sequences(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected one with a sequence or several")
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    places = [folder, *(folder / name for name in subfolders(folder))]
     found = [place for place in places if _numbered(place, _HOMOGRAPHY)]
     if not found:
         raise ValueError(
@@ -57,9 +56,9 @@ def planar_pairs(sequence: Path) -> Iterator[KnownPair]:
             f"{sequence} lacks the homography of {images[min(extra)].name}; "
             f"expected H1to{min(extra)}p"
         )
-    first = _read(images[1])
+    first = read_image(images[1])
     for number, path in sorted(homographies.items()):
-        other = _read(images[number])
+        other = read_image(images[number])
         matrix = np.asarray(
             np.linalg.inv(geometry.pixels_from_normalised(other.shape[1], other.shape[0]))
             @ read_homography(path)
@@ -104,14 +103,3 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
         if match := pattern.fullmatch(path.name):
             found[int(match[match.lastindex or 0])] = path
     return found
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    """An image, also in the portable formats, which read_image does not take."""
-    if path.suffix.lower() not in _PORTABLE:
-        return read_image(path)
-    try:
-        with Image.open(path, formats=("PPM",)) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # as in read_image
-        raise ImageError(str(path), f"cannot be decoded ({error})") from error

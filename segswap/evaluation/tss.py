@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from segswap import geometry
 from segswap.evaluation.known import Known, KnownPair
+from segswap.files.folders import files_below
 from segswap.files.images import read_image
 
 Flow = NDArray[np.float32]
@@ -35,8 +36,11 @@ def tss_groups(folder: Path) -> dict[str, list[Path]]:
         ValueError: there is no pair.
     """
     groups = defaultdict(list)
-    for path in sorted(folder.resolve().rglob("image1.png")):
-        groups[path.parent.parent.name].append(path.parent)
+    files = files_below(folder)
+    root = folder.resolve()
+    for path in sorted(root / name for name in [*files.plain, *files.links]):
+        if path.name == "image1.png":
+            groups[path.parent.parent.name].append(path.parent)
     if not groups:
         raise ValueError(
             f"{folder} holds no pair of TSS; expected GROUP/PAIR/ with image1.png, image2.png, "
@@ -111,7 +115,7 @@ def read_flow(folder: Path, number: int) -> Flow:
 
 def is_flipped(folder: Path) -> bool:
     path = folder / "flip_gt.txt"
-    said = path.read_text().strip() if path.is_file() else ""
+    said = path.read_text("utf-8").strip() if path.is_file() else ""
     if said not in ("0", "1"):
         raise ValueError(f"{path} holds {said!r}; expected 0 or 1")
     return said == "1"

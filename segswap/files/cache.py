@@ -2,13 +2,15 @@
 
 Copies are there to be mapped into memory, or read here and there. One is made once on each machine,
 for all its processes, in a folder of this user's below TMPDIR. It is looked up by URL and version.
-The longest unused are removed when all of them together exceed CACHE_BYTES.
+The longest unused are removed when all of them together exceed CACHE_BYTES, but for those that
+another process makes or has just asked for.
 """
 
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ from platformdirs import user_cache_path
 from segswap.files import storage, stores
 
 CACHE_BYTES = 4 << 30
+_ASKED_FOR = 60.0  # seconds within which a process opens the copy that it was told of
+_MADE = 3600.0  # seconds without a change after which a download is of a process that was killed
 
 
 def cache_folder() -> Path:
@@ -27,8 +31,13 @@ def cache_folder() -> Path:
     return user_cache_path("segswap", appauthor=False, opinion=False)
 
 
-def local_copy(path: storage.PathLike) -> str:
+def local_copy(path: storage.PathLike, sha256: str = "") -> str:
     """The path of a local file with a file's content: itself, or a copy of what a URL names.
+
+    Args:
+        path: the file or its URL.
+        sha256: its hash where that is known, so that another content has another copy, whatever
+            the store tells; the content is not compared with it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,9 +46,8 @@ def local_copy(path: storage.PathLike) -> str:
     if not storage.is_url(path):
         return storage.local_path(path)
     url = os.fspath(path)
-    length, version = stores.ask(
-        url, "looked up", lambda fs, key: (fs.info(key)["size"], fs.ukey(key))
-    )
+    length, told = stores.version_of(url)
+    version = hashlib.sha256(f"{told} {sha256}".encode()).hexdigest()
     copy = _copies_of(url.rpartition("/")[0]) / version[:32] / storage.base_name(url)
     with _locked(version):
         if copy.exists():
@@ -47,7 +55,8 @@ def local_copy(path: storage.PathLike) -> str:
             return str(copy)
         _make_room(length or 0)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with storage.replacing(copy) as file:
+        advice = "copies of what is at URLs are kept there: make room, or set TMPDIR"
+        with stores.no_room_says(str(_cache()), advice), storage.replacing(copy) as file:
             # By name: few file systems of fsspec write into an open file.
             stores.ask(url, "read", lambda fs, key: fs.get_file(key, file.name))
             found = os.stat(file.name).st_size
@@ -97,8 +106,12 @@ def _make_room(needed: int) -> None:
             continue
         copies.append((found.st_mtime, found.st_size, copy))
     excess = sum(length for _, length, _ in copies) + needed - CACHE_BYTES
-    for _, length, copy in sorted(copies):
+    now = time.time()
+    for changed, length, copy in sorted(copies):
         if excess <= 0:
             return
+        # What `storage.replacing` writes has a name that begins so.
+        if now - changed < (_MADE if copy.name.startswith(".") else _ASKED_FOR):
+            continue
         copy.unlink(missing_ok=True)
         excess -= length

@@ -4,83 +4,50 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from segswap.files import storage
+from segswap.files.damage import check_whole
+from segswap.files.headers import BROKEN, ImageError, open_image, pillow_reads
+from segswap.files.jpeg import decode_jpeg
+from segswap.files.opening import UnreadableError, open_regular
+from segswap.files.pixels import PixelsError, as_stored, orientation, stored_size, to_rgb, turned
 from segswap.files.storage import PathLike
-from segswap.files.stores import StorageError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-# No others: Pillow starts Ghostscript for what turns out to be PostScript, whatever its name.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _AT_A_TIME = 32  # requests for the sizes of images at URLs: nearly all of their time is waiting
 _HEAD = 1 << 16  # bytes that hold the header of nearly every image
-MAX_PIXELS = 100_000_000
-MIN_SIDE = 32
 
 
-class ImageError(ValueError):
-    """An image that cannot be used; `reason` says why in a few words, without the file's name."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.name, self.reason = name, reason
-
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        """How it comes out of a loader process."""
-        return ImageError, (self.name, self.reason)
-
-
-def image_files(folder: PathLike) -> list[str]:
-    """Paths of all image files below a folder or URL, relative to it, with /, sorted.
-
-    Raises:
-        ValueError: the folder is missing or holds no image file.
-        StorageError: the URL cannot be listed.
-    """
-    files = [name for name in _files(folder) if PurePosixPath(name).suffix.lower() in EXTENSIONS]
-    if not files:
-        raise ValueError(
-            f"{folder} holds no image; expected files ending in {', '.join(sorted(EXTENSIONS))}"
-        )
-    return files
-
-
-def _files(folder: PathLike) -> list[str]:
-    if storage.is_url(folder):
-        return storage.files_below(str(folder))
-    root = Path(storage.absolute(folder))
-    if not root.is_dir():
-        raise ValueError(f"{folder} is not a folder; expected a folder of images")
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-
-
-def read_size(path: PathLike) -> tuple[int, int]:
+def read_size(path: PathLike, *, upright: bool = False) -> tuple[int, int]:
     """Width and height from the file's header, checked against the limits on size.
 
     Of a URL only the beginning is read, unless the header goes on behind it.
 
+    Args:
+        upright: of the image turned upright by its EXIF orientation, not as it is stored.
+
     Raises:
-        ImageError: missing, not an image, a side under 32 px, or over 100 megapixels.
+        ImageError: missing, not an image, a side under 32 px, or over the limit on size.
         StorageError: its store cannot be read.
     """
     name = str(path)
-    if storage.is_url(path):
+    if storage.is_url(path) and not upright:  # EXIF may stand at the end
         head = _fetch(path, _HEAD)
         try:
-            with _open(io.BytesIO(head), name) as image:
-                return image.size
+            with open_image(io.BytesIO(head), name) as image:
+                return stored_size(image)
         except ImageError:
             if len(head) < _HEAD:
                 raise
-    with _file(path, name) as file, _open(file, name) as image:
-        return image.size
+    with _file(path, name) as file, open_image(file, name) as image:
+        size = stored_size(image)
+        return _turned_size(size, orientation(image, name)) if upright else size
 
 
 def read_sizes(paths: Iterable[PathLike]) -> Iterator[tuple[int, int] | ImageError]:
@@ -101,39 +68,68 @@ def read_sizes(paths: Iterable[PathLike]) -> Iterator[tuple[int, int] | ImageErr
 
 
 def read_image(
-    source: PathLike | bytes, *, name: str | None = None, exif: bool = True
+    source: PathLike | bytes, *, name: str | None = None, exif: bool | tuple[int, int] = True
 ) -> NDArray[np.uint8]:
     """Decode an image of any common kind to RGB: uint8 (H, W, 3).
 
     Greyscale and palette images are expanded, CMYK converted, 16-bit scaled to 8, transparency
-    laid over white.
+    laid over white: docs/images.md. Nothing is decoded of a file that is cut or damaged.
 
     Args:
         source: a path, a URL, or the encoded bytes.
         name: what errors call the image; by default the path.
-        exif: turn the image upright by its EXIF orientation. COCO's annotations ignore it.
+        exif: turn the image upright by its EXIF orientation; given a width and height, only where
+            it has that size then, so that it comes in the frame in which it was annotated.
 
     Raises:
-        ImageError: missing, not an image, broken, a side under 32 px, or over 100 megapixels.
+        ImageError: missing, not an image, broken, a side under 32 px, or over the limit on size.
         StorageError: its store cannot be read; this says nothing about the image.
     """
     name = name or ("image bytes" if isinstance(source, bytes) else str(source))
-    try:
-        with _file(source, name) as file, _open(file, name) as image:
-            turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            if image.format == "JPEG" and image.mode == "RGB" and not turned:
-                file.seek(0)
-                pixels = _decode_jpeg(file.read())
-                if pixels is not None:
-                    return pixels
-            return to_rgb(ImageOps.exif_transpose(image) if turned else image)
-    except (ImageError, StorageError):
-        raise
-    except Exception as error:  # Pillow's decoders raise many kinds on broken data
-        raise ImageError(name, f"cannot be decoded ({error})") from error
+    with _file(source, name) as file, open_image(file, name) as image:
+        turn = orientation(image, name)
+        if image.format in ("JPEG", "MPO"):
+            with _decoding(name):
+                pixels = decode_jpeg(_whole(file), image)
+        else:
+            _load(image, file, name)
+            pixels = _pixels(image, name)
+            if image.format == "TIFF":  # Pillow has turned it
+                pixels = as_stored(pixels, turn)
+        height, width = pixels.shape[:2]
+        wanted = exif is True or (exif and _turned_size((width, height), turn) == exif)
+        return turned(pixels, turn) if wanted else pixels
 
 
-def read_hashed_image(path: PathLike, *, exif: bool = True) -> tuple[NDArray[np.uint8], str]:
+def _turned_size(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """Width and height of an image that was stored with these, when it is upright."""
+    return size[::-1] if turn >= 5 else size
+
+
+def read_pillow(image: Image.Image, *, name: str) -> NDArray[np.uint8]:
+    """An image of Pillow's as `read_image` gives its file: uint8 (H, W, 3).
+
+    Raises:
+        ImageError: it is of a kind that is not read, or its file, not yet loaded, is damaged.
+    """
+    file = getattr(image, "fp", None)  # until the pixels are loaded
+    with _decoding(name):
+        if file is not None:
+            at = file.tell()
+            if image.format in ("JPEG", "MPO"):
+                decode_jpeg(_whole(file), image)
+            else:
+                check_whole(_whole(file), image)
+            file.seek(at)
+        with pillow_reads(name):
+            image.load()
+    # A TIFF is turned by now, and says so.
+    return turned(_pixels(image, name), orientation(image, name))
+
+
+def read_hashed_image(
+    path: PathLike, *, exif: bool | tuple[int, int] = True
+) -> tuple[NDArray[np.uint8], str]:
     """An image file as `read_image` gives it, and the SHA-256 of its bytes, read only once.
 
     Raises:
@@ -164,11 +160,9 @@ def _file(source: PathLike | bytes, name: str) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
-        return open(storage.local_path(source), "rb")
-    except FileNotFoundError as error:
-        raise ImageError(name, "missing") from error
-    except IsADirectoryError as error:
-        raise ImageError(name, "is a folder, not an image") from error
+        return open_regular(source, "an image")
+    except UnreadableError as error:
+        raise ImageError(name, error.reason) from error
 
 
 def _fetch(url: PathLike, first: int | None = None) -> bytes:
@@ -178,83 +172,68 @@ def _fetch(url: PathLike, first: int | None = None) -> bytes:
         raise ImageError(str(url), "missing") from error
 
 
-def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """The common case, faster than through Pillow and with the same result: a whole RGB JPEG.
-
-    None where OpenCV gives up, or where the end is missing, which it would not tell.
-    """
-    if data.rstrip(b"\0")[-2:] != b"\xff\xd9":
-        return None
-    pixels = cv2.imdecode(
-        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    return None if pixels is None or pixels.ndim != 3 else pixels.astype(np.uint8, copy=False)
-
-
 def read_labels(data: bytes, *, name: str) -> NDArray[np.uint8]:
     """Decode a label map, an 8-bit greyscale PNG: uint8 (H, W).
 
     Raises:
-        ImageError: of another kind, broken, a side under 32 px, or over 100 megapixels.
+        ImageError: of another kind, broken, a side under 32 px, or over the limit on size.
     """
-    try:
-        with _open(io.BytesIO(data), name) as image:
-            if image.mode != "L":
-                raise ImageError(name, f"not an 8-bit greyscale image but {image.mode}")
-            return np.array(image)
-    except ImageError:
-        raise
-    except Exception as error:  # as above
-        raise ImageError(name, f"cannot be decoded ({error})") from error
+    file = io.BytesIO(data)
+    with open_image(file, name) as image:
+        if image.mode != "L":
+            raise ImageError(name, f"not an 8-bit greyscale image but {image.mode}")
+        _load(image, file, name)
+        return np.array(image)
 
 
 def read_label_map(path: PathLike) -> NDArray[np.int32]:
     """Decode a label map of any size of labels, a PNG with one channel or a palette: int32 (H, W).
 
     Raises:
-        ImageError: missing, of another kind, broken, a side under 32 px, or over 100 megapixels.
+        ImageError: missing, of another kind, broken, a side under 32 px, or over the limit on size.
         StorageError: its store cannot be read.
     """
     name = str(path)
+    with _file(path, name) as file, open_image(file, name) as image:
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise ImageError(name, f"not one label a pixel but {image.mode}")
+        _load(image, file, name)
+        return np.array(image).astype(np.int32)
+
+
+def _load(image: Image.Image, file: BinaryIO, name: str) -> None:
+    """Decode the pixels of an open file that is no JPEG."""
+    at = file.tell()
+    with _decoding(name):
+        check_whole(_whole(file), image)
+        file.seek(at)
+        with pillow_reads(name):
+            image.load()
+
+
+def _whole(file: BinaryIO) -> bytes:
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()
+    file.seek(0)
+    return file.read()
+
+
+def _pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
     try:
-        with _file(path, name) as file, _open(file, name) as image:
-            if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-                raise ImageError(name, f"not one label a pixel but {image.mode}")
-            return np.array(image).astype(np.int32)
-    except (ImageError, StorageError):
-        raise
-    except Exception as error:  # as above
-        raise ImageError(name, f"cannot be decoded ({error})") from error
+        return to_rgb(image)
+    except PixelsError as error:
+        raise ImageError(name, str(error)) from error
 
 
-def _open(file: BinaryIO, name: str) -> Image.Image:
-    """The image of an open file, its header read and its size checked."""
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """What decoders raise on broken data, as an ImageError."""
     try:
-        image = Image.open(file, formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageError(name, f"over {MAX_PIXELS // 10**6} megapixels") from error
-    except Exception as error:  # as above
-        raise ImageError(name, "not an image") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(name, f"over {MAX_PIXELS // 10**6} megapixels ({width} x {height})")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(name, f"a side under {MIN_SIDE} px ({width} x {height})")
-    return image
-
-
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """An image of any mode as RGB, as `read_image` converts it: uint8 (H, W, 3)."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, np.float64)
-        # Files of modes I and I;16 hold 16-bit values; F has no range of its own.
-        top = 65535.0 if image.mode.startswith("I") else max(float(grey.max()), 1.0)
-        grey8 = np.clip(np.rint(grey / top * 255), 0, 255).astype(np.uint8)
-        return np.repeat(grey8[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        yield
+    except BROKEN as error:
+        code = str(error).lstrip("-").isdigit()  # of libtiff's
+        said = "its data is damaged" if code else error
+        raise ImageError(name, f"cannot be decoded ({said})") from error
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from segswap.files.stores import StorageError, ask, open_store
+from segswap.files.stores import StorageError, ask, no_room_says, open_store, version_of
 
 PathLike = str | os.PathLike[str]
 
@@ -50,8 +50,31 @@ def base_name(path: PathLike) -> str:
 
 
 def local_path(path: PathLike) -> str:
-    """The path of a local file as `open` takes it."""
-    return os.fspath(path).removeprefix("file://")
+    """The path of a local file as `open` takes it in this process's locale."""
+    name = os.fspath(path).removeprefix("file://")
+    try:
+        return os.fsdecode(name_bytes(name))
+    except UnicodeEncodeError:  # no file is called so
+        return name
+
+
+def name_bytes(name: str) -> bytes:
+    """The bytes of a file's name, whichever locale it was read or written down in.
+
+    Raises:
+        UnicodeEncodeError: it is no text that a name may be.
+    """
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape")
+
+
+def text_of(name: str) -> str:
+    """A file's name as text that is the same in every locale: its bytes as UTF-8, those that are
+    none as \\udc80 to \\udcff.
+    """
+    return name_bytes(name).decode("utf-8", "surrogateescape")
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -72,8 +95,9 @@ def read_bytes(path: PathLike, first: int | None = None) -> bytes:
     end = _READ_LIMIT if first is None else first
     try:
         data = ask(url, "read", lambda fs, key: fs.cat_file(key, start=0, end=end))
-    except StorageError:
-        if size(url) == 0:  # an empty object has no range
+    except StorageError as error:
+        # An empty object has no range.
+        if not isinstance(error.__cause__, TimeoutError) and size(url) == 0:
             return b""
         raise
     if len(data) == _READ_LIMIT:
@@ -99,23 +123,36 @@ def entries(folder: PathLike) -> list[str]:
         NotADirectoryError: it is a file.
         StorageError: it cannot be listed, or its bucket does not exist.
     """
+    return sorted(sizes(folder))
+
+
+def sizes(folder: PathLike) -> dict[str, int | None]:
+    """Bytes of the files directly in a folder by their names, None of folders; raises as `entries`.
+
+    One question to a store, however many there are.
+    """
     if not is_url(folder):
         try:
-            return sorted(os.listdir(local_path(folder)))
+            with os.scandir(local_path(folder)) as there:
+                return {each.name: size(each.path) if each.is_file() else None for each in there}
         except FileNotFoundError:
-            return []
+            return {}
     url = os.fspath(folder).rstrip("/")
     try:
         found = ask(url, "listed", lambda fs, key: (key, fs.ls(key, detail=True)))
     except FileNotFoundError:
         _check_bucket(url)
-        return []
+        return {}
     root, listed = found
     if any(_same(item["name"], root) and item["type"] == "file" and item["size"]
            for item in listed):  # fmt: skip
         raise NotADirectoryError(errno.ENOTDIR, "a file, not a folder", url)
     # Some programs leave an empty object where they make a "folder".
-    return sorted(_last(item["name"]) for item in listed if not _same(item["name"], root))
+    return {
+        _last(item["name"]): item["size"] if item["type"] == "file" else None
+        for item in listed
+        if not _same(item["name"], root)
+    }
 
 
 def files_below(url: str) -> list[str]:
@@ -140,9 +177,11 @@ def fingerprint(url: str) -> str:
     """SHA-256 of names, sizes and versions of the file at a URL, or of all files below it."""
     try:
         found = ask(url, "listed", lambda fs, key: fs.find(key, detail=True))
+        # A web server's list tells no versions: of a file at least, there is one.
+        state = version_of(url) if url.startswith(("http://", "https://")) else None
     except FileNotFoundError:
-        found = {}
-    listed = json.dumps([url.rstrip("/"), found], sort_keys=True, default=str)
+        found, state = {}, None
+    listed = json.dumps([url.rstrip("/"), found, state], sort_keys=True, default=str)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
@@ -182,11 +221,12 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         owner = f"{socket.gethostname()}.{os.getpid()}"
         temporary = place.with_name(f".{place.name}.{owner}.tmp")
         try:
-            with open(temporary, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, place)
+            with no_room_says(str(place.parent), "make room, and run again"):
+                with open(temporary, "w+b") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, place)
         finally:
             temporary.unlink(missing_ok=True)
         return
@@ -208,15 +248,11 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
 @contextmanager
 def _scratch_file() -> Iterator[BinaryIO]:
     folder = tempfile.gettempdir()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            yield file
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageError(
-                f"{folder} is full; what is uploaded is made there: make room, or set TMPDIR"
-            ) from error
-        raise
+    with (
+        no_room_says(folder, "what is uploaded is made there: make room, or set TMPDIR"),
+        tempfile.TemporaryFile(dir=folder) as file,
+    ):
+        yield file
 
 
 def write_atomically(path: PathLike, data: bytes) -> None:
@@ -227,6 +263,11 @@ def write_atomically(path: PathLike, data: bytes) -> None:
         return
     ask(os.fspath(path), "written", lambda fs, key: fs.pipe_file(key, data))
     _check_size(os.fspath(path), len(data))
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a whole text file in UTF-8; what that has not, as names that are no UTF-8, escaped."""
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _check_size(url: str, expected: int) -> None:
@@ -248,6 +289,15 @@ def make_folder(folder: PathLike) -> None:
     """Make a folder and those above it; a store has none, and needs none."""
     if not is_url(folder):
         os.makedirs(local_path(folder), exist_ok=True)
+
+
+def remove_file(path: PathLike) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        if is_url(path):
+            ask(os.fspath(path), "removed", lambda fs, key: fs.rm_file(key))
+        else:
+            os.remove(local_path(path))
 
 
 def remove_folder(folder: PathLike) -> None:

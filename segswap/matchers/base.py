@@ -39,7 +39,8 @@ class Side:
         features: (B, C, h, w) float, of length 1 along C: what the score compares.
         extra: what only some matchers have, by name. "correlation": (B, h w, h' w') logits of
             "these cells correspond". "same": (B, h, w) logits of "both images show the very same
-            thing here, not another one of its kind".
+            thing here, not another one of its kind". "match_score": (B,), how surely the images'
+            cells match.
     """
 
     positions: Tensor
@@ -180,7 +181,7 @@ class Batch(NamedTuple):
         """
         own, other = self.source.shown[:, None, :, None], self.target.shown[None, :, None, :]
         known = (own != 0).flatten(2).any(2) & (other != 0).flatten(2).any(2)
-        return known & ~self._meet()
+        return known & ~self.meet()
 
     def unrelated(self, kinds: bool = False) -> Tensor:
         """Which sources and targets are known to share nothing: bool (B, B), sources along the
@@ -199,10 +200,24 @@ class Batch(NamedTuple):
         (own, other) = told[0][:, None], told[1][None]
         may_share = (((own == 1) & (other != 0)) | ((other == 1) & (own != 0))).any(2)
         known = ((told[0] != -1).any(1)[:, None], (told[1] != -1).any(1)[None])
-        by_kind = known[0] & known[1] & ~may_share & ~self._meet()
+        by_kind = known[0] & known[1] & ~may_share & ~self.meet()
         return by_kind if kinds else by_kind | (~known[0] & ~known[1] & self.distinct())
 
-    def _meet(self) -> Tensor:
+    def related(self) -> Tensor:
+        """Which sources and targets are known to show a kind of thing in common: bool (B, B),
+        sources along the first dimension.
+        """
+        if self.source.labels is None or self.target.labels is None:
+            return torch.zeros_like(self.meet())
+        return ((self.source.labels[:, None] == 1) & (self.target.labels[None] == 1)).any(2)
+
+    def unlabelled(self) -> Tensor:
+        """Of which sources and targets it is not known what kinds either shows: bool (B, B)."""
+        if self.source.labels is None or self.target.labels is None:
+            return torch.ones_like(self.meet())
+        return (self.source.labels == -1).all(1)[:, None] & (self.target.labels == -1).all(1)[None]
+
+    def meet(self) -> Tensor:
         """Which sources and targets show a photograph in common: bool (B, B)."""
         own, other = self.source.shown[:, None, :, None], self.target.shown[None, :, None, :]
         return ((own == other) & (own != 0)).flatten(2).any(2)
@@ -226,6 +241,8 @@ class Answers:
         counted: float (N,), how much each of those pairs counts where masks are compared; 0 for
             one of which it is not known that it shares nothing. None where there are no negatives.
         counted_same: float (N,), the same where the very same thing is sought.
+        counted_apart: float (N,), the same where all counts but what is known to show a kind in
+            common, or the same photograph.
     """
 
     matches: Matches
@@ -233,6 +250,7 @@ class Answers:
     negatives: Matches | None = None
     counted: Tensor | None = None
     counted_same: Tensor | None = None
+    counted_apart: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +265,7 @@ class Term:
         about: what it compares, for --help.
         weight: by default.
         negatives: whether pairs that share nothing take part; without such a term none are matched.
+        contrast: whether it can be computed only where pairs of one kind and pairs of two are seen.
     """
 
     name: str
@@ -255,6 +274,7 @@ class Term:
     about: str
     weight: float = 1.0
     negatives: bool = False
+    contrast: bool = False
 
 
 class Matcher(nn.Module):

@@ -5,7 +5,8 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import segswap.matchers
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from segswap.matchers.base import Matcher
 
 # Modules of the room that are no matchers.
-SHARED = frozenset({"attention", "base", "encoding", "losses", "registry", "sampling"})
+SHARED = frozenset(
+    {"attention", "base", "confidence", "encoding", "losses", "registry", "sampling"}
+)
 
 
 def names() -> list[str]:
@@ -68,7 +71,14 @@ def build(name: str, **options: Any) -> "Matcher":
     unknown = options.keys() - options_of(name).keys()
     if unknown:
         raise ValueError(f"the {name} matcher has no option {', '.join(sorted(unknown))}")
-    return matcher_class(name)(**options)
+    own = matcher_class(name)
+    hints = get_type_hints(own.__init__)
+    for key, value in options.items():
+        if not _fits(value, hints[key]):
+            raise ValueError(
+                f"the {name} matcher's {key} is {value!r}; expected {_said(hints[key])}"
+            )
+    return own(**options)
 
 
 def build_blank(name: str, options: Mapping[str, Any]) -> "Matcher":
@@ -78,6 +88,34 @@ def build_blank(name: str, options: Mapping[str, Any]) -> "Matcher":
         options: without those that are not saved.
 
     Raises:
-        ValueError: as `build`.
+        ValueError: as `build`, or one of them says where weights come from: no saved model has it.
     """
-    return build(name, **dict.fromkeys(matcher_class(name).not_saved), **options)
+    new = matcher_class(name).not_saved
+    if told := sorted(options.keys() & set(new)):
+        raise ValueError(
+            f"the options of a saved {name} matcher hold {', '.join(told)}, which says where a new "
+            "one's weights come from; take it out"
+        )
+    return build(name, **dict.fromkeys(new), **options)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an option's type: a plain one, a choice, or any of several."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    kind = get_origin(hint) or hint
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is tuple:
+        return isinstance(value, tuple | list)
+    if not isinstance(kind, type):
+        return True
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _said(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    return str(getattr(hint, "__name__", hint))

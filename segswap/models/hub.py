@@ -4,16 +4,22 @@ import difflib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from segswap.files.hashes import file_hash
+from segswap.files.records import ABSENT, NONE, Schema, read_record
 from segswap.files.storage import PathLike
 
 DEFAULT_MODEL = "segswap-base"
-SEARCH_MODEL = "segswap-tiny"  # what indexes are made with by default
+MODEL_FORMAT = 1  # of model.json; other ones are refused
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
 CARD = "README.md"
 SCORES = "scores.json"  # of a training run: what the weights beside it reached on its val pairs
+SHARED = "backbone"  # in model.json: the SHA-256 of the file that the model's backbone is in
+_SCHEMA: Schema = {
+    "matcher": (str,), "options": (dict,), "size": (int,), SHARED: (str, NONE, ABSENT),
+}  # fmt: skip
 _SHIPPED = Path(__file__).parent
 # Neither "." nor ".." is a user: that is a path.
 _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w.][\w./-]*))?")
@@ -52,6 +58,22 @@ def find_model(where: PathLike) -> Path:
         f"({', '.join(shipped()) or 'there is none'}) and no hub id (user/name)"
         + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What a model's settings hold: matcher, options, size, and what else `MODEL_FORMAT` names.
+
+    Raises:
+        ValueError: they are not JSON, or of another format, or a key is missing or of another type.
+        OSError: they cannot be read.
+    """
+    path = folder / SETTINGS
+    written = read_record(path, {}).get("format", MODEL_FORMAT)
+    if written != MODEL_FORMAT:
+        raise ValueError(
+            f"it is of format {written!r}, and this version of segswap reads {MODEL_FORMAT}"
+        )
+    return read_record(path, _SCHEMA)
 
 
 def fingerprint(folder: Path) -> str:

@@ -19,26 +19,29 @@ from torch import Tensor
 
 from segswap import geometry
 from segswap.backbones.weights import read_weights
-from segswap.files.images import read_image, to_rgb
-from segswap.files.storage import write_atomically
+from segswap.files.images import read_image, read_pillow
+from segswap.files.storage import write_atomically, write_text
 from segswap.matchers.base import Matcher, Matches
 from segswap.matchers.encoding import Encoding
-from segswap.matchers.registry import build_blank
 from segswap.models.hub import (
     CARD,
     DEFAULT_MODEL,
+    MODEL_FORMAT,
     SETTINGS,
+    SHARED,
     WEIGHTS,
     find_model,
     fingerprint,
+    read_settings,
 )
 from segswap.models.match import Match
 from segswap.models.model_card import model_card
 from segswap.models.prediction import Prediction, enlarge
 from segswap.models.score import pair_score
-from segswap.models.shared import SHARED, with_shared, without_shared
+from segswap.models.shared import without_shared
+from segswap.models.weights import build_with
 
-MODEL_FORMAT = 1  # of model.json; other ones are refused
+LARGEST = 8192  # pixels of a side to which images are brought
 ImageLike = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 
 
@@ -66,7 +69,7 @@ class Model:
         """
         if self.folder is None:
             return ""
-        own, size = _settings(self.folder)["size"], self.settings["size"]
+        own, size = read_settings(self.folder)["size"], self.settings["size"]
         return ("" if size == own else f"{size} px ") + fingerprint(self.folder)
 
     @property
@@ -82,7 +85,7 @@ class Model:
 
     def match(self, source: ImageLike, target: ImageLike) -> Match:
         """Match two images of any sizes and shapes, each a path, a uint8 array (H, W[, 3]) or a PIL
-        image.
+        image. Paths and PIL images are turned upright by their EXIF orientation.
 
         Raises:
             ImageError: one of them cannot be read.
@@ -208,7 +211,7 @@ class Model:
         held = sum(number for name, number in numbers.items() if name in own)
         settings = {**self.settings, **shared}
         card = model_card(settings, sum(numbers.values()), held, where, self.folder)
-        write_atomically(folder / CARD, card.encode())
+        write_text(folder / CARD, card)
 
 
 def load(
@@ -235,19 +238,13 @@ def load(
     """
     folder = find_model(where)
     try:
-        settings = _settings(folder)
-        written = settings.pop("format", MODEL_FORMAT)
-        if written != MODEL_FORMAT:
-            raise ValueError(
-                f"it is of format {written!r}, and this version of segswap reads {MODEL_FORMAT}"
-            )
+        settings = read_settings(folder)
+        settings.pop("format", None)
         shared = settings.pop(SHARED, None)
-        # Whatever was pretrained is in the weights file too.
-        matcher = build_blank(settings["matcher"], settings["options"])
-        state = with_shared(matcher, read_weights(folder / WEIGHTS), shared)
-        _load_weights(matcher, settings["matcher"], state)
+        own = read_weights(folder / WEIGHTS)
+        matcher = build_with(settings["matcher"], settings["options"], own, shared)
         _check_size(settings["size"], matcher)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} holds a model that cannot be loaded: {error}") from error
     if size is not None:
         _check_size(size, matcher)
@@ -258,32 +255,23 @@ def load(
         raise ValueError(f"the device {str(device)!r} is not there: {error}") from error
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / SETTINGS).read_text())
+def is_model(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is a model in a folder that can be loaded."""
+    try:
+        load(Path(folder).absolute())
+    except (ValueError, RuntimeError):
+        return False
+    return True
 
 
 def _check_size(size: int, matcher: Matcher) -> None:
-    if size < matcher.stride or size % matcher.stride:
+    stride = matcher.stride
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    if not whole or not stride <= size <= LARGEST or size % stride:
         raise ValueError(
-            f"size {size} is no multiple of {matcher.stride}, the matcher's stride; expected "
-            f"{matcher.stride}, {2 * matcher.stride}, {3 * matcher.stride}, ... pixels"
+            f"size {size!r} is no multiple of {stride}, the matcher's stride, up to {LARGEST}; "
+            f"expected {stride}, {2 * stride}, {3 * stride}, ... pixels"
         )
-
-
-def _load_weights(matcher: Matcher, name: str, state: dict[str, Tensor]) -> None:
-    own = matcher.state_dict()
-    wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unknown": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & state.keys()
-                                   if own[k].shape != state[k].shape),
-    }  # fmt: skip
-    if any(wrong.values()):
-        said = [f"{len(names)} {what} ({names[0]}, ...)" for what, names in wrong.items() if names]
-        raise ValueError(
-            f"its weights are not those of this version's {name} matcher: {', '.join(said)}"
-        )
-    matcher.load_state_dict(state)
 
 
 def _stored(name: str, value: Tensor, half: bool) -> Tensor:
@@ -297,16 +285,13 @@ def as_array(image: ImageLike, role: str) -> NDArray[np.uint8]:
     """An image of any accepted kind as uint8 RGB (H, W, 3).
 
     Raises:
-        ImageError: a path that cannot be read as an image.
+        ImageError: a path or a PIL image whose pixels cannot be read.
         ValueError: an array of another dtype or shape, or another kind of thing.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
-        try:
-            image = to_rgb(image)
-        except Exception as error:  # pixels are decoded now, and may be damaged
-            raise ValueError(f"the {role} image cannot be decoded: {error}") from error
+        image = read_pillow(image, name=getattr(image, "filename", "") or f"the {role} image")
     if not isinstance(image, np.ndarray):
         raise ValueError(
             f"the {role} image is of type {type(image).__name__}; "

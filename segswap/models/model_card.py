@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from segswap.files.records import ABSENT, NONE, read_record
 from segswap.models.hub import SCORES
 
 _SCORES = {
@@ -39,7 +40,8 @@ def _scores(path: Path) -> str:
     """The scores that a training run left beside its weights; nothing where there are none."""
     if not path.is_file():
         return ""
-    best = json.loads(path.read_text())
+    names = dict.fromkeys(_SCORES, (float, NONE, ABSENT))
+    best = read_record(path, {"step": (int,), **names})
     shown = {title: best[k] for k, title in _SCORES.items() if best.get(k) is not None}
     return (
         f"\n## Scores\n\nOn val pairs during training, at step {best['step']}:\n\n"

@@ -123,6 +123,9 @@ class Prediction:
             ):  # fmt: skip
                 if mask.ndim != 2 or positions.ndim != 3 or positions.shape[2] != 2:
                     raise ValueError(f"positions {positions.shape} with a mask {mask.shape}")
+            for name, array in vars(read).items():
+                if array is not None and (array.dtype.kind != "f" or not array.size):
+                    raise ValueError(f"{name} is {array.dtype} {array.shape}, no numbers")
         except Exception as error:  # unzipping and parsing raise many kinds
             raise ValueError(f"{path} cannot be read as a prediction: {error}") from error
         return read

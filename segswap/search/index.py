@@ -1,22 +1,8 @@
 """An index: the features of a collection's images on disk, read memory-mapped.
 
-An index is a folder:
-
-    index.json                   settings (format, model, fingerprint, mirrored), how often it was
-                                 finished (version), the names of the encodings' tensors (encoded),
-                                 and what was skipped
-    shard-00000.encoded.NAME.npy (n, ...), float16 where these are numbers with fractions: what the
-                                 matcher's `encode` gave for n images, a file a tensor
-    shard-00000.compared.npy     float16 (n, D, h, w), of these what the score compares
-    shard-00000.descriptors.npy  float32 (n, D), of length 1
-    shard-00000.json             the shard's images; written last, so a shard with it is whole
-    images-1.npy                 all images in the order of their paths; see `entry_type`
-    descriptors-1.npy            float32 (N, D), in the same order
-
-The last two, named by the version, are put together from the shards when all of these are there.
+`index_files` says what files there are.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -29,22 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segswap.files.arrays import map_array
+from segswap.files.images import ImageError, pixel_hash, read_image
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import Model
+from segswap.search.index_files import (
+    are_entries,
+    compared_file,
+    encoded_file,
+    images_file,
+    read_settings,
+    read_shard_record,
+    record_file,
+    state_of,
+    vectors_file,
+)
 
-FORMAT = 2
-SETTINGS = "index.json"
 _CHUNK = 1 << 16  # descriptors compared at a time: what of the file is in memory
-
-
-def entry_type(longest: int) -> np.dtype[Any]:
-    """Type of an image's row in images.npy, for paths of so many bytes."""
-    return np.dtype([
-        ("image", f"S{max(longest, 1)}"),  # path, UTF-8
-        ("sha256", "S64"),  # of the pixels
-        ("width", "<i4"), ("height", "<i4"),
-        ("shard", "<i4"), ("row", "<i4"),
-    ])  # fmt: skip
 
 
 class Index:
@@ -68,6 +55,7 @@ class Index:
         self.images: Sequence[str] = _Paths(entries)
         self._entries = entries
         self._files: dict[Path, NDArray] = {}
+        self._states: dict[int, list[list[int] | None]] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Index":
@@ -83,11 +71,13 @@ class Index:
         if not version:
             raise ValueError(f"{folder} is not finished; run segswap-index again to go on with it")
         try:
-            entries = np.load(images_file(place, version), mmap_mode="r", allow_pickle=False)
-            descriptors = np.load(vectors_file(place, version), mmap_mode="r", allow_pickle=False)
-            if descriptors.ndim != 2 or len(entries) != len(descriptors):
+            entries = map_array(images_file(place, version), "V", 1)
+            descriptors = map_array(vectors_file(place, version), "f", 2)
+            if not are_entries(entries.dtype):
+                raise ValueError(f"{images_file(place, version)} holds records {entries.dtype}")
+            if len(entries) != len(descriptors) or not len(entries):
                 raise ValueError(f"{len(entries)} images, descriptors {descriptors.shape}")
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{folder} is damaged ({error}); delete it and run segswap-index again"
             ) from error
@@ -105,24 +95,52 @@ class Index:
         """Numbers of the images whose pixels have this hash; see `images.pixel_hash`."""
         return np.flatnonzero(self._entries["sha256"] == sha256.encode())
 
-    def encoding(self, numbers: Sequence[int] | NDArray[np.intp]) -> Encoding:
+    def encoding(
+        self, numbers: Sequence[int] | NDArray[np.intp], like: Encoding | None = None
+    ) -> Encoding:
         """What the matcher's `encode` gives for these images.
+
+        Args:
+            like: what it gave for others, whose tensors these must be like.
 
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        return Encoding({
+        found = Encoding({
             name: self._read(partial(encoded_file, name=name), numbers)
             for name in self.settings["encoded"]
         }).float()  # fmt: skip
+        if like is not None:
+            self._check_shapes({name: t.shape for name, t in found.items()},
+                               {name: t.shape for name, t in like.items()})  # fmt: skip
+        return found
 
-    def compared(self, numbers: Sequence[int] | NDArray[np.intp]) -> Tensor:
+    def compared(
+        self, numbers: Sequence[int] | NDArray[np.intp], like: Tensor | None = None
+    ) -> Tensor:
         """What `Matcher.compared` makes of these encodings: float32 (B, D, h, w).
+
+        Args:
+            like: what it made of others.
 
         Raises:
             ValueError: a file of the index is missing or damaged.
         """
-        return self._read(compared_file, numbers).float()
+        found = self._read(compared_file, numbers).float()
+        if like is not None:
+            self._check_shapes({"compared": found.shape}, {"compared": like.shape})
+        return found
+
+    def _check_shapes(
+        self, found: dict[str, torch.Size], wanted: dict[str, torch.Size]
+    ) -> None:  # fmt: skip
+        """Refuse tensors of an image that are not what the model makes of one."""
+        there, own = ({name: tuple(s[1:]) for name, s in each.items()} for each in (found, wanted))
+        if there != own:
+            raise ValueError(
+                f"{self.folder} is damaged: an image's encoding has the shapes {there}, the "
+                f"model's {own}; delete it and run segswap-index again"
+            )
 
     def nearest(
         self, descriptor: NDArray[np.float32], count: int
@@ -137,6 +155,11 @@ class Index:
             count: how many are wanted; fewer where the index is smaller.
         """
         query = np.ascontiguousarray(descriptor[None], np.float32)
+        if query.shape[1] != self.descriptors.shape[1]:
+            raise ValueError(
+                f"{self.folder} is damaged: its descriptors have {self.descriptors.shape[1]} "
+                f"numbers, the model's {query.shape[1]}; delete it and run segswap-index again"
+            )
         found, values = np.zeros(0, np.intp), np.zeros(0, np.float32)
         for first in range(0, len(self), _CHUNK):
             part = np.ascontiguousarray(self.descriptors[first : first + _CHUNK])
@@ -148,6 +171,27 @@ class Index:
             best = np.argsort(-values, kind="stable")[:count]
             found, values = found[best], values[best]
         return found, values
+
+    def changed(self, number: int) -> bool:
+        """Whether an image's file holds another image now, or none: then its features are not its.
+
+        A file that is gone, or as long and as old as it was, is not looked into, nor is a URL.
+        """
+        entry, image = self._entries[number], self.images[number]
+        state = state_of(image)
+        if not state or state == self._state(int(entry["shard"]), int(entry["row"])):
+            return False
+        try:
+            return pixel_hash(read_image(image)) != bytes(entry["sha256"]).decode()
+        except ImageError:
+            return True
+
+    def _state(self, shard: int, row: int) -> list[int] | None:
+        """What `state_of` said of an image when it was read."""
+        if shard not in self._states:
+            images = read_shard_record(record_file(self.folder, shard))["images"]
+            self._states[shard] = [entry["state"] for entry in images]
+        return self._states[shard][row]
 
     def check_model(self, model: Model) -> None:
         """Refuse a model that did not make this index.
@@ -167,19 +211,22 @@ class Index:
         self, file: Callable[[Path, int], Path], numbers: Sequence[int] | NDArray[np.intp]
     ) -> Tensor:
         entries = self._entries[list(numbers)]
-        rows = [self._mapped(file(self.folder, int(e["shard"])))[e["row"]] for e in entries]
-        return torch.from_numpy(np.stack(rows))
+        try:
+            rows = [self._row(file(self.folder, int(e["shard"])), int(e["row"])) for e in entries]
+            return torch.from_numpy(np.stack(rows))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; delete {self.folder} and run segswap-index again"
+            ) from error
 
-    def _mapped(self, path: Path) -> NDArray:
+    def _row(self, path: Path, row: int) -> NDArray:
+        """What a shard's file holds of one of its images."""
         if path not in self._files:
-            try:
-                self._files[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"{path} cannot be read ({error}); delete {self.folder} and run segswap-index "
-                    "again"
-                ) from error
-        return self._files[path]
+            self._files[path] = map_array(path, "fiub")
+        array = self._files[path]
+        if array.ndim < 2 or not 0 <= row < len(array):
+            raise ValueError(f"{path} holds an array {array.shape}, and is to have a row {row}")
+        return array[row]
 
 
 class _Paths(Sequence[str]):
@@ -198,57 +245,3 @@ class _Paths(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self[number] for number in range(len(self)))
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What index.json holds.
-
-    Raises:
-        ValueError: there is no index, or another version wrote it.
-    """
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise ValueError(f"{folder} is no index ({SETTINGS} is not there); make one: segswap-index")
-    try:
-        settings = json.loads(path.read_text())
-        written = settings["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged; delete {folder} and run segswap-index again"
-        ) from error
-    if written != FORMAT:
-        raise ValueError(
-            f"{folder} is of format {written!r}, and this version of segswap reads {FORMAT}; make "
-            "it again with segswap-index"
-        )
-    return dict(settings)
-
-
-def encoded_file(folder: Path, shard: int, name: str) -> Path:
-    """A tensor of the encodings of a shard's images."""
-    return folder / f"shard-{shard:05d}.encoded.{name}.npy"
-
-
-def compared_file(folder: Path, shard: int) -> Path:
-    """Of the encodings of a shard's images, what the score compares."""
-    return folder / f"shard-{shard:05d}.compared.npy"
-
-
-def descriptors_file(folder: Path, shard: int) -> Path:
-    """The descriptors of a shard's images."""
-    return folder / f"shard-{shard:05d}.descriptors.npy"
-
-
-def record_file(folder: Path, shard: int) -> Path:
-    """The record of a shard, by which it is whole."""
-    return folder / f"shard-{shard:05d}.json"
-
-
-def images_file(folder: Path, version: int) -> Path:
-    """All images of a version of the index."""
-    return folder / f"images-{version}.npy"
-
-
-def vectors_file(folder: Path, version: int) -> Path:
-    """All descriptors of a version of the index."""
-    return folder / f"descriptors-{version}.npy"

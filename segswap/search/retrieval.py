@@ -1,5 +1,6 @@
 """Find a detail in a collection: which images show it, and where."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,8 @@ from segswap.models.score import cell_scores, pooled, self_consistent
 from segswap.search.index import Index
 from segswap.search.settings import SHORTLIST
 
+LOG = logging.getLogger("segswap")
+CHANGED = "left out %d hits whose files have changed since they were indexed: %s; run segswap-index"
 _COMPARED = 25  # times as many are compared cell by cell
 _CONTEXT = 2.0  # side of what is shown of the query around a box, in its longer sides
 _AT_ONCE = 4  # images compared at a time
@@ -178,9 +181,11 @@ class ModelRetriever:
             same = set(self.index.with_pixels(query.pixel_hash).tolist())
             numbers = [number for number in range(len(self.index)) if number not in same]
         views = [self._view(query, flip) for flip in (False, True)[: 1 + self.mirrored]]
+        own = self.model.matcher.compared(views[0].query)
         likeness: list[Tensor] = []
         for first in range(0, len(numbers), _AT_ONCE):
-            cells = self.index.compared(numbers[first : first + _AT_ONCE]).flatten(2)
+            part = numbers[first : first + _AT_ONCE]
+            cells = self.index.compared(part, like=own).flatten(2)
             found = [self._likeness(view, cells.to(view.weight)) for view in views]
             likeness.append(torch.stack(found).amax(0).cpu())
         if not likeness:
@@ -214,7 +219,7 @@ class ModelRetriever:
 
     @torch.inference_mode()
     def _look(self, view: "_View", numbers: Sequence[int]) -> Iterator[Hit]:
-        targets = self.index.encoding(numbers).to(self.model.device)
+        targets = self.index.encoding(numbers, like=view.query).to(self.model.device)
         sources = view.query.repeated(len(numbers))
         matches = self.model.matcher.match(sources, targets).float()
         scores = cell_scores(matches, view.weight)
@@ -253,6 +258,7 @@ def retrieve(
     index: Index | str, query: ImageLike, box: Box | None = None, *, model: Model | None = None,
     top: int = 20, shortlist: int = SHORTLIST, mirrored: bool = False,
     progress: Callable[[int], None] = lambda count: None,
+    changed: Callable[[str], None] = lambda image: LOG.warning(CHANGED, 1, image),
 ) -> list[Hit]:  # fmt: skip
     """The images of a collection that show a detail, best first.
 
@@ -267,6 +273,8 @@ def retrieve(
             `ModelRetriever.shortlist`.
         mirrored: look for the mirrored detail too, in twice the time.
         progress: told how many more images were matched.
+        changed: told of images that would be hits, but whose files hold other images now than when
+            they were indexed; by default it warns.
 
     Raises:
         ValueError: the index, the query, the box or a number cannot be used, or another model made
@@ -280,7 +288,15 @@ def retrieve(
     chosen = model or load(opened.settings["model"])
     retriever = ModelRetriever(chosen, opened, mirrored, progress)
     among = retriever.shortlist(asked, shortlist) if len(opened) > shortlist else None
-    return retriever.search(asked, among)[:top]
+    hits: list[Hit] = []
+    for hit in retriever.search(asked, among)[: 2 * top]:
+        if len(hits) == top:
+            break
+        if opened.changed(hit.number):
+            changed(hit.image)
+        else:
+            hits.append(hit)
+    return hits
 
 
 def box_of(mask: NDArray[np.float32], width: int, height: int) -> Box | None:

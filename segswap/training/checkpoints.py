@@ -1,12 +1,12 @@
 """The state of a training run on disk: whole or not at all, and read without running code."""
 
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
+from segswap.files.records import Schema, contradictions
 from segswap.files.storage import replacing
 
 STATE = "last.pt"
@@ -15,17 +15,42 @@ STATE = "last.pt"
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Put a state in place of the folder's last one, whole."""
     with replacing(folder / STATE) as file:
-        torch.save(state, file)
+        writing = _Writing(file)
+        torch.save(state, cast(BinaryIO, writing))
+        if writing.failed:
+            raise writing.failed
 
 
-def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+class _Writing:
+    """A file for torch.save, which on an error would crash or raise one of its own: the first one
+    is kept, and what follows it passed over.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """See BinaryIO.write."""
+        if self.failed is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.failed = error
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """See BinaryIO.flush; the file is flushed when it is put in place."""
+
+
+def load_state(folder: Path, schema: Schema | None = None) -> dict[str, Any]:
     """Read the state of a run.
 
     Args:
-        keys: what it must hold.
+        schema: what it must hold.
 
     Raises:
-        ValueError: there is none, it cannot be read, or it lacks a key.
+        ValueError: there is none, it cannot be read, or a key is missing or of another type.
     """
     path = folder / STATE
     if not path.is_file():
@@ -41,10 +66,10 @@ def load_state(folder: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
             f"{path} cannot be read ({said}); segswap-train --init {folder} with another --out "
             "starts from the best weights, other commands start anew"
         ) from error
-    missing = [key for key in keys if not isinstance(state, dict) or key not in state]
-    if missing:
+    wrong = [found for found, _ in contradictions(state, schema or {}, "its state")]
+    if wrong:
         raise ValueError(
-            f"{path} lacks {', '.join(missing)}: it is no checkpoint of this version and command; "
+            f"{path} is no checkpoint of this version and command: {', '.join(wrong)}; "
             "start a new run with another --out"
         )
     return state

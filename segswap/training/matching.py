@@ -17,8 +17,10 @@ from segswap.evaluation.kinds import score_kind_pair
 from segswap.evaluation.metrics import Scores, mean_scores, score_negative, score_pair
 from segswap.files.storage import write_atomically
 from segswap.matchers.base import Batch, Matcher
+from segswap.matchers.confidence import calibrate
 from segswap.models.hub import SCORES
 from segswap.models.model import Model
+from segswap.training.calibration import calibration_pairs
 from segswap.training.mining import Mining
 from segswap.training.objective import Objective
 from segswap.training.task import Observer, Row, Task
@@ -84,9 +86,10 @@ class MatcherTask(Task):
 
     def evaluate(self, averaged: nn.Module) -> dict[str, float]:
         """Mean scores on the val pairs, on about 8 pairs of images that share nothing, and on the
-        pairs of one kind.
+        pairs of one kind. A matcher whose masks need that is calibrated on these pairs before.
         """
         model = self.model_of(averaged)
+        calibrate(model.matcher, calibration_pairs(model, self.val, self.val_kinds))
         return (self._pair_scores(model) if self.val else {}) | self._kind_scores(model)
 
     def _pair_scores(self, model: Model) -> dict[str, float]:

@@ -81,17 +81,18 @@ class Objective(nn.Module):
         chosen, unrelated = negative_targets(batch, self.negatives, kinds)
         own = torch.arange(batch.pairs, device=chosen.device)
         distinct = batch.distinct()[own, chosen]
+        apart = ~(batch.related() | batch.meet())[own, chosen]
         more = torch.arange(batch.pairs, source.images, device=chosen.device)
         sources = torch.cat([own.repeat(len(chosen)), more])
         negatives = self.matcher.match(
             source.at(sources), target.at(torch.cat([chosen.flatten(), more]))
         )
         # The extra ones are of other photographs, which may show the same kinds.
-        counted, counted_same = (
+        counted = (
             torch.cat([known.flatten().float(), more.new_full((len(more),), told).float()])
-            for known, told in ((unrelated, int(not kinds)), (distinct, 1))
+            for known, told in ((unrelated, int(not kinds)), (distinct, 1), (apart, 1))
         )
-        return Answers(answers.matches, batch, negatives, counted, counted_same)
+        return Answers(answers.matches, batch, negatives, *counted)
 
 
 def negative_targets(batch: Batch, count: int, kinds: bool = False) -> tuple[Tensor, Tensor]:

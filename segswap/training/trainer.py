@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from segswap.backbones.weights import check_finite
+from segswap.files.records import NONE, Schema, all_checked
 from segswap.files.storage import sweep, write_atomically
 from segswap.training.checkpoints import STATE, load_state, save_state
 from segswap.training.history import History
@@ -20,8 +22,11 @@ from segswap.training.schedule import Execution, Schedule
 from segswap.training.task import Observer, Row, Task
 
 BAD_BATCH = "bad_batch.json"
-_KEYS = ("step", "best", "model", "average", "optimiser", "rates", "scaler", "rng", "cuda_rng",
-         "history", "sums", "task")  # fmt: skip
+_SCHEMA: Schema = {
+    "step": (int,), "best": (float,), "model": (dict,), "average": (dict,), "optimiser": (dict,),
+    "rates": (dict,), "scaler": (dict,), "rng": (Tensor,), "cuda_rng": (Tensor, NONE),
+    "history": (list,), "sums": (dict,), "task": (dict,),
+}  # fmt: skip
 
 
 def never() -> bool:
@@ -262,13 +267,16 @@ class Trainer:
             "history": self.history.rows, "sums": self.history.sums, "task": self.task.state(),
         }  # fmt: skip
 
-    def resume(self) -> None:
-        """Go on where the run in `out` stopped.
+    def resume(self, kept: bool = True) -> None:
+        """Go on where the run in `out` stopped, its learning rate as this schedule has it.
+
+        Args:
+            kept: whether the best weights are there; else those of the checkpoint take their place.
 
         Raises:
             ValueError: there is no checkpoint, it is damaged, or it is of another run.
         """
-        state = load_state(self.out, _KEYS)
+        state = load_state(self.out, _SCHEMA)
         try:
             self.task.network.load_state_dict(state["model"])
             self.average.module.load_state_dict(state["average"])
@@ -279,10 +287,27 @@ class Trainer:
             if self.device.type == "cuda" and state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
             self.task.restore(state["task"])
-            self.step, self.best = int(state["step"]), float(state["best"])
+            self.step, self.best = state["step"], float(state["best"])
             self.history.rows, self.history.sums = state["history"], state["sums"]
+            all_checked(state["history"], {"step": (int,)}, "its history")
+            for part in ("model", "average"):
+                check_finite(state[part], f"its {part}")
+            self._set_rates()
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             said = " ".join(str(error).split())  # torch's is of many lines
-            raise ValueError(f"{self.out / STATE} does not fit this run: {said}") from error
+            raise ValueError(
+                f"{self.out / STATE} does not fit this run: {said}; start a new one with another "
+                "--out"
+            ) from error
+        if not kept and self.execution.rank == 0:
+            self.best = -math.inf
+            self.task.save(self.average.module, self.out, {"step": self.step})
         if self.execution.rank:  # the state has the numbers of rank 0 to draw from
             torch.manual_seed(torch.initial_seed() + self.step)
+
+    def _set_rates(self) -> None:
+        """The learning rates of the next step, for a run that may have been made longer."""
+        rates = [base * self.schedule.share(self.step) for base in self.rates.base_lrs]
+        self.rates.load_state_dict(self.rates.state_dict() | {"_last_lr": rates})
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate

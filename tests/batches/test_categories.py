@@ -241,7 +241,7 @@ def test_what_holds_no_pair_is_refused(what: str, tmp_path: Path) -> None:
     if what == "json":
         (source / "instances.json").write_text("{}")
     name = f"{source / 'instances.json'}:{source}" if what == "json" else str(source)
-    with pytest.raises(ValueError, match=r"expected a folder|cannot be read as COCO annotations"):
+    with pytest.raises(ValueError, match=r"expected a folder|expected a COCO instances JSON"):
         read_pictures(name)
 
 

@@ -196,7 +196,9 @@ def test_shards_are_indexed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     items = stream_of(made(tmp_path / "a", 12))
     opened: list[object] = []
     original = Shard.open
-    monkeypatch.setattr(Shard, "open", lambda path: opened.append(path) or original(path))
+    monkeypatch.setattr(
+        Shard, "open", lambda path, *more: opened.append(path) or original(path, *more)
+    )
     for number in range(24):
         items[number]
     assert len(opened) == len(set(opened)) == 4
@@ -241,6 +243,7 @@ def test_each_shard_is_fetched_once_an_epoch_into_a_small_cache(
     url = uploaded(made(tmp_path / "a", 48, shard_pairs=4), "memory://bucket/pairs")
     room = 4 * max(storage.size(storage.join(url, name)) or 0 for name in storage.entries(url))
     monkeypatch.setattr(cache, "CACHE_BYTES", room)
+    monkeypatch.setattr(cache, "_ASKED_FOR", 0.0)  # here each is opened as soon as it is there
     monkeypatch.setattr(stream, "_GROUP_BYTES", room // 2)
     stream._open.cache_clear()
     items = stream_of(url, seed=3)
@@ -261,8 +264,8 @@ def test_a_copy_that_another_process_removes_is_made_again(
     url = uploaded(made(tmp_path / "a", 3), "memory://bucket/pairs")
     original = cache.local_copy
 
-    def removed_at_once(path: str) -> str:
-        local = original(path)
+    def removed_at_once(path: str, *more: str) -> str:
+        local = original(path, *more)
         if len(fetched) % 2:  # the first of each two
             Path(local).unlink()
         return local

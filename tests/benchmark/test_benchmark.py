@@ -223,7 +223,7 @@ def test_a_damaged_or_missing_prediction_is_named(
     with pytest.raises(ValueError, match=rf"{path.name}.*delete"):
         measure(config)
     (folder / "predictions.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged; delete"):
+    with pytest.raises(ValueError, match=r"predictions\.json .*; delete"):
         measure(config)
 
 

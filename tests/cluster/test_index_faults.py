@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import textured
 
-from pipelines.search.index import build_index, images_in
+from pipelines.search.index import build_index, collect
 from segswap.files.images import read_image
 from segswap.models.model import load
 from segswap.search.index import Index
@@ -52,7 +52,10 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     how: str, photos: Path, tmp_path: Path, script: Callable[[str], str]
 ) -> None:
     out = tmp_path / "photos.index"
-    command = [script("segswap-index"), str(photos), "--workers", "2", "--out", str(out)]
+    command = [
+        script("segswap-index"), str(photos), "--model", "segswap-tiny", "--workers", "2",
+        "--out", str(out),
+    ]  # fmt: skip
     process = started(command)
     wait_for_a_shard(process, out)
     if how == "kill":
@@ -76,7 +79,7 @@ def test_killed_and_run_again_it_gives_the_answers_of_an_undisturbed_one(
     assert not list(out.glob("*.tmp"))
 
     index = Index.open(out)
-    whole = build_index(images_in([str(photos)]), "segswap-tiny", tmp_path / "whole")
+    whole = build_index(collect([str(photos)]).images, "segswap-tiny", tmp_path / "whole")
     assert list(index.images) == list(whole.images)
     assert index.skipped == whole.skipped
     assert np.array_equal(index.sizes, whole.sizes)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from runs import processes_below
 
-from pipelines.command.tasks import ray_cluster, run_in_order
+from pipelines.command.cluster import ray_cluster
+from pipelines.command.tasks import run_in_order
 from pipelines.generation.config import Composition, Inputs, Styling
 from pipelines.training.live import live_stream
 

@@ -305,6 +305,20 @@ def test_damaged_samples_are_named(tmp_path: Path, what: str) -> None:
         Shard.open(path).read(0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"objects": None}, "json's objects is null; expected a list"),
+     ({"objects": [3]}, r"json: objects\[0\] is an integer; expected an object"),
+     ({"background": None}, "json's background is null; expected an object")],
+)  # fmt: skip
+def test_records_that_do_not_say_whose_the_images_are(
+    changes: dict, said: str, tmp_path: Path
+) -> None:
+    path = with_members(tmp_path / "s.tar", changed_record(**changes))
+    with pytest.raises(DatasetError, match=rf"s\.tar, sample 0: {said}"):
+        Shard.open(path).read(0)
+
+
 def test_a_pickled_matrix_is_no_matrix(tmp_path: Path) -> None:
     """Nothing in a sample is unpickled or executed."""
     members = changed_record(objects=[{"label": 1, "target_from_source": "__import__('os')"}])
@@ -369,9 +383,11 @@ def test_shards_outside_the_dataset_are_refused(tmp_path: Path, name: str) -> No
 )  # fmt: skip
 def test_a_manifest_without_usable_shards_is_named(tmp_path: Path, splits: object) -> None:
     dataset = dataset_of(tmp_path, splits=splits)
-    with pytest.raises(DatasetError, match=r"segswap\.json is damaged: a shard is listed without"):
+    with pytest.raises(
+        DatasetError, match=r"segswap\.json: train.* expected .*generate the dataset again"
+    ):
         split_shards(dataset, "train")
-    with pytest.raises(DatasetError, match=r"segswap\.json is damaged"):
+    with pytest.raises(DatasetError, match=r"segswap\.json: train"):
         datasets_with([str(dataset)], "train")
 
 

@@ -175,8 +175,8 @@ def test_three_motifs_in_sixty_images_are_all_found_and_none_is_mixed(false: int
     for group in groups:
         assert_on_its_motif(planted, group.maps)
     # All of them hang together by chance agreements of next to no weight.
-    most = max(values.max() for values in whole.maps.values())
-    strong = {n: values for n, values in whole.maps.items() if values.max() > 0.1 * most}
+    most = max(values.max() for values in whole.values())
+    strong = {n: values for n, values in whole.items() if values.max() > 0.1 * most}
     assert len(strong) >= 6
     assert_on_its_motif(planted, strong)
 
@@ -234,13 +234,13 @@ def test_nothing_repeats() -> None:
     whole, groups = find_repeats(links, Settings())
     assert groups == []
     pairs = {image for pair in planted.false for image in pair}
-    assert set(whole.maps) <= pairs  # the masks are what two images say, right or wrong
+    assert set(whole) <= pairs  # the masks are what two images say, right or wrong
 
 
 def test_no_correspondence_at_all() -> None:
     planted = collection(5, "")
     whole, groups = find_repeats(match_pairs(all_pairs(5), planted.predict, Settings()), Settings())
-    assert (whole.maps, groups) == ({}, [])
+    assert (whole, groups) == ({}, [])
 
 
 # --- images --------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_damaged_portable_images_are_refused(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path / "wall", "hpatches")
     for content in (b"no image", (folder / "2.ppm").read_bytes()[:500]):
         (folder / "2.ppm").write_bytes(content)
-        with pytest.raises(ImageError, match=r"2\.ppm: cannot be decoded"):
+        with pytest.raises(ImageError, match=r"2\.ppm: (not an image|cannot be decoded)"):
             list(planar_pairs(folder))
 
 

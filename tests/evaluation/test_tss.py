@@ -87,7 +87,7 @@ def test_groups_are_found_from_the_root_a_group_or_a_pair(tmp_path: Path) -> Non
     }  # fmt: skip
     assert list(tss_groups(root / "cars")) == ["cars"]
     assert list(tss_groups(other)) == ["boats"]
-    with pytest.raises(ValueError, match="no pair of TSS"):
+    with pytest.raises(ValueError, match="none is not a folder"):
         tss_groups(tmp_path / "none")
 
 

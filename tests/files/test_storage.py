@@ -5,11 +5,14 @@ import hashlib
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,8 @@ from segswap.data.manifest import read_manifest
 from segswap.data.shards import Shard, read_pairs
 from segswap.files import cache, storage, stores
 from segswap.files.cache import forget_copies, local_copy
-from segswap.files.images import ImageError, image_files, read_image, read_size, read_sizes
+from segswap.files.folders import image_files
+from segswap.files.images import ImageError, read_image, read_size, read_sizes
 from segswap.files.stores import StorageError
 
 PLACES = ("path", "file", "memory")
@@ -361,6 +365,124 @@ def test_a_folder_of_copies_of_another_user_is_refused(
     (tmp_path / "tmp" / f"segswap-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="belongs to another user"):
         local_copy("memory://bucket/a")
+
+
+def test_what_is_made_or_just_asked_for_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process's download stays, and the copy it was just told of; a dead one's goes."""
+    monkeypatch.setattr(cache, "CACHE_BYTES", 50)
+    storage.write_atomically("memory://bucket/a", bytes(100))
+    fresh = Path(local_copy("memory://bucket/a"))
+    made, dead = (fresh.with_name(f".b.host.{number}.tmp") for number in (1, 2))
+    for place, age in ((made, 120), (dead, 7200)):
+        place.write_bytes(bytes(100))
+        os.utime(place, (time.time() - age,) * 2)
+    storage.write_atomically("memory://bucket/c", bytes(100))
+    local_copy("memory://bucket/c")
+    assert fresh.exists()
+    assert made.exists()
+    assert not dead.exists()
+    os.utime(fresh, (time.time() - 120,) * 2)
+    storage.write_atomically("memory://bucket/d", bytes(100))
+    local_copy("memory://bucket/d")
+    assert not fresh.exists()
+
+
+# --- web servers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL at which a server shows it."""
+    folder = tmp_path / "shown"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _said_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "times", "sha256"),
+    [
+        (b"one", b"three", (1, 1), ("", "")),  # its length tells
+        (b"one", b"two", (1, 1_000_000), ("", "")),  # its time tells
+        (b"one", b"two", (1, 1), ("a", "b")),  # the manifest alone tells
+    ],
+)
+def test_a_file_remade_at_a_web_server_has_another_copy(
+    web: tuple[Path, str], before: bytes, after: bytes, times: tuple[int, int],
+    sha256: tuple[str, str],
+) -> None:  # fmt: skip
+    folder, url = web
+    prints = []
+    for content, at, digest in zip((before, after), times, sha256, strict=True):
+        (folder / "a.tar").write_bytes(content)
+        os.utime(folder / "a.tar", (at, at))
+        for _ in range(2):
+            assert Path(local_copy(f"{url}/a.tar", digest)).read_bytes() == content
+        prints.append(storage.fingerprint(f"{url}/a.tar"))
+    assert (prints[0] == prints[1]) == bool(sha256[0])
+
+
+def test_a_dataset_remade_at_a_web_server_is_read(web: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = web
+    for seed in (0, 1):
+        arguments = ["--demo", "--pairs", 2, "--size", 96, "--seed", seed, "--workers=0"]
+        assert run(tmp_path / f"{seed}", *arguments) == 0
+        for path in (tmp_path / f"{seed}").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+            os.utime(folder / path.name, (1, 1))
+        assert [p.index for p in read_pairs(url, "train")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        storage.read_bytes,
+        storage.size,
+        storage.entries,
+        local_copy,
+        storage.fingerprint,
+        read_image,
+    ],
+)
+def test_a_web_server_that_says_nothing(
+    question: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It accepts, and no more: what is waited for is said, and then given up."""
+    monkeypatch.setattr(stores, "_SILENCE", 0.3)
+    monkeypatch.setattr(stores, "_SAID_AFTER", 0.1)
+    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.jpg"
+        with pytest.raises(StorageError, match="no answer from its server"):
+            question(url)
+    assert f"waiting for {url} to be " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, FileNotFoundError), (403, StorageError), (500, StorageError)]
+)
+def test_what_a_web_server_answers(
+    status: int, error: type[Exception], web: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails does not say that a file is missing."""
+    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "send_head", lambda s: s.send_error(status))
+    with pytest.raises(error) as raised:
+        local_copy(f"{web[1]}/a")
+    assert type(raised.value) is error
+    assert error is FileNotFoundError or str(status) in str(raised.value)
 
 
 # --- images ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from runs import assert_clean, assert_same, hashes, shards, wait_for
 
 from pipelines.command import cli
 from pipelines.generation import job
+from segswap.files.locks import LOCK
 
 # --- the same bytes ----------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != LOCK  # a killed command leaves its own
     }
 
 

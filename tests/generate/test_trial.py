@@ -74,7 +74,9 @@ def test_inputs_that_cannot_be_used_are_named(data: Path, tmp_path: Path) -> Non
     (images / "broken.jpg").write_text("text")
     said = str(plan(config(tmp_path / "out", "--images", images, "--pairs", 3, "--size", 96)))
     assert "from: images, 4 images, " in said
-    assert "from: without 1 that cannot be used: broken.jpg, not an image\n" in said
+    assert (
+        "from: without 1 that cannot be used: broken.jpg, not an image but text ('text')\n" in said
+    )
 
 
 def test_of_more_pairs_those_are_counted_that_are_added(

@@ -169,6 +169,33 @@ def test_without_a_model_the_shipped_one_matches(
     assert segswap.load().folder == tmp_path / "models" / DEFAULT_MODEL
 
 
+def test_a_damaged_picture_is_not_matched(
+    images: tuple[Path, Path], run: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its second half is zeros, or it is cut and ended, and decoders make grey of that."""
+    data = images[1].read_bytes()
+    for spoilt in (data[: len(data) // 2] + bytes(len(data) // 2), data[:-500] + b"\xff\xd9"):
+        images[1].write_bytes(spoilt)
+        assert run_command(monkeypatch, *images, "--model", run) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {images[1]}: cannot be decoded (")
+        assert said.count("\n") == 1
+
+
+def test_a_scan_is_matched_where_the_flag_allows_it(
+    images: tuple[Path, Path], run: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("segswap.files.limits.DEFAULT_MEGAPIXELS", 1)
+    Image.new("RGB", (1000, 1100)).save(images[0])
+    assert run_command(monkeypatch, *images, "--model", run) == 1
+    assert "over 1 megapixels (1000 x 1100); --max-megapixels 2, or" in capsys.readouterr().err
+    assert run_command(monkeypatch, *images, "--model", run, "--max-megapixels", 2) == 0
+    assert run_command(monkeypatch, *images, "--model", run) == 1
+    assert run_command(monkeypatch, *images, "--model", run, "--max-megapixels", 0) == 2
+
+
 def test_settings_that_cannot_be_are_refused(images: tuple[Path, Path], run: Path) -> None:
     for name in ("match.gif", "match", "match.png.txt"):
         with pytest.raises(ValueError, match=r"\.png or \.jpg"):
@@ -204,7 +231,8 @@ def test_settings_that_cannot_be_are_refused(images: tuple[Path, Path], run: Pat
         (["a.png", "target.png", "--model", "none", "--masks", "."],
          "--masks would write target.png over the image; choose another name"),
         (["a.png", "b.jpg", "--model", "run", "--size", "65"],
-         "size 65 is no multiple of 8, the matcher's stride; expected 8, 16, 24, ... pixels"),
+         "size 65 is no multiple of 8, the matcher's stride, up to 8192; expected 8, 16, 24, ... "
+         "pixels"),
         (["a.png", "a.png", "--model", "run", "--device", "cuda:99"],
          "--device cuda:99 is not there"),
     ],

@@ -16,7 +16,7 @@ from training_runs import history, small_dataset
 import segswap
 import segswap.matchers
 from pipelines.command import cli
-from pipelines.search.index import build_index, images_in
+from pipelines.search.index import build_index, collect
 from pipelines.training.config import TrainConfig, command_line
 from pipelines.training.job import train
 from segswap.matchers.base import Matcher
@@ -51,7 +51,7 @@ def write_kinds(folder: Path) -> Path:
 
 
 def test_every_name_is_a_matcher_that_can_be_built() -> None:
-    assert names() == ["correlation", "semantic", "transformer"]
+    assert names() == ["correlation", "ncnet", "semantic", "sfnet", "transformer"]
     for name in names():
         assert issubclass(matcher_class(name), Matcher)
         assert matcher_class(name).terms
@@ -81,7 +81,7 @@ def test_what_there_is_not_is_named(name: str, options: dict[str, int], message:
 
 
 def test_a_new_module_brings_its_own_flags(added: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert names() == ["correlation", "semantic", "transformer", "twolevel"]
+    assert names() == ["correlation", "ncnet", "semantic", "sfnet", "transformer", "twolevel"]
     with pytest.raises(SystemExit):
         cli.parse(command_line, ["--matcher", "twolevel", "--help"])
     said = capsys.readouterr().out
@@ -121,7 +121,7 @@ def test_an_example_of_one_module_is_trained_and_used(
     collection.mkdir()
     for number in range(3):
         cv2.imwrite(str(collection / f"{number}.png"), textured(64, 80, number))
-    index = build_index(images_in([str(collection)]), str(out), tmp_path / "index")
+    index = build_index(collect([str(collection)]).images, str(out), tmp_path / "index")
     assert list(index.encoding([0, 2])) == ["fine", "coarse"]
     assert len(segswap.retrieve(index, textured(64, 80, 9), model=model)) == 3
     found = segswap.discover([str(collection / f"{n}.png") for n in range(3)], model=model)

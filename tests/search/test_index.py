@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_models import save_model
 
-from pipelines.search.index import build_index, images_in
+from pipelines.search.index import build_index, collect
 from segswap.files.images import pixel_hash, read_image
 from segswap.matchers.encoding import Encoding
 from segswap.models.model import load
 from segswap.models.score import pooled
-from segswap.search.index import Index, entry_type
+from segswap.search.index import Index
+from segswap.search.index_files import entry_type
 
 Build = Callable[..., Index]
 
@@ -46,7 +47,7 @@ def build(photos: Path, model: str, tmp_path: Path) -> Build:
     """Index what is below a folder, in this process."""
 
     def run(folder: Path = photos, out: Path = tmp_path / "index", which: str = model) -> Index:
-        return build_index(images_in([str(folder)]), which, out)
+        return build_index(collect([str(folder)]).images, which, out)
 
     return run
 
@@ -192,7 +193,7 @@ def test_a_folder_with_other_things_is_left_alone(build: Build, tmp_path: Path) 
 def test_mirrored_features_are_those_of_the_flipped_image(
     photos: Path, model: str, tmp_path: Path
 ) -> None:
-    images = images_in([str(photos)])
+    images = collect([str(photos)]).images
     index = build_index(images, model, tmp_path / "flipped", mirrored=True)
     flipped = np.ascontiguousarray(read_image(images[2])[:, ::-1])
     assert_kept(index.encoding([2]), load(model).encode([flipped]))

@@ -19,7 +19,7 @@ from made_models import save_model
 from torchvision.ops import box_iou
 
 import segswap
-from pipelines.search.index import build_index, images_in
+from pipelines.search.index import build_index, collect
 from pipelines.search.retrieve import find
 from pipelines.search.retrieve_config import RetrieveConfig, parse_box
 from segswap import geometry
@@ -54,7 +54,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def index(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     out = tmp_path_factory.mktemp("index") / "index"
-    return build_index(images_in([str(collection)]), "segswap-tiny", out)
+    return build_index(collect([str(collection)]).images, "segswap-tiny", out)
 
 
 def overlap(box: geometry.Box) -> float:
@@ -144,7 +144,7 @@ def test_pooled_features_rank_by_their_cosine(index: Index, collection: Path) ->
 
 
 def test_sift_finds_the_detail_too(collection: Path) -> None:
-    retriever = SiftRetriever(images_in([str(collection)]))
+    retriever = SiftRetriever(collect([str(collection)]).images)
     query = Query(read_image(collection / "1.png"), BOX)
     hits = retriever.search(query)
     assert len(hits) == 4
@@ -163,7 +163,7 @@ def test_nothing_in_common_is_an_answer(tmp_path: Path) -> None:
     for number in range(2):
         flat = np.full((64, 80, 3), 90 + number, np.uint8)
         cv2.imwrite(str(folder / f"{number}.png"), flat)
-    images = images_in([str(folder)])
+    images = collect([str(folder)]).images
     index = build_index(images, "segswap-tiny", tmp_path / "index")
     for number in (0, 1):
         query = Query(np.full((50, 50, 3), 200, np.uint8))

@@ -282,7 +282,7 @@ def test_one_bad_picture_costs_itself(
     red(monkeypatch)
     (pictures / "3.png").write_text("no image")
     index, skipped = folder_index(pictures, str(run), 0.02, 0.5)
-    assert skipped == [{"image": "3.png", "reason": "not an image"}]
+    assert skipped == [{"image": "3.png", "reason": "not an image but text ('no image')"}]
     assert len(index.arrays["segments"]) == 5
     assert index.without_segments == 1
 

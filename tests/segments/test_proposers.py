@@ -191,7 +191,7 @@ def test_one_bad_image_of_a_batch_is_skipped_alone(module: Any, images: Path) ->
     (images / "04.png").write_text("no image")
     index, skipped = folder_index(images, "two_colours", 0.01, 0.6)
     assert skipped == [
-        {"image": "04.png", "reason": "not an image"},
+        {"image": "04.png", "reason": "not an image but text ('no image')"},
         {"image": "unlucky.png", "reason": "out of luck"},
     ]
     assert [len(batch) for batch in module.BATCHES] == [7, 4]

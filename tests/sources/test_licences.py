@@ -12,7 +12,7 @@ from conftest import Run
 from generators.sources.cache import cached_index, fingerprint
 from generators.sources.coco import coco_index
 from generators.sources.index import Index
-from generators.sources.licences import NOT_STATED, Licence, allows
+from generators.sources.licences import NOT_STATED, Licence, allows, is_known
 from segswap.files.cache import cache_folder
 
 # COCO's own, with what each allows: sharing pairs made of the image, and selling them.
@@ -36,6 +36,47 @@ COCO = {
     Licence("All rights reserved"): (False, False),
     NOT_STATED: (False, False),
 }  # fmt: skip
+
+
+# As people write them, and what is like them: by name, address, sharing pairs, selling them.
+WRITTEN: list[tuple[str, str, bool, bool]] = [
+    ("CC BY NC 4.0", "", True, False),
+    ("CC BY ND 4.0", "", False, False),
+    ("All rights reserved; attribution required", "", False, False),
+    ("CC-BY-4.0", "", True, True), ("cc by-sa 3.0", "", True, True),
+    ("CC-BY-3.0-US", "", True, True), ("CC_BY_NC_SA_2.5", "", True, False),
+    ("CC BY 4.0 International", "", True, True), ("CC-BY-SA-NC-4.0", "", False, False),
+    ("CC-BY-4.0-NC", "", False, False), ("CC BY 4.0 (non-commercial)", "", False, False),
+    ("CC BY 4.0, for research only", "", False, False), ("CC-BY-4.0 OR MIT", "", False, False),
+    ("CC0-1.0", "", True, True), ("MIT", "", True, True), ("Apache-2.0", "", True, True),
+    ("BSD-3-Clause", "", True, True), ("Submit your own", "", False, False),
+    ("Permitted with attribution", "", False, False), ("bsd-like", "", False, False),
+    ("Attribution 4.0 International", "", True, True), ("Public Domain Mark 1.0", "", True, True),
+    ("Creative Commons Attribution-NonCommercial-NoDerivatives 4.0 International", "", False,
+     False),
+    ("", "https://creativecommons.org/licenses/by/4.0/deed.en", True, True),
+    ("", "HTTP://CreativeCommons.org/licenses/by-nc/2.0/uk/legalcode?x=1", True, False),
+    ("https://creativecommons.org/licenses/by-sa/4.0/", "", True, True),
+    ("Some name", "https://creativecommons.org/licenses/by/4.0/", True, True),
+    ("All rights reserved", "https://creativecommons.org/licenses/by/4.0/", False, False),
+    ("Non-commercial", "https://creativecommons.org/licenses/by/4.0/", False, False),
+    ("Attribution License", "http://creativecommons.org/licenses/by-nc/2.0/", True, False),
+    ("MIT", "https://creativecommons.org/licenses/by-nd/2.0/", False, False),
+    ("CC-BY-4.0", "https://example.org/terms", True, True),
+    ("CC-BY-4.0", "https://creativecommons.org/licenses/by-nc-plus/4.0/", False, False),
+    ("", "https://creativecommons.org.example/licenses/by/4.0/", False, False),
+    ("", "https://example.org/?creativecommons.org/licenses/by/4.0/", False, False),
+    ("", "https://spdx.org/licenses/CC-BY-4.0.html", True, True),
+    ("", "", False, False), ("GPL-3.0-only", "", False, False), ("None", "", False, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "url", "share", "sell"), WRITTEN)
+def test_only_what_is_recognised_is_allowed(name: str, url: str, share: bool, sell: bool) -> None:
+    licence = Licence(name, url)
+    assert allows(licence, "any")
+    assert (allows(licence, "shareable"), allows(licence, "commercial")) == (share, sell)
+    assert is_known(licence) or not share
 
 
 @pytest.mark.parametrize("licence", COCO, ids=lambda licence: licence.name)

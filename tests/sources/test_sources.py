@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as rle
 
-from generators.sources.coco import coco_index, encode_segmentation
+from generators.sources.coco import coco_index
 from generators.sources.folder import folder_index
 from generators.sources.index import UNKNOWN, Index, Pool, build, held_out
 from generators.sources.photos import photos
+from segswap.data.segmentations import encode_segmentation
 
 WIDTH, HEIGHT = 100, 80
 TRIANGLE = [[10, 10, 60, 10, 10, 60]]
@@ -43,8 +44,10 @@ def lengths_of(mask: np.ndarray) -> list[int]:
 
 def test_polygons_of_several_parts() -> None:
     """All parts count; the published code used the first alone."""
-    one, area = encode_segmentation(TRIANGLE, WIDTH, HEIGHT)
-    both, more = encode_segmentation([*TRIANGLE, [80, 50, 95, 50, 95, 75, 80, 75]], WIDTH, HEIGHT)
+    one, area, _ = encode_segmentation(TRIANGLE, WIDTH, HEIGHT)
+    both, more, _ = encode_segmentation(
+        [*TRIANGLE, [80, 50, 95, 50, 95, 75, 80, 75]], WIDTH, HEIGHT
+    )
     assert 1150 < area < 1350
     assert 360 < more - area < 420
     assert not decoded(one)[60, 88]
@@ -53,7 +56,7 @@ def test_polygons_of_several_parts() -> None:
 
 
 def test_polygons_that_leave_the_image_are_cut_off() -> None:
-    counts, area = encode_segmentation([[-40, -40, 50, -40, 50, 40, -40, 40]], WIDTH, HEIGHT)
+    counts, area, _ = encode_segmentation([[-40, -40, 50, -40, 50, 40, -40, 40]], WIDTH, HEIGHT)
     assert area == decoded(counts).sum() == pytest.approx(2000, rel=0.05)
 
 
@@ -65,39 +68,45 @@ def test_run_lengths_compressed_or_not(seed: int) -> None:
     compressed = rle.encode(np.asfortranarray(mask, np.uint8))
     for counts in (lengths_of(mask), compressed["counts"].decode()):
         segmentation = {"size": [HEIGHT, WIDTH], "counts": counts}
-        encoded, area = encode_segmentation(segmentation, WIDTH, HEIGHT)
+        encoded, area, _ = encode_segmentation(segmentation, WIDTH, HEIGHT)
         assert area == mask.sum()
         np.testing.assert_array_equal(decoded(encoded), mask)
 
 
 PIXELS = WIDTH * HEIGHT
 BAD_SEGMENTATIONS: dict[str, tuple[Any, str]] = {
-    "none": (None, "neither polygons nor run lengths"),
-    "empty": ([], "no polygon"),
-    "text": ("abc", "neither polygons"),
-    "a number": (3, "neither polygons"),
-    "two points": ([[1, 1, 5, 5]], "three points or more"),
-    "odd": ([[1, 1, 5, 5, 9, 1, 7]], "three points or more"),
-    "one odd part": ([*TRIANGLE, [1, 1, 5, 5, 9, 1, 7]], "three points or more"),
-    "points in lists": ([[[1, 1], [5, 5], [9, 1]] * 2], "no number"),
-    "numbers alone": ([1, 1, 5, 5, 9, 1], "three points or more"),
-    "words": ([["a", 1, 5, 5, 9, 1]], "no number"),
-    "null": ([[None, 1, 5, 5, 9, 1]], "no number"),
-    "not a number": ([[float("nan"), 1, 5, 5, 9, 1]], "no number"),
+    "none": (None, "its segmentation is null; expected polygons"),
+    "empty": ([], "its polygons have no points"),
+    "empty parts": ([[], []], "its polygons have 0 points"),
+    "text": ("abc", "its segmentation is text"),
+    "a number": (3, "its segmentation is a number"),
+    "one point": ([[1, 1]], "its polygons have 1 points; expected three or more"),
+    "two points and one": ([[1, 1, 5, 5], [7, 7]], "its polygons have 1 and 2 points"),
+    "odd": ([[1, 1, 5, 5, 9, 1, 7]], "has 7 coordinates, an odd number"),
+    "one odd part": ([*TRIANGLE, [1, 1, 5, 5, 9, 1, 7]], "has 7 coordinates, an odd number"),
+    "a short odd part": ([*TRIANGLE, [1]], "has 1 coordinates, an odd number"),
+    "points in lists": ([[[1, 1], [5, 5], [9, 1]] * 2], "a polygon's points are lists"),
+    "numbers alone": ([1, 1, 5, 5, 9, 1], "a polygon is a number; expected polygons"),
+    "null among them": ([None, *TRIANGLE], "a polygon is null"),
+    "words": ([["a", 1, 5, 5, 9, 1]], "has text as a coordinate"),
+    "null": ([[None, 1, 5, 5, 9, 1]], "has null as a coordinate"),
+    "truth": ([[True, 1, 5, 5, 9, 1]], "has true or false as a coordinate"),
+    "not a number": ([[float("nan"), 1, 5, 5, 9, 1]], "no place in the image"),
     "infinite": ([[1, 1, float("inf"), 5, 9, 1]], "far outside"),
-    "far away": ([[1e9, 1, 5, 5, 9, 1]], "far outside"),
-    "zero area": ([[5, 5, 5, 5, 5, 5]], "no area"),
-    "outside": ([[200, 10, 260, 10, 260, 60]], "no area"),
-    "another size": ({"size": [WIDTH, HEIGHT], "counts": [PIXELS]}, "of the image's size"),
-    "no counts": ({"size": [HEIGHT, WIDTH]}, "do not fill"),
-    "too short": ({"size": [HEIGHT, WIDTH], "counts": [10, 20]}, "do not fill"),
-    "too long": ({"size": [HEIGHT, WIDTH], "counts": [10, PIXELS]}, "do not fill"),
-    "negative": ({"size": [HEIGHT, WIDTH], "counts": [PIXELS + 5, -5]}, "do not fill"),
-    "fractions": ({"size": [HEIGHT, WIDTH], "counts": [0.5, PIXELS - 0.5]}, "do not fill"),
-    "compressed too short": ({"size": [HEIGHT, WIDTH], "counts": "5:"}, "do not fill"),
+    "far away": ([[1e9, 1, 5, 5, 9, 1]], "far outside the image of 100 x 80 px"),
+    "huge": ([[10**400, 1, 5, 5, 9, 1]], "far outside"),
+    "another size": ({"size": [WIDTH, HEIGHT], "counts": [PIXELS]}, r"of the size \[100, 80\]"),
+    "no size": ({"counts": [PIXELS]}, "of the size None"),
+    "no counts": ({"size": [HEIGHT, WIDTH]}, "counts are null"),
+    "too short": ({"size": [HEIGHT, WIDTH], "counts": [10, 20]}, "fill 30 of 8000 pixels"),
+    "too long": ({"size": [HEIGHT, WIDTH], "counts": [10, PIXELS]}, "fill 8010 of 8000"),
+    "negative": ({"size": [HEIGHT, WIDTH], "counts": [PIXELS + 5, -5]}, "hold -5; expected counts"),
+    "fractions": ({"size": [HEIGHT, WIDTH], "counts": [0.5, PIXELS - 0.5]}, "hold 0.5"),
+    "run lengths in a list": ([{"size": [HEIGHT, WIDTH], "counts": [3]}], "fill 3 of 8000"),
+    "compressed too short": ({"size": [HEIGHT, WIDTH], "counts": "5:"}, "fill"),
     "compressed junk": ({"size": [HEIGHT, WIDTH], "counts": "\u00e9\u00e9"}, "malformed"),
     "endless": ({"size": [HEIGHT, WIDTH], "counts": "o" * 10_000}, "malformed"),
-    "all background": ({"size": [HEIGHT, WIDTH], "counts": [PIXELS]}, "no area"),
+    "cut off": ({"size": [HEIGHT, WIDTH], "counts": "5o"}, "cut off"),
 }
 
 
@@ -107,6 +116,32 @@ def test_bad_segmentations_say_why(what: str) -> None:
     segmentation, reason = BAD_SEGMENTATIONS[what]
     with pytest.raises(ValueError, match=reason):
         encode_segmentation(segmentation, WIDTH, HEIGHT)
+
+
+NO_AREA: dict[str, Any] = {
+    "zero area": [[5, 5, 5, 5, 5, 5]], "outside": [[200, 10, 260, 10, 260, 60]],
+    "all background": {"size": [HEIGHT, WIDTH], "counts": [PIXELS]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NO_AREA)
+def test_what_has_no_area(what: str) -> None:
+    assert encode_segmentation(NO_AREA[what], WIDTH, HEIGHT).area == 0
+
+
+def test_parts_of_too_few_points_are_passed_over() -> None:
+    few: list[Any] = [[], [3, 3], [4, 4, 8, 8]]
+    found = encode_segmentation([*few, *TRIANGLE], WIDTH, HEIGHT)
+    assert found == (*encode_segmentation(TRIANGLE, WIDTH, HEIGHT)[:2], 3)
+
+
+def test_run_lengths_in_lists() -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:40, 20:50] = True
+    one = {"size": [HEIGHT, WIDTH], "counts": lengths_of(mask)}
+    assert decoded(encode_segmentation([one], WIDTH, HEIGHT).counts).sum() == mask.sum()
+    other = {"size": [HEIGHT, WIDTH], "counts": lengths_of(np.roll(mask, 40, axis=1))}
+    assert encode_segmentation([one, other], WIDTH, HEIGHT).area == 2 * mask.sum()
 
 
 # --- COCO files --------------------------------------------------------------------------------
@@ -147,6 +182,8 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path) -> None:
             annotation(4, 1, segmentation=[[1, 1, 5, 5, 9]]), annotation(5, 1, iscrowd=1),
             annotation(6, 1, segmentation=[[1, 1, 4, 1, 4, 4]]), annotation(7, 3),
             annotation(8, 6, category_id=9), annotation(9, 6, category_id=55),
+            annotation(10, 9, category_id=9), annotation(11, 6, segmentation=[]),
+            annotation(12, 6, segmentation=None, category_id=7),
         ],
         "categories": CATEGORIES,
     }  # fmt: skip
@@ -155,24 +192,28 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path) -> None:
     found = {(item.get("image"), item.get("annotation")): item["reason"] for item in skipped}
     assert found == {
         ("missing.png", None): "missing",
-        ("text.jpg", None): "not an image",
+        ("text.jpg", None): "not an image but text ('no image')",
         ("tall.png", None): "is 200 x 150, annotated as 150 x 200",
         ("tiny.png", None): "a side under 32 px (20 x 20)",
         ("/etc/passwd", None): "outside the folder of the images",
         ("../good.png", None): "outside the folder of the images",
-        ("good.png", None): "listed twice",
-        ("good.png", 4): "a polygon that is no list of three points or more",
-        (None, 3): "its image is unknown",
+        ("good.png", 4): "a polygon has 5 coordinates, an odd number; expected an x and a y of "
+        "each point",
+        ("other.png", 9): "its category_id 55 is none of the categories' ids",
+        (None, 3): "its image is unknown (image_id 99)",
     }
     assert len(skipped) == len(found)
-    assert index.header["filtered"] == {"crowd": 1, "area": 1}
+    assert index.header["filtered"] == {"crowd": 1, "area": 1, "no outline": 2}
+    assert index.header["corrected"] == {"further entries of one image": 1}
     assert [index.image_name(i) for i in range(len(index))] == ["good.png", "other.png"]
     segments = [index.segment(i) for i in range(3)]
-    assert [segment.annotation for segment in segments] == [1, 8, 9]
+    assert [segment.annotation for segment in segments] == [1, 10, 8]
     names = [index.category_name(segment.category) for segment in segments]
-    assert names == ["seven", "nine", None]
+    assert names == ["seven", "nine", "nine"]
+    assert [segment.image for segment in segments] == [0, 0, 1]
     assert index.shows(0, 0)
-    assert not index.shows(0, 1)
+    assert index.shows(0, 1)  # as the second entry of the same file says
+    assert index.shows(1, 0)  # a box tells that, too
     assert not index.shows(1, UNKNOWN)
 
 
@@ -180,22 +221,38 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "not a readable JSON"),
-        ("[]", "no COCO instances JSON"),
-        ({"images": [], "annotations": []}, "needs lists"),
-        ({"images": {}, "annotations": [], "categories": []}, "needs lists"),
+        ("[]", "it is a list, no object"),
+        ({"images": [], "annotations": []}, "it has no list 'categories'"),
+        ({"images": {}, "annotations": [], "categories": []}, "'images' is an object, not a list"),
+        ({"images": [], "annotations": None, "categories": []}, "'annotations' is null"),
+        ("[" * 100_000, "not a readable JSON file"),
+        (
+            {"images": [], "annotations": [], "categories": [], "licenses": 5},
+            "'licenses' is a number, not a list",
+        ),
+        (
+            {"images": [], "annotations": [], "categories": [], "licenses": [5]},
+            r"licenses\[0\] is a number",
+        ),
         ({"images": [], "annotations": [], "categories": []}, "holds no segmentations"),
         (
-            {"images": [], "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
-             "categories": []}, "expected a COCO \\*instances\\*",
-        ),
-        ({"images": [3], "annotations": [], "categories": []}, r"images\[0\] has no valid 'id'"),
-        (
-            {"images": [listed(1, "a"), {"id": 2}], "annotations": [], "categories": []},
-            r"images\[1\] has no valid 'file_name'",
+            {"images": [listed(1, "a")], "categories": CATEGORIES,
+             "annotations": [{"id": 1, "image_id": 1, "category_id": 7}]},
+            "holds no segmentations; expected a COCO instances JSON",
         ),
         (
-            {"images": [], "annotations": [annotation(1, 1, id="x")], "categories": []},
-            r"annotations\[0\] has no valid 'id'",
+            {"images": [3], "annotations": [annotation(1, 1)], "categories": []},
+            r"first: .*images\[0\] is a number",
+        ),
+        (
+            {"images": [{"id": 2}], "annotations": [annotation(1, 1)], "categories": []},
+            r"first: .*images\[0\] has no valid 'file_name'",
+        ),
+        ({"images": [], "annotations": [], "categories": [3]}, r"categories\[0\] has no valid"),
+        (
+            {"images": [], "annotations": [annotation(1, 1)],
+             "categories": [{"id": 1, "name": "a", "keypoints": "nose"}]},
+            r"categories\[0\] has no valid 'keypoints'",
         ),
         (
             {"images": [], "annotations": [], "categories": [{"id": 1}]},
@@ -282,7 +339,7 @@ def test_held_out_images(count: int, share: float) -> None:
 
     def index_of(names: list[str]) -> Index:
         return build(
-            dataset="d", root="/", exif=False, proposer="p", categories=(), segments=(),
+            dataset="d", root="/", proposer="p", categories=(), segments=(),
             images=[(name, 64, 64) for name in names], present=[()] * len(names), filtered={},
         )  # fmt: skip
 
@@ -313,7 +370,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     Image.fromarray(blobs()).save(tmp_path / "turned.png", exif=exif)
     (tmp_path / "broken.jpg").write_bytes(b"text")
     index, skipped = folder_index(tmp_path, "felzenszwalb", 0.02, 0.5)
-    assert skipped == [{"image": "broken.jpg", "reason": "not an image"}]
+    assert skipped == [{"image": "broken.jpg", "reason": "not an image but text ('text')"}]
     assert [index.image_name(i) for i in range(len(index))] == ["deep/a.png", "turned.png"]
     assert index.image_size(0) == (240, 200)
     assert index.image_size(1) == (200, 240)  # upright, as it is read later
@@ -380,7 +437,7 @@ def test_too_much_skipped_is_status_3(
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     reasons = {item["image"]: item["reason"] for item in manifest["skipped"]}
     assert reasons.pop("2.png").startswith("cannot be decoded")
-    assert reasons == {"0.png": "missing", "1.png": "not an image"}
+    assert reasons == {"0.png": "missing", "1.png": "not an image but text ('no image')"}
     assert manifest["splits"]["train"]["pairs"] == 20
     assert manifest["rejected"]["image cannot be decoded"] > 0
     assert generate(tmp_path / "lenient", *flags, "--max-skipped", 0.5).returncode == 0
@@ -439,4 +496,6 @@ def test_a_folder_without_annotations_end_to_end(generate: Run, tmp_path: Path, 
     )  # fmt: skip
     manifest = json.loads((tmp_path / "out" / "segswap.json").read_text())
     assert [item["images"] for item in manifest["inputs"]] == [10, 4]
-    assert manifest["skipped"] == [{"image": "broken.jpg", "reason": "not an image"}]
+    assert manifest["skipped"] == [
+        {"image": "broken.jpg", "reason": "not an image but text ('text')"}
+    ]

@@ -229,7 +229,7 @@ def test_unusable_weights_are_named(published: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=expected):
         load_weights(tmp_path)
     torch.save(encoder | {"5.bias": torch.full((4,), torch.nan)}, tmp_path / "vgg_normalised.pth")
-    with pytest.raises(ValueError, match=r"vgg_normalised\.pth: 5\.bias holds numbers that are no"):
+    with pytest.raises(ValueError, match=r"vgg_normalised\.pth holds weights that are NaN"):
         load_weights(tmp_path)
     torch.save([1, 2], tmp_path / "vgg_normalised.pth")
     with pytest.raises(ValueError, match="is not a checkpoint"):

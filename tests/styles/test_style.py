@@ -148,7 +148,7 @@ def test_style_pictures_at_a_url(folder: str) -> None:
 
 def test_a_broken_style_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.png: not an image"):
+    with pytest.raises(ValueError, match=r"no usable picture: broken\.png: not an image"):
         Styler.from_folder("histogram", str(tmp_path))
 
 

@@ -14,7 +14,7 @@ import torch
 from made_kinds import write_folder
 from made_matches import same_batch
 
-from pipelines.command.tasks import ray_cluster
+from pipelines.command.cluster import ray_cluster
 from pipelines.generation.attribution import images_of
 from pipelines.generation.config import (
     Amount,

@@ -193,7 +193,9 @@ def test_live_needs_a_worker() -> None:
 def test_without_anything_to_train_on_the_command_says_so() -> None:
     with pytest.raises(ValueError, match="there are no images to make pairs from: give --images"):
         TrainConfig((), "run", live=True)
-    with pytest.raises(ValueError, match="give PAIRS, --category-images, or --live"):
+    with pytest.raises(
+        ValueError, match="give PAIRS, --category-images, --masked-images, or --live"
+    ):
         TrainConfig((), "run")
 
 

@@ -18,7 +18,7 @@ from generators.networks.ldf.predictor import Predictor
 from generators.networks.ldf.samples import Masked, MaskedPictures
 from generators.networks.trained import FILE
 from generators.segments import build_proposer
-from pipelines.training import proposer
+from pipelines.command.stopping import Stopping
 from pipelines.training.proposer_config import main
 
 FLAGS = ["--steps", 50, "--batch", 4, "--size", 64, "--width", 8, "--workers", 0, "--every", 25,
@@ -101,7 +101,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     out, stops = tmp_path / "ldf", iter((25, 58, 30))
 
     @contextmanager
-    def stopping() -> Iterator[Callable[[], bool]]:
+    def in_order(signals: Stopping, saying: str) -> Iterator[Callable[[], bool]]:
         left = next(stops, 10**6)
 
         def asked() -> bool:
@@ -111,7 +111,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
         yield asked
 
-    monkeypatch.setattr(proposer, "noted_signals", stopping)
+    monkeypatch.setattr(Stopping, "in_order", in_order)
     resume: list[str] = []
     for _ in range(3):
         assert train(*inputs, out, *resume).returncode == 130

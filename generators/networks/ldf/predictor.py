@@ -2,20 +2,23 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from generators.networks.ldf.network import LDF, build_ldf
+from generators.networks.ldf.network import LDF, PRESETS, STRIDE, build_ldf
 from generators.networks.running import best_device, steadily
 from generators.networks.trained import Trained, trained
 from generators.networks.weights import load_network
 from segswap import geometry
+from segswap.files.records import Schema, checked
 
 METHOD = "ldf"
+_SETTINGS: Schema = {"backbone": (str,), "width": (int,), "size": (int,)}
+_MOST = 4096  # channels, and pixels of a side
 
 
 class Maps(NamedTuple):
@@ -47,7 +50,7 @@ class Predictor:
         path, said = trained(place)
         network = network_of(said, path)
         load_network(path, said, network)
-        return cls(network.to(best_device()), int(said.settings["size"]))
+        return cls(network.to(best_device()), said.settings["size"])
 
     def maps(
         self, images: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]] | None = None
@@ -81,11 +84,11 @@ def network_of(said: Trained, path: str | os.PathLike[str]) -> LDF:
     """
     if said.method != METHOD:
         raise ValueError(f"{path} holds weights of {said.method}; expected those of {METHOD}")
-    settings: dict[str, Any] = dict(said.settings)
-    try:
-        return build_ldf(settings["backbone"], int(settings["width"]))
-    except LookupError as error:
-        raise ValueError(f"{path} is of an unknown network: {settings}") from error
+    settings = checked(said.settings, _SETTINGS, f"{path}'s settings")
+    preset, width, size = settings["backbone"], settings["width"], settings["size"]
+    if preset not in PRESETS or not 0 < width <= _MOST or size not in range(STRIDE, _MOST, STRIDE):
+        raise ValueError(f"{path} is of an unknown network: {settings}")
+    return build_ldf(preset, width)
 
 
 def _probability(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,21 +1,19 @@
 """What LDF learns from: pictures with the mask of what stands out, cropped, mirrored, scaled."""
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from generators.networks.ldf.labels import decoupled
 from generators.networks.ldf.network import STRIDE
 from segswap import geometry
+from segswap.batches.processes import load
 from segswap.files.images import ImageError, read_image, read_label_map
 
 _SIZES = 5  # of which a batch has one: that asked for, and those below it in steps of STRIDE
@@ -56,7 +54,7 @@ class Masked:
         return image, labels > labels.max() / 2
 
 
-class MaskedPictures(Dataset[tuple[Tensor, Tensor]]):
+class MaskedPictures:
     """Sample (n, S): a picture uint8 (3, S, S), and its labels uint8 (3, S, S), mask, body and
     detail, of (seed, n) alone. They are `Samples` of a training; every epoch has its own order.
     """
@@ -98,15 +96,14 @@ class MaskedPictures(Dataset[tuple[Tensor, Tensor]]):
         self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
     ) -> Iterator[list[Tensor]]:
         """See Samples.batches: pictures and labels, uint8 (batch, 3, S, S) each."""
-        wanted = []
-        for number in range(first, last):
-            start = (number * ranks + rank) * batch
-            wanted.append([(n, self.size_of(number)) for n in range(start, start + batch)])
-        loader = DataLoader(
-            self, batch_sampler=wanted,
-            num_workers=self._workers, worker_init_fn=_start_worker, generator=torch.Generator(),
-        )  # fmt: skip
-        return iter(loader)
+        joined = partial(self._joined, batch, rank, ranks)
+        return load(joined, range(first, last), self._workers)
+
+    def _joined(self, batch: int, rank: int, ranks: int, number: int) -> list[Tensor]:
+        """What one process is given of the batch with a number."""
+        start = (number * ranks + rank) * batch
+        samples = [self[n, self.size_of(number)] for n in range(start, start + batch)]
+        return [torch.stack(part) for part in zip(*samples, strict=True)]
 
     def __getitem__(self, wanted: tuple[int, int]) -> tuple[Tensor, Tensor]:
         n, size = wanted
@@ -136,10 +133,3 @@ class MaskedPictures(Dataset[tuple[Tensor, Tensor]]):
         else:
             told = [np.rint(each * 255).astype(np.uint8) for each in decoupled(mask, self._labels)]
         return image, mask.view(np.uint8) * np.uint8(255), *told
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    # An interrupt of the whole process group is the trainer's affair: it still writes a checkpoint.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

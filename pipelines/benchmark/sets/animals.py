@@ -78,7 +78,7 @@ def _open(root: Path, limit: int | None) -> Pairs:
 
 def _animals(root: Path, listed: Path, paths: set[Path]) -> dict[Path, Animal]:
     try:
-        content = json.loads(listed.read_text())
+        content = json.loads(listed.read_bytes())
         entries, count = content["images"], len(content["keypoints"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{listed} is damaged ({error!r})") from error

@@ -52,7 +52,7 @@ def scores_of(queries: Sequence[QueryTask], rankings: Sequence[Ranking]) -> Scor
 
 def _annotations(path: Path) -> dict[str, list[Any]]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(v, list) for v in content.values()):

@@ -16,6 +16,7 @@ from pipelines.benchmark.sets.brueghel import scores_of
 from pipelines.benchmark.sets.retrieval import QueryTask, Ranking, Retrieval
 from segswap import geometry
 from segswap.evaluation.segmentation import Mask, jaccard
+from segswap.files.folders import subfolders
 from segswap.files.images import read_label_map
 from segswap.geometry import Box
 from segswap.models.prediction import enlarge
@@ -24,8 +25,7 @@ from segswap.models.prediction import enlarge
 def _open(root: Path, limit: int | None) -> Retrieval:
     folder = existing(root / "images", root / "JPEGImages" / "480p")
     masks = existing(root / "masks", root / "Annotations" / "480p")
-    sequences = sorted(path for path in folder.iterdir() if path.is_dir())
-    frames = {sequence.name: images_of(sequence) for sequence in sequences}
+    frames = {name: images_of(folder / name) for name in subfolders(folder)}
     images = [path for own in frames.values() for path in own[1:]]
     truth = [existing(masks / path.parent.name / f"{path.stem}.png") for path in images]
     queries, first = [], []

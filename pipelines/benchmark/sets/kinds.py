@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.benchmark.base import existing, images_of
 from segswap.evaluation.segmentation import Mask
+from segswap.files.folders import subfolders
 from segswap.files.images import read_label_map, read_size
 
 Item = TypeVar("Item")
@@ -28,11 +29,11 @@ def pictures_of(root: Path) -> dict[str, list[Path]]:
         ValueError: a folder is missing or empty, or a listed picture is not there.
     """
     folder = existing(root / "images")
-    kinds = {path.name: images_of(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    kinds = {name: images_of(folder / name) for name in subfolders(folder)}
     listed = root / "heldout.txt"
     if not listed.is_file():
         return kinds
-    names = [line.strip() for line in listed.read_text().splitlines()]
+    names = [line.strip() for line in listed.read_text("utf-8").splitlines()]
     wanted = {folder / name for name in names if name}
     if lacking := sorted(wanted - set(chain(*kinds.values()))):
         raise ValueError(f"{listed} names {lacking[0]}, which is not there")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.benchmark.base import Benchmark, existing, fingerprint, images_of
 from pipelines.benchmark.sets.discovery import Collection, Discovery
+from segswap.files.folders import subfolders
 
 _SIGMAS = {"Airplane": 0.8, "Car": 5.0, "Horse": 1.2}  # by class, in cells
 
@@ -22,9 +23,10 @@ def _internet(root: Path, limit: int | None) -> Discovery:
 
 
 def _coseg(root: Path, limit: int | None) -> Discovery:
-    classes = sorted(path for path in existing(root / "images").iterdir() if path.is_dir())
+    images = existing(root / "images")
     return _discovery(root, [
-        _collection(folder.name, folder, root / "masks" / folder.name, limit) for folder in classes
+        _collection(name, images / name, root / "masks" / name, limit)
+        for name in subfolders(images)
     ], limit)  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def _from_array(path: Path, queries: int, images: int) -> list[Sequence[int]]:
 
 def _from_text(path: Path, queries: int, images: Sequence[Path]) -> list[Sequence[int]]:
     numbers = {image.stem: number for number, image in enumerate(images)}
-    lines = path.read_text().splitlines()
+    lines = path.read_text("utf-8").splitlines()
     if len(lines) != queries:
         raise ValueError(
             f"{path} has {len(lines)} lines; expected one for each of {queries} queries"

@@ -68,7 +68,7 @@ def _pascal(root: Path, limit: int | None) -> Pairs:
 
 
 def _rows(table: Path, columns: int) -> list[list[str]]:
-    with open(table, newline="") as file:
+    with open(table, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if row][1:]  # the first one names the columns
     if lacking := [row for row in rows if len(row) < columns]:
         raise ValueError(f"{table}: a row has {len(lacking[0])} columns; expected {columns}")

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 def _open(root: Path, limit: int | None) -> Pairs:
     if (root / "SPair-71k").is_dir():
         root = root / "SPair-71k"
-    names = existing(root / "Layout" / "large" / "test.txt").read_text().split()[:limit]
+    names = existing(root / "Layout" / "large" / "test.txt").read_text("utf-8").split()[:limit]
     files, pairs = [], []
     for number, name in enumerate(names):
         annotation = existing(root / "PairAnnotation" / "test" / f"{name}.json")
@@ -37,7 +37,7 @@ def _open(root: Path, limit: int | None) -> Pairs:
 
 def _pair(root: Path, number: int, path: Path) -> tuple[PairTask, tuple[Path, Path]]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         kind = str(content["category"])
         source, target = without_padding(content["src_kps"], content["trg_kps"])
         left, top, right, bottom = (float(value) for value in content["trg_bndbox"])

@@ -44,8 +44,8 @@ def _open(root: Path, limit: int | None) -> Pairs:
 def _points(path: Path) -> Array:
     """Correspondences, float64 (N, 4): x and y in the one image, x and y in the other."""
     try:
-        rows = np.array([line.split() for line in path.read_text().splitlines() if line.strip()],
-                        np.float64)  # fmt: skip
+        lines = path.read_text("utf-8").splitlines()
+        rows = np.array([line.split() for line in lines if line.strip()], np.float64)
         if rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all():
             raise ValueError(f"an array {rows.shape}; expected four numbers a line")
     except ValueError as error:
