@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from segswap.files.images import ImageError
-from segswap.files.json_values import kind_of, short
 from segswap.files.located import locate
 from segswap.files.opening import UnreadableError, open_regular
+from segswap.files.records import kind_of, short
 from segswap.files.storage import PathLike
 
 Skipped = list[dict[str, Any]]

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from pycocotools import mask as rle
 
-from segswap.files.json_values import kind_of, short
+from segswap.files.records import kind_of, short
 
 FEW_POINTS = "parts of fewer than three points"
 _LEAST = 6  # numbers of a polygon

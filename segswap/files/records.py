@@ -33,7 +33,7 @@ def contradictions(value: Any, schema: Schema, name: str) -> Iterator[tuple[str,
         name: what the value is called.
     """
     if not isinstance(value, dict):
-        yield f"{name} is {_kind(value)}", "an object"
+        yield f"{name} is {kind_of(value)}", "an object"
         return
     for key, kinds in schema.items():
         expected = " or ".join(_name(kind) for kind in kinds if kind is not ABSENT)
@@ -41,7 +41,20 @@ def contradictions(value: Any, schema: Schema, name: str) -> Iterator[tuple[str,
             if ABSENT not in kinds:
                 yield f"{name} has no {key}", expected
         elif not _is_one(value[key], kinds):
-            yield f"{name}'s {key} is {_kind(value[key])}", expected
+            yield f"{name}'s {key} is {kind_of(value[key])}", expected
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    return _name(type(value))
+
+
+def short(value: Any) -> str:
+    """A JSON value as a message names it: itself where that is brief, else what it is."""
+    if isinstance(value, list | dict) and len(value) > 4:
+        return kind_of(value)
+    text = ascii(value)
+    return text if len(text) <= 40 else kind_of(value)
 
 
 def checked(value: Any, schema: Schema, name: str) -> dict[str, Any]:
@@ -67,12 +80,12 @@ def all_checked(
         ValueError: it is not; the first one that is wrong is named by its number, from 0.
     """
     if not isinstance(values, list):
-        raise ValueError(f"{name} is {_kind(values)}; expected a list")
+        raise ValueError(f"{name} is {kind_of(values)}; expected a list")
     for number, value in enumerate(values):
         if isinstance(schema, tuple):
             if not _is_one(value, schema):
                 expected = " or ".join(map(_name, schema))
-                raise ValueError(f"{name}[{number}] is {_kind(value)}; expected {expected}")
+                raise ValueError(f"{name}[{number}] is {kind_of(value)}; expected {expected}")
         else:
             checked(value, schema, f"{name}[{number}]")
     return values
@@ -122,7 +135,3 @@ def _is_one(value: Any, kinds: tuple[type, ...]) -> bool:
 
 def _name(kind: type) -> str:
     return _NAMES.get(kind, kind.__name__)
-
-
-def _kind(value: Any) -> str:
-    return _name(type(value))

@@ -213,7 +213,7 @@ def test_an_id_of_two_categories_is_neither(folder: Path) -> None:
 def test_what_is_wrong_with_an_annotation(folder: Path) -> None:
     content = content_of(folder)
     changes: list[tuple[Any, str]] = [
-        (5, "it is a number, not an object"), ({"image_id": None}, "its image is unknown"),
+        (5, "it is an integer, not an object"), ({"image_id": None}, "its image is unknown"),
         ({"image_id": "0"}, "its image is unknown"), ({"image_id": {}}, "its image is unknown"),
         ({"image_id": True}, "its image is unknown"),
         ({"iscrowd": "no"}, "its iscrowd is 'no', neither 0 nor 1"),
@@ -337,7 +337,7 @@ def test_sizes_that_are_none(key: str, value: Any, folder: Path) -> None:
      ({"file_name": 5}, "images[1]", "images[1] has no valid 'file_name', which is text"),
      ({"id": None}, "1.png", "images[1] has no valid 'id', a number or text"),
      ({"id": [1]}, "1.png", "images[1] has no valid 'id', a number or text"),
-     (7, "images[1]", "images[1] is a number, not an object")],
+     (7, "images[1]", "images[1] is an integer, not an object")],
 )  # fmt: skip
 def test_entries_of_images_that_are_none(change: Any, named: str, said: str, folder: Path) -> None:
     content = content_of(folder)

@@ -79,14 +79,14 @@ BAD_SEGMENTATIONS: dict[str, tuple[Any, str]] = {
     "empty": ([], "its polygons have no points"),
     "empty parts": ([[], []], "its polygons have 0 points"),
     "text": ("abc", "its segmentation is text"),
-    "a number": (3, "its segmentation is a number"),
+    "a number": (3, "its segmentation is an integer"),
     "one point": ([[1, 1]], "its polygons have 1 points; expected three or more"),
     "two points and one": ([[1, 1, 5, 5], [7, 7]], "its polygons have 1 and 2 points"),
     "odd": ([[1, 1, 5, 5, 9, 1, 7]], "has 7 coordinates, an odd number"),
     "one odd part": ([*TRIANGLE, [1, 1, 5, 5, 9, 1, 7]], "has 7 coordinates, an odd number"),
     "a short odd part": ([*TRIANGLE, [1]], "has 1 coordinates, an odd number"),
     "points in lists": ([[[1, 1], [5, 5], [9, 1]] * 2], "a polygon's points are lists"),
-    "numbers alone": ([1, 1, 5, 5, 9, 1], "a polygon is a number; expected polygons"),
+    "numbers alone": ([1, 1, 5, 5, 9, 1], "a polygon is an integer; expected polygons"),
     "null among them": ([None, *TRIANGLE], "a polygon is null"),
     "words": ([["a", 1, 5, 5, 9, 1]], "has text as a coordinate"),
     "null": ([[None, 1, 5, 5, 9, 1]], "has null as a coordinate"),
@@ -228,11 +228,11 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path) -> None:
         ("[" * 100_000, "not a readable JSON file"),
         (
             {"images": [], "annotations": [], "categories": [], "licenses": 5},
-            "'licenses' is a number, not a list",
+            "'licenses' is an integer, not a list",
         ),
         (
             {"images": [], "annotations": [], "categories": [], "licenses": [5]},
-            r"licenses\[0\] is a number",
+            r"licenses\[0\] is an integer",
         ),
         ({"images": [], "annotations": [], "categories": []}, "holds no segmentations"),
         (
@@ -242,7 +242,7 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path) -> None:
         ),
         (
             {"images": [3], "annotations": [annotation(1, 1)], "categories": []},
-            r"first: .*images\[0\] is a number",
+            r"first: .*images\[0\] is an integer",
         ),
         (
             {"images": [{"id": 2}], "annotations": [annotation(1, 1)], "categories": []},
