@@ -93,7 +93,7 @@ def assert_whole_shards(out: Path) -> None:
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
     """Wait until something has happened while the process still runs."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

@@ -72,6 +72,13 @@ class Stopping:
             return
         raise KeyboardInterrupt
 
+    def _wait_for_the_rest(self) -> None:
+        """Until no parent sends the first signal on any more: the handlers put back would end this
+        process in the middle of its end.
+        """
+        if self._first is not None:
+            time.sleep(max(0.0, self._first + _ONE_PRESS - time.monotonic()))
+
     def _watch(self, signals: int) -> None:
         """In a thread: answer signals, which the system writes to a pipe, and end what hangs."""
         first: float | None = None
@@ -125,6 +132,7 @@ def stopping(by_force: bool = False) -> Iterator[Stopping]:
     try:
         yield _entered
     finally:
+        _entered._wait_for_the_rest()
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(pipe_before)

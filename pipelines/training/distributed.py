@@ -20,7 +20,6 @@ from pipelines.command.tasks import cores
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 _INTERVAL = 0.5  # seconds between looks at whether to stop, and at what there is to print
-_LAST = 4.0  # seconds that Ray Train has to notice that its processes were ended
 _desk: Any = None  # the driver's, in a training process
 _looked, _asked = 0.0, False  # when it was last asked whether to stop, and its answer
 
@@ -136,21 +135,24 @@ def _watch(fit: Callable[[], Any], desk: Any) -> Exception | None:
     import ray
 
     failures: list[Exception] = []
+    # A thread whose join is interrupted counts as ended (Python 3.11, bpo-45274).
+    ended = threading.Event()
 
     def run() -> None:
         try:
             fit()
         except Exception as error:
             failures.append(error)
+        finally:
+            ended.set()
 
     # In the main thread, Ray Train would take the signals for itself, and leave no checkpoint.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    told = False
+    threading.Thread(target=run, daemon=True).start()
+    over = told = False
     try:
         with stopping() as signals, signals.in_order(STEP) as asked:
-            while thread.is_alive():
-                thread.join(_INTERVAL)
+            while not over:
+                over = ended.wait(_INTERVAL)
                 if asked() and not told:
                     told = True
                     ray.get(desk.ask_to_stop.remote())
@@ -159,9 +161,10 @@ def _watch(fit: Callable[[], Any], desk: Any) -> Exception | None:
                     getattr(sys, stream).flush()
     except KeyboardInterrupt:
         # Shut down while the thread still waits for it, Ray would end this process with status 1.
+        # Where that takes Ray Train too long, a command is ended by force.
         for process in ray.get(desk.processes.remote()):
             ray.kill(process)
-        thread.join(_LAST)
+        ended.wait()
         raise
     return failures[0] if failures else None
 

@@ -95,7 +95,7 @@ def test_interrupted_once(
     process = begun(start, *given)
     wait_for(lambda: pair_files(out), process)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert output.strip().endswith("the same command goes on where it stopped")
     assert "Traceback" not in output

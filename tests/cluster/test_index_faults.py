@@ -39,7 +39,7 @@ def started(command: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for_a_shard(process: subprocess.Popen[str], out: Path) -> None:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 240
     while not list(out.glob("shard-*.json")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < limit

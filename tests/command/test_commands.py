@@ -221,6 +221,6 @@ COMP_POINT=${{#COMP_LINE}}
 "$(complete -p segswap-benchmark | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
 echo "${{COMPREPLY[@]}}"
 """
-    done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "--baseline" in done.stdout.splitlines()[-1]

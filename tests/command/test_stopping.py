@@ -108,7 +108,7 @@ def test_the_first_signal_ends_in_order_and_says_so(
     process = begun(job)
     os.killpg(process.pid, number)
     os.killpg(process.pid, number)  # as a parent sends it on: the same press
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert output.count(said + ANSWER) == 1
     assert ("in order" in output) == (job == STEPS)
@@ -127,7 +127,7 @@ def test_the_second_signal_ends_at_once_whatever_is_at_work(
     time.sleep(0.5)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=20)  # also of the loaders, which hold its output
+    output, _ = process.communicate(timeout=40)  # also of the loaders, which hold its output
     assert process.returncode == 130, output
     assert "Traceback" not in output
 
@@ -156,3 +156,11 @@ def test_the_answer_names_the_work_that_the_signal_found_also_when_it_comes_late
             signal.raise_signal(signal.SIGTERM)
         ended.set()
     assert capfd.readouterr().err == f"\nfinishing; {ANSWER}\n"
+
+
+def test_handlers_stay_until_a_parent_has_sent_the_first_signal_on() -> None:
+    before, first = list(map(signal.getsignal, HANDLED)), time.monotonic()
+    with stopping() as signals, signals.in_order("finishing"):
+        signal.raise_signal(signal.SIGTERM)
+    assert time.monotonic() - first >= module._ONE_PRESS
+    assert list(map(signal.getsignal, HANDLED)) == before

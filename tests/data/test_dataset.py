@@ -102,4 +102,4 @@ def test_no_torch_is_loaded(made: str) -> None:
         f"import sys, segswap; segswap.open_dataset({made!r}).pair(3); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'pipelines', 'generators')))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=240).returncode == 0

@@ -198,7 +198,7 @@ def test_closing_the_batches_ends_their_making(opened: Open) -> None:
         batches = stream.batches(8, 0, 10**6)
         next(batches)
         batches.close()
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while ray.available_resources().get("CPU") != 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
