@@ -34,6 +34,7 @@ cli.run(Config, job)
 SLEEP = "print('begun', flush=True); time.sleep(60)"
 # As a graph's loops: compiled, they come back to the interpreter at their end alone.
 COMPILED = """
+    import threading
     import numba
 
     @numba.njit(nogil=True)
@@ -44,7 +45,7 @@ COMPILED = """
         return found
 
     long(1)
-    print("begun", flush=True)
+    threading.Timer(0.5, print, ["begun"], {"flush": True}).start()  # when it is at work
     long(10**12)
 """
 STEPS = """
