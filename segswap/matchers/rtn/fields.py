@@ -61,7 +61,10 @@ def upsampled(field: Tensor, grid: torch.Size) -> Tensor:
     """A field on a finer grid; a constant one stays what it is, up to the border."""
     if field.shape[2:] == grid:
         return field
-    return F.interpolate(field, grid, mode="bilinear", align_corners=True)
+    # What differs from the identity, which thereby stays itself to the last bit.
+    change = field - identity(len(field), field.shape[2:], field)
+    change = F.interpolate(change, grid, mode="bilinear", align_corners=True)
+    return change + identity(len(field), grid, field)
 
 
 def positions(field: Tensor, other: torch.Size, grid: torch.Size) -> Tensor:
@@ -98,9 +101,9 @@ def of_positions(places: Tensor, valid: Tensor, grid: torch.Size) -> tuple[Tenso
         (B, 6, h, w); bool of the same shape.
     """
     way = (places - cell_centres(places.shape[1], places.shape[2], places)).permute(0, 3, 1, 2)
-    kept = valid[:, None].to(places.dtype)
-    share = F.adaptive_avg_pool2d(kept, grid)
-    way = F.adaptive_avg_pool2d(way * kept, grid) / share.clamp(min=1e-6)
+    kept, shape = valid[:, None].to(places.dtype), (grid[0], grid[1])
+    share = F.adaptive_avg_pool2d(kept, shape)
+    way = F.adaptive_avg_pool2d(way * kept, shape) / share.clamp(min=1e-6)
     whole = share > 1 - 1e-4
     size = torch.tensor(grid, device=places.device, dtype=places.dtype)[:, None, None]
     shift = 2 * way.flip(1) * size / (size - 1)

@@ -46,6 +46,7 @@ class AddedLevel(Level):
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
+        self.channels = list(channels)
         self.convolutions = nn.ModuleList(map(Added, channels))
 
     def take_in(self, maps: list[Tensor]) -> Tensor:
@@ -59,7 +60,7 @@ class AddedLevel(Level):
 
     def convolve(self, maps: Tensor, stride: int, padding: int) -> Tensor:
         """See Level.convolve."""
-        parts = maps.split([len(own.bias) for own in self.convolutions], dim=1)
+        parts = maps.split(self.channels, dim=1)
         return torch.cat(
             [
                 own(part, stride, padding)

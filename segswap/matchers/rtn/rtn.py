@@ -1,7 +1,7 @@
 """Recurrent transformer networks (Kim, Lin, Jeon, Min, Sohn, NeurIPS 2018, arXiv 1810.12155)."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.confidence import Calibration, mask_from_confidence
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.rtn import fields
-from segswap.matchers.rtn.levels import AddedLevel, OwnLevel, shortened
+from segswap.matchers.rtn.levels import AddedLevel, Level, OwnLevel, shortened
 from segswap.matchers.rtn.presets import LEVELS, PRESETS, Levels, PresetName
 from segswap.matchers.rtn.published import load_published
 from segswap.matchers.rtn.regression import Regression
@@ -87,11 +87,11 @@ class RtnMatcher(Matcher):
         self._check_numbers(width)
         name = backbone or chosen.backbone
         known = LEVELS.get(name, Levels())
-        self._maps = len(known.fine)
         self.backbone = build_backbone(
             name, (*known.fine, *known.coarse),
             weights=None if published_weights else backbone_weights, frozen=freeze_backbone,
         )  # fmt: skip
+        self._fine_maps = len(known.fine)
         self.levels = nn.ModuleDict(self._levels(known))
         self.regression = Regression(width or chosen.width)
         if published_weights:
@@ -109,15 +109,13 @@ class RtnMatcher(Matcher):
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"--temperature is {self.temperature}; expected a positive number")
 
-    def _levels(self, known: Levels) -> dict[str, nn.Module]:
+    def _levels(self, known: Levels) -> dict[str, Level]:
         if known.convolutions is None:
-            fine, coarse = (
-                self.backbone.channels[: self._maps],
-                self.backbone.channels[self._maps :],
-            )
-            return {"coarse": AddedLevel(coarse), "fine": AddedLevel(fine)}
+            channels, count = self.backbone.channels, len(known.fine)
+            return {"coarse": AddedLevel(channels[count:]), "fine": AddedLevel(channels[:count])}
         own = [self.backbone.net.get_submodule(name) for name in known.convolutions]
-        return dict(zip(("coarse", "fine"), map(OwnLevel, own), strict=True))
+        coarse, fine = (OwnLevel(cast(nn.Conv2d, convolution)) for convolution in own)
+        return {"coarse": coarse, "fine": fine}
 
     @classmethod
     def check_new(cls, options: Mapping[str, Any]) -> None:
@@ -141,11 +139,11 @@ class RtnMatcher(Matcher):
             of each level takes in.
         """
         maps = self.backbone(images)
-        fine, coarse = maps[: self._maps], maps[self._maps :]
-        return Encoding({
-            "coarse": self.levels["coarse"].take_in(coarse),
-            "fine": self.levels["fine"].take_in(fine),
-        })  # fmt: skip
+        parts = {"coarse": maps[self._fine_maps :], "fine": maps[: self._fine_maps]}
+        return Encoding({name: self._level(name).take_in(own) for name, own in parts.items()})
+
+    def _level(self, name: str) -> Level:
+        return cast(Level, self.levels[name])
 
     def compared(self, images: Encoding) -> Tensor:
         """See Matcher.compared: the coarse level, on the grid of the positions."""
@@ -171,22 +169,23 @@ class RtnMatcher(Matcher):
 
     def estimates(self, own: Encoding, other: Encoding) -> Estimates:
         """The fields of one image's cells in another image, each better than the one before."""
+        order = [name for name, count in self.counts.items() for _ in range(count)]
+        descriptors = {name: self._level(name)(own[name]) for name in dict.fromkeys(order)}
+
+        def compared(name: str, field: Tensor) -> Tensor:
+            return window_correlation(descriptors[name], self._level(name)(other[name], field))
+
         found = Estimates([], [])
         field = fields.identity(own.images, own["coarse"].shape[2:], own["coarse"])
-        scores = None
-        for name, count in self.counts.items():
-            if not count:
-                continue
-            level, grid = self.levels[name], own[name].shape[2:]
-            field, descriptors = fields.upsampled(field, grid), level(own[name])
-            for _ in range(count):
-                scores = window_correlation(descriptors, level(other[name], field))
-                if found.fields:
-                    found.windows.append(self.temperature * scores)
-                field = field + self.regression(shortened(scores))
-                found.fields.append(field)
-        last = window_correlation(descriptors, level(other[name], field))
-        found.windows.append(self.temperature * last)
+        for name in order:
+            field = fields.upsampled(field, own[name].shape[2:])
+            scores = compared(name, field)
+            if found.fields:
+                found.windows.append(self.temperature * scores)
+            field = field + self.regression(shortened(scores))
+            found.fields.append(field)
+        # Published is no comparison after the last correction, which nothing then teaches.
+        found.windows.append(self.temperature * compared(order[-1], field))
         return found
 
     def _places(self, own: Estimates, images: Encoding, other: Encoding) -> Tensor:

@@ -35,9 +35,8 @@ def field_loss(answers: Answers) -> Tensor:
             down, across = steps(field.shape[2:], field).tolist()
             weight = field.new_tensor([down, across, 1, down, across, 1])[:, None, None]
             wrong = (field.float() - true).abs() * weight
-            losses.append(
-                sum(mean_over(wrong[:, at], known[:, at]) for at in ([2, 5], [0, 1, 3, 4]))
-            )
+            moved, turned = (mean_over(wrong[:, at], known[:, at]) for at in ([2, 5], [0, 1, 3, 4]))
+            losses.append(moved + turned)
         total = total + torch.stack(losses).mean()
     return total
 
