@@ -139,9 +139,12 @@ def affine_positions(matrix: Tensor, shift: Tensor, grid: torch.Size) -> Tensor:
 def test_the_true_field_of_an_affine_warp_is_that_map() -> None:
     """The flow is (A - I) g + t; where neighbours are not known, the affine part is not."""
     angle = math.radians(20)
-    matrix = 0.8 * torch.tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    ).double()
+    matrix = (
+        0.8
+        * torch.tensor(
+            [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        ).double()
+    )
     shift = torch.tensor([0.2, -0.1]).double()
     places = affine_positions(matrix, shift, GRID)
     valid = torch.ones(1, *GRID, dtype=torch.bool)
@@ -151,9 +154,7 @@ def test_the_true_field_of_an_affine_warp_is_that_map() -> None:
     assert torch.allclose(field[0, [2, 5]], flow, atol=1e-6)
     assert known[0, [2, 5]].all()
     inner = (..., slice(1, -1), slice(1, -1))
-    assert torch.allclose(
-        field[0, [0, 1, 3, 4]][inner], matrix.flatten()[:, None, None], atol=1e-6
-    )
+    assert torch.allclose(field[0, [0, 1, 3, 4]][inner], matrix.flatten()[:, None, None], atol=1e-6)
     assert known[inner].all()
     assert not known[0, [0, 3], 0].any()
     valid[0, 3, 4] = False

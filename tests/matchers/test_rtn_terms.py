@@ -1,7 +1,6 @@
 """What RTN learns from: known fields, and windows whose centre must be the best."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Side
 from segswap.matchers.rtn import fields
 from segswap.matchers.rtn.terms import TERMS, field_loss, weak_loss
 from segswap.matchers.rtn.windows import CENTRE
-from segswap.matchers.sampling import cell_centres
 
 GRID = torch.Size((8, 8))
 

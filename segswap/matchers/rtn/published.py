@@ -1,5 +1,7 @@
 """Weights of recurrent transformer networks in the layout of the released code."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +19,55 @@ _FEATURES = [f"conv{block}_{n}" for block, count in _BLOCKS for n in range(1, co
 _REGRESSION = [f"geo_conv{n}{part}_" for n in range(1, 10) for part in ("", "b")] + ["geo_conv10_"]
 
 
-@torch.no_grad()
-def load_published(path: str, backbone: Backbone, regression: Regression) -> None:
-    """Fill VGG-19, up to conv5_1, and the regression network from a file of the released code: a
-    MATLAB file with MatConvNet's `net.params`, filters with rows, columns, inputs, outputs.
+@dataclass(frozen=True)
+class Published:
+    """What a file of the released code holds.
+
+    Attributes:
+        path: of the file.
+        parameters: of MatConvNet's `net.params`, by name: filters with rows, columns, inputs,
+            outputs, and biases.
+    """
+
+    path: str
+    parameters: Mapping[str, Tensor]
+
+    @torch.no_grad()
+    def fill(self, backbone: Backbone, regression: Regression) -> None:
+        """Fill VGG-19, up to conv5_1, and the regression network.
+
+        Raises:
+            ValueError: it is of another configuration.
+        """
+        own = [module for module in backbone.net.modules() if isinstance(module, nn.Conv2d)]
+        # VGG-19's layers after conv5_1 are not used, and are not in the file.
+        layers = dict(zip(_FEATURES, own, strict=False))
+        layers |= dict(zip(_REGRESSION, regression.layers(), strict=True))
+        for name, layer in layers.items():
+            assert layer.bias is not None
+            kernel = self._value(f"{name}f", layer.weight.permute(2, 3, 1, 0))
+            layer.weight.copy_(kernel.permute(3, 2, 0, 1))
+            layer.bias.copy_(self._value(f"{name}b", layer.bias[None])[0])
+        _on_own_scale(own[0], backbone)
+
+    def _value(self, name: str, like: Tensor) -> Tensor:
+        value = self.parameters.get(name)
+        if value is None or value.numel() != like.numel():
+            there = "is missing" if value is None else f"is {tuple(value.shape)}"
+            raise ValueError(
+                f"{self.path} does not hold the published weights: {name} {there}, expected "
+                f"{tuple(like.shape)}; they are for --preset published"
+            )
+        # MATLAB and its readers drop dimensions of 1.
+        return value.reshape(like.shape)
+
+
+def read_published(path: str) -> Published:
+    """Read a MATLAB file of the released code.
 
     Raises:
-        ValueError: the file cannot be read, is of another layout or of another configuration.
+        ValueError: the file cannot be read, or is of another layout.
     """
-    found = _parameters(path)
-    own = [module for module in backbone.net.modules() if isinstance(module, nn.Conv2d)]
-    # VGG-19's layers after conv5_1 are not used, and are not in the file.
-    layers = dict(zip(_FEATURES, own, strict=False))
-    layers |= dict(zip(_REGRESSION, regression.layers(), strict=True))
-    for name, layer in layers.items():
-        for key, parameter in ((f"{name}f", layer.weight), (f"{name}b", layer.bias)):
-            assert parameter is not None
-            value = found.get(key)
-            if value is None or value.numel() != parameter.numel():
-                there = "is missing" if value is None else f"is {tuple(value.shape)}"
-                raise ValueError(
-                    f"{path} does not hold the published weights: {key} {there}, expected the "
-                    f"numbers of {tuple(parameter.shape)}; they are for --preset published"
-                )
-            if parameter.ndim == 4:
-                # MATLAB drops dimensions of 1 at the end, of which these have none.
-                value = value.permute(3, 2, 0, 1)
-            parameter.copy_(value.reshape(parameter.shape))
-    _on_own_scale(own[0], backbone)
-
-
-def _on_own_scale(first: nn.Conv2d, backbone: Backbone) -> None:
-    """Have the first layer take images as this backbone normalises them, not less the mean."""
-    scale, mean = 255 * backbone.std.flatten(), 255 * backbone.mean.flatten()
-    assert first.bias is not None
-    first.bias += first.weight.sum((2, 3)) @ (mean - mean.new_tensor(_MEAN))
-    first.weight *= scale[:, None, None]
-
-
-def _parameters(path: str) -> dict[str, Tensor]:
-    """The tensors of `net.params`, by their names."""
     if not Path(path).is_file():
         raise ValueError(f"weights file {path} does not exist")
     try:
@@ -74,4 +85,12 @@ def _parameters(path: str) -> dict[str, Tensor]:
             "in the released files"
         ) from error
     check_finite(found, path)
-    return found
+    return Published(path, found)
+
+
+def _on_own_scale(first: nn.Conv2d, backbone: Backbone) -> None:
+    """Have the first layer take images as this backbone normalises them, not less the mean."""
+    scale, mean = 255 * backbone.std.flatten(), 255 * backbone.mean.flatten()
+    assert first.bias is not None
+    first.bias += first.weight.sum((2, 3)) @ (mean - mean.new_tensor(_MEAN))
+    first.weight *= scale[:, None, None]

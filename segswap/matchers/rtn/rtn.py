@@ -14,7 +14,7 @@ from segswap.matchers.encoding import Encoding
 from segswap.matchers.rtn import fields
 from segswap.matchers.rtn.levels import AddedLevel, Level, OwnLevel, shortened
 from segswap.matchers.rtn.presets import LEVELS, PRESETS, Levels, PresetName
-from segswap.matchers.rtn.published import load_published
+from segswap.matchers.rtn.published import read_published
 from segswap.matchers.rtn.regression import Regression
 from segswap.matchers.rtn.terms import FIELD, TERMS, WINDOW
 from segswap.matchers.rtn.windows import CENTRE, window_correlation
@@ -85,17 +85,18 @@ class RtnMatcher(Matcher):
         self.counts = {"coarse": coarse_estimates, "fine": fine_estimates}
         self.temperature = temperature
         self._check_numbers(width)
+        published = read_published(published_weights) if published_weights else None
         name = backbone or chosen.backbone
         known = LEVELS.get(name, Levels())
         self.backbone = build_backbone(
             name, (*known.fine, *known.coarse),
-            weights=None if published_weights else backbone_weights, frozen=freeze_backbone,
+            weights=None if published else backbone_weights, frozen=freeze_backbone,
         )  # fmt: skip
         self._fine_maps = len(known.fine)
         self.levels = nn.ModuleDict(self._levels(known))
         self.regression = Regression(width or chosen.width)
-        if published_weights:
-            load_published(published_weights, self.backbone, self.regression)
+        if published:
+            published.fill(self.backbone, self.regression)
         self.calibration = Calibration()
 
     def _check_numbers(self, width: int | None) -> None:
@@ -130,6 +131,13 @@ class RtnMatcher(Matcher):
             )
         if published and preset != "published":
             raise ValueError("--published-weights are of VGG-19; give --preset published")
+        name = options.get("backbone") or PRESETS[preset].backbone
+        weights = options.get("backbone_weights", "shipped")
+        if weights == "shipped" and not published and name != PRESETS["shipped"].backbone:
+            raise ValueError(
+                f"the backbone that ships is {PRESETS['shipped'].backbone}, not {name}; give "
+                "--backbone-weights timm, pip or a file"
+            )
 
     def encode(self, images: Tensor) -> Encoding:
         """See Matcher.encode.
