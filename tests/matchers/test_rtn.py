@@ -251,9 +251,7 @@ class Vgg(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         counts = [3] + [4] * 16
-        self.net = nn.Sequential(
-            *(nn.Conv2d(a, b, 3) for a, b in pairwise(counts))
-        )
+        self.net = nn.Sequential(*(nn.Conv2d(a, b, 3) for a, b in pairwise(counts)))
         self.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         self.std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
