@@ -55,17 +55,13 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         folders = write_estimates(options.run, options.out)
     print(measuring.machine(torch), flush=True)
-    benchmark(
-        BenchmarkConfig(
-            "animals",
-            options.animals,
-            tuple(map(str, folders)),
-            ("features",),
-            options.limit,
-            predictions=str(options.out / "predictions"),
-            device="cpu",
-        )
-    )
+    # The features are the same in all.
+    for models, baseline in ((folders, ()), (folders[-1:], ("features",))):
+        config = BenchmarkConfig(
+            "animals", options.animals, tuple(map(str, models)), baseline, options.limit,
+            predictions=str(options.out / "predictions"), device="cpu",
+        )  # fmt: skip
+        benchmark(config)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,16 @@ def test_what_the_other_image_shows_is_seen_turned() -> None:
         assert not torch.allclose(level(taken, field), level(taken), atol=1e-2)
 
 
+def test_corrections_are_in_cells_but_for_the_published_network() -> None:
+    """So that the same window means the same on a grid twice as fine."""
+    for in_cells, scales in ((True, (2 / 7, 2 / 15)), (False, (1.0, 1.0))):
+        regression = Regression(2, in_cells)
+        nn.init.ones_(regression.head.bias)
+        for cells, scale in zip((8, 16), scales, strict=True):
+            said = regression(torch.zeros(1, 81, cells, cells))[0, :, 0, 0]
+            assert torch.allclose(said, torch.tensor([1, 1, scale, 1, 1, scale]))
+
+
 # --- what learns -----------------------------------------------------------------------------
 
 

@@ -12,16 +12,18 @@ class Preset:
 
     Attributes:
         backbone: a timm model.
-        width: of the regression network.
+        width, in_cells: of the regression network.
     """
 
     backbone: str
     width: int
+    in_cells: bool
 
 
 PRESETS: dict[str, Preset] = {
-    "shipped": Preset("tf_efficientnet_lite2", 20), "published": Preset("vgg19", 64),
-}  # fmt: skip
+    "shipped": Preset("tf_efficientnet_lite2", 20, True),
+    "published": Preset("vgg19", 64, False),
+}
 
 
 @dataclass(frozen=True)

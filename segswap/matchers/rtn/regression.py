@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segswap.matchers.rtn.fields import PARAMETERS
+from segswap.matchers.rtn.fields import PARAMETERS, steps
 from segswap.matchers.rtn.windows import CANDIDATES
 
 _FACTORS = (1, 2, 4, 8, 8)  # of the width, of the levels' channels
@@ -18,10 +18,13 @@ class Regression(nn.Module):
 
     Args:
         width: channels of the finest level; published are 64, with 20,030,662 parameters in all.
+        in_cells: whether its head says translations in cells, which are the same on all levels and
+            at all sizes of images; published is corner units, which it has to tell apart.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, in_cells: bool = True) -> None:
         super().__init__()
+        self.in_cells = in_cells
         channels = [width * factor for factor in _FACTORS]
         before = [CANDIDATES, *channels]
         self.down = nn.ModuleList(
@@ -55,8 +58,12 @@ class Regression(nn.Module):
         for convolutions, finer in zip(self.up, reversed(kept[:-1]), strict=True):
             larger = F.interpolate(maps, finer.shape[2:], mode="bilinear")
             maps = convolutions(torch.cat([larger, finer], dim=1))
-        corrected: Tensor = self.head(maps)
-        return corrected
+        correction: Tensor = self.head(maps)
+        if self.in_cells:
+            down, across = steps(maps.shape[2:], maps).tolist()
+            scale = maps.new_tensor([1, 1, down, 1, 1, across])
+            correction = correction * scale[:, None, None]
+        return correction
 
 
 def _two(channels: int, count: int, side: int) -> nn.Sequential:

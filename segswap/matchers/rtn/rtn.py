@@ -94,7 +94,7 @@ class RtnMatcher(Matcher):
         )  # fmt: skip
         self._fine_maps = len(known.fine)
         self.levels = nn.ModuleDict(self._levels(known))
-        self.regression = Regression(width or chosen.width)
+        self.regression = Regression(width or chosen.width, chosen.in_cells)
         if published:
             published.fill(self.backbone, self.regression)
         self.calibration = Calibration()
