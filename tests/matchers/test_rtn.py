@@ -246,7 +246,7 @@ def test_the_published_preset_is_conv5_1_and_conv4_1_of_vgg_19() -> None:
     assert images["coarse"].shape == (1, 512, 16, 16)
     assert images["fine"].shape == (1, 256, 32, 32)
     net = published.backbone.net
-    pooled = torch.nn.functional.max_pool2d(published.backbone(pictures(1))[0], 2)
+    pooled = torch.nn.functional.max_pool2d(published.backbone(pictures(1))[1], 2)
     expected = net.get_submodule("features_28")(pooled).relu()
     level = published.levels["coarse"]
     taken = published.encode(pictures(1))["coarse"]
