@@ -39,11 +39,8 @@ def warped() -> tuple[BatchSide, Tensor, Tensor]:
     matrix, shift = torch.tensor([[0.9, 0.2], [-0.1, 1.1]]), torch.tensor([0.1, -0.05])
     made = []
     for grid in (GRID, torch.Size((4, 4))):
-        base = fields.base(GRID, matrix) * 7 / 8 * 4 / 3
-        base = base if len(made) else fields.base(GRID, matrix)
-        size = 4 if len(made) else 8
-        # A map of the image about its middle: in corner units of each grid the same matrix.
-        moved = shift * (7 / 8) * size / (size - 1)
+        # The same place of the image, in corner units of each grid.
+        moved = shift * (7 / 8) * grid[0] / (grid[0] - 1)
         own = fields.base(grid, matrix)
         flow = torch.einsum("ok,khw->ohw", matrix - torch.eye(2), own) + moved[:, None, None]
         field = fields.identity(1, grid, matrix)
@@ -149,5 +146,5 @@ def replace_labels(side: BatchSide) -> BatchSide:
 def test_it_has_the_losses_of_the_other_matchers_too() -> None:
     weights = {term.name: term.weight for term in TERMS}
     assert weights == {
-        "field": 1, "weak": 1, "mask": 0, "transfer": 0, "corr": 0, "keypoints": 0,
+        "field": 8, "weak": 1, "mask": 0, "transfer": 0, "corr": 0, "keypoints": 0,
     }  # fmt: skip

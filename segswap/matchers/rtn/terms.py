@@ -73,7 +73,8 @@ def _shown(truth: BatchSide, window: Tensor) -> Tensor:
 
 
 TERMS = (
-    Term("field", frozenset({"positions"}), field_loss, "local affine maps that are known", 1.0),
+    # Of the order of a tenth, where the other is of the order of 1, and the surer of the two.
+    Term("field", frozenset({"positions"}), field_loss, "local affine maps that are known", 8.0),
     Term(
         "weak", frozenset({"label"}), weak_loss,
         "how much more alike what is matched is than what is around, of pairs of one kind", 1.0,
