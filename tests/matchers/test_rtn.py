@@ -22,7 +22,7 @@ from segswap.matchers.rtn.windows import CENTRE
 from segswap.matchers.sampling import cell_centres
 from segswap.models.model import Model, load
 
-HEIGHT, WIDTH = 96, 128
+HEIGHT, WIDTH = 192, 256
 GRID = (12, 16)
 
 
@@ -60,13 +60,13 @@ def matched(matcher: RtnMatcher, *pair: Tensor, visible: Tensor | None = None) -
 # --- what it answers -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("height", [64, 72])
+@pytest.mark.parametrize("height", [128, 144])
 def test_grids_may_differ(matcher: RtnMatcher, height: int) -> None:
     """Also where a cell of the coarse level is cut off."""
-    matches = matched(matcher, pictures(1, 2), pictures(3, 4, height=height, width=64))
+    matches = matched(matcher, pictures(1, 2), pictures(3, 4, height=height, width=128))
     source, target = matches.source, matches.target
     assert source.positions.shape == (2, *GRID, 2)
-    assert target.positions.shape == (2, height // 8, 8, 2)
+    assert target.positions.shape == (2, height // 16, 8, 2)
     assert source.mask_logits.shape == (2, *GRID)
     assert torch.allclose(source.features.norm(dim=1), torch.ones(2, *GRID), atol=1e-5)
     for tensor in parts(matches):
@@ -209,15 +209,15 @@ def test_the_default_is_small_and_on_the_backbone_that_ships(tmp_path: Path) -> 
     matcher = build("rtn")
     assert isinstance(matcher, RtnMatcher)
     assert matcher.backbone.name == "tf_efficientnet_lite2"
-    assert matcher.backbone.channels == (48, 120, 120, 208)
+    assert matcher.backbone.channels == (120, 208, 208)
     counts = [sum(p.numel() for p in part.parameters())
               for part in (matcher.regression, matcher.levels)]  # fmt: skip
-    assert counts == [2_054_066, 9 * (48**2 + 2 * 120**2 + 208**2) + 496]
+    assert counts == [2_054_066, 9 * (120**2 + 2 * 208**2) + 536]
     nn.init.normal_(matcher.regression.head.weight, std=0.002)
-    model = Model(matcher.eval(), {"matcher": "rtn", "options": {}, "size": 96})
+    model = Model(matcher.eval(), {"matcher": "rtn", "options": {}, "size": 128})
     model.save(tmp_path, half=True)
-    assert (tmp_path / "model.safetensors").stat().st_size < 5.6e6  # without the backbone
-    a, b = textured(96, 96, 1), textured(96, 96, 2)
+    assert (tmp_path / "model.safetensors").stat().st_size < 6.0e6  # without the backbone
+    a, b = textured(128, 128, 1), textured(128, 128, 2)
     again = load(tmp_path).predict(a, b)
     assert abs(again.to_target - model.predict(a, b).to_target).max() < 0.02
 
@@ -252,7 +252,8 @@ def test_the_published_preset_is_conv5_1_and_conv4_1_of_vgg_19() -> None:
     taken = published.encode(pictures(1))["coarse"]
     assert torch.allclose(level.convolve(taken, 1, 1), expected, atol=1e-4)
     assert level.convolve(taken, 1, 1).shape[1] == 512
-    assert matched(published, pictures(1), pictures(2)).source.positions.shape == (1, *GRID, 2)
+    pair = pictures(1, height=96, width=128), pictures(2, height=96, width=128)
+    assert matched(published, *pair).source.positions.shape == (1, *GRID, 2)
 
 
 class Vgg(nn.Module):
@@ -330,7 +331,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"preset": "large"}, "preset is 'large'; expected one of shipped, published"),
-        ({"backbone": "vit_tiny_patch16_224"}, "no features of stride 8; it has 16"),
+        ({"backbone": "vit_tiny_patch16_224"}, "no features of stride 32; it has 16"),
         ({"backbone": "resnett50"}, "unknown timm model 'resnett50'"),
         ({"coarse_estimates": -1}, "--coarse-estimates is -1; expected 0 or more"),
         ({"coarse_estimates": 0, "fine_estimates": 0}, "and one estimate at least"),

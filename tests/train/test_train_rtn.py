@@ -124,14 +124,14 @@ def test_the_three_losses_and_warped_pictures_are_learned_from(
         (["pairs", "--loss-weak", "2"], "--loss-weak needs label, which these data do not have"),
         (["--category-images", "kinds", "--loss-mask", "1"], "--loss-mask needs mask, which"),
         (["pairs", "--backbone", "vit_tiny_patch16_224", "--backbone-weights", "timm"],
-         "vit_tiny_patch16_224 has no features of stride 8; it has 16"),
+         "vit_tiny_patch16_224 has no features of stride 32; it has 16"),
         (["pairs", "--preset", "published"], "that ships is tf_efficientnet_lite2, not vgg19"),
         (["pairs", "--init", "segswap-tiny"], "--matcher is rtn, but the model of segswap-tiny is"),
         (["pairs", "--preset", "published", "--published-weights", "none.mat"],
          "weights file none.mat does not exist"),
         (["pairs", "--published-weights", "none.mat"], "are of VGG-19; give --preset published"),
         (["pairs", "--coarse-estimates", "0", "--fine-estimates", "0"], "one estimate at least"),
-        (["pairs", "--size", "90"], "--size is 90; expected a multiple of the matcher's stride 8"),
+        (["pairs", "--size", "90"], "--size is 90; expected a multiple of the matcher's stride 16"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learned_is_refused_in_a_sentence(

