@@ -142,8 +142,8 @@ class RtnMatcher(Matcher):
         """See Matcher.encode.
 
         Returns:
-            "coarse" and "fine" (B, C, h, w), of which the latter has the grid of the positions: what
-            the last convolution of each level takes in.
+            "coarse" and "fine" (B, C, h, w), the latter on the grid of the positions: what the last
+            convolution of each level takes in.
         """
         maps = self.backbone(images)
         parts = {"coarse": maps[self._fine_maps :], "fine": maps[: self._fine_maps]}
