@@ -1,6 +1,7 @@
 """What the documents say holds: commands and Python run, flags are known, files are there."""
 
 import io
+import json
 import os
 import re
 import shlex
@@ -28,7 +29,7 @@ from documents import (
 
 from pipelines.command import cli
 from segswap.matchers.registry import names
-from segswap.models.hub import find_model
+from segswap.models.hub import MODEL_FORMAT, SETTINGS, find_model
 
 # `make` and installing are run by CI, completion by others' tests;
 # the rest needs a cluster.
@@ -79,6 +80,11 @@ def test_commands_are_understood_and_python_compiles(
         words = shlex.split(line.partition(" > ")[0])
         if words[0] in ALL_COMMANDS and not ELSEWHERE & set(words):
             cli.parse(config_type(words[0]), words[1:])
+        if {"--matcher", "--out"} <= set(words):  # what a later --init starts from
+            matcher, out = (words[words.index(flag) + 1] for flag in ("--matcher", "--out"))
+            (tmp_path / out).mkdir(exist_ok=True)
+            made = {"format": MODEL_FORMAT, "matcher": matcher, "options": {}, "size": 96}
+            (tmp_path / out / SETTINGS).write_text(json.dumps(made))
     for block in fenced(document, "python"):
         compile(block, str(document), "exec")
 

@@ -1,0 +1,1 @@
+"""RTN: local affine maps, found again and again with warped activations (Kim et al., 2018)."""
