@@ -51,7 +51,7 @@ def write_kinds(folder: Path) -> Path:
 
 
 def test_every_name_is_a_matcher_that_can_be_built() -> None:
-    assert names() == ["correlation", "ncnet", "semantic", "sfnet", "transformer"]
+    assert names() == ["correlation", "macosnet", "ncnet", "semantic", "sfnet", "transformer"]
     for name in names():
         assert issubclass(matcher_class(name), Matcher)
         assert matcher_class(name).terms
@@ -81,7 +81,15 @@ def test_what_there_is_not_is_named(name: str, options: dict[str, int], message:
 
 
 def test_a_new_module_brings_its_own_flags(added: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert names() == ["correlation", "ncnet", "semantic", "sfnet", "transformer", "twolevel"]
+    assert names() == [
+        "correlation",
+        "macosnet",
+        "ncnet",
+        "semantic",
+        "sfnet",
+        "transformer",
+        "twolevel",
+    ]
     with pytest.raises(SystemExit):
         cli.parse(command_line, ["--matcher", "twolevel", "--help"])
     said = capsys.readouterr().out

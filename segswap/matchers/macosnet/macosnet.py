@@ -2,7 +2,7 @@
 Semantic Matching and Object Co-segmentation", TPAMI 2021, arXiv 1906.05857).
 """
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,9 @@ class MacosnetMatcher(Matcher):
         super().__init__()
         if preset not in PRESETS:
             raise ValueError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+        if masking not in get_args(Masking):
+            said = ", ".join(get_args(Masking))
+            raise ValueError(f"masking is {masking!r}; expected one of {said}")
         chosen = PRESETS[preset]
         name = backbone or chosen.backbone
         self.backbone = build_backbone(
