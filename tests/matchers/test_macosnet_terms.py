@@ -65,7 +65,7 @@ def side(
 
 
 def labelled(kinds: list[int], first: int) -> BatchSide:
-    """Images of one kind each, -1 for one of which nothing is known, of photographs of their own."""
+    """Images of one kind each, -1 for one that is not known, of photographs of their own."""
     labels = torch.full((len(kinds), 3), -1, dtype=torch.int8)
     for row, kind in zip(labels, kinds, strict=True):
         if kind >= 0:
