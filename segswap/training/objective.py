@@ -53,7 +53,7 @@ class Objective(nn.Module):
         own = slice(0, batch.pairs)
         encodings = source.at(own), target.at(own)
         matches = self.matcher.match(*encodings, self._visible(batch))
-        answers = Answers(matches, batch, matcher=self.matcher, encodings=encodings)
+        answers = Answers(matches, batch, asked=(self.matcher, *encodings))
         if contrasted and ((self.negatives and batch.pairs > 1) or extra is not None):
             answers = self._with_negatives(answers, source, target)
         values = {term.name: term.compute(answers) for term in terms}

@@ -130,10 +130,10 @@ def test_the_way_around_three_images_comes_home_where_maps_agree() -> None:
     kinds = [[0, 1, 0], [0, 1, 0]]
     there = Knows().first_warp(*encodings)
     sides = side(there), side(Knows().first_warp(*encodings[::-1]))
-    answers = given(*sides, kinds, matcher=Knows(), encodings=encodings)
+    answers = given(*sides, kinds, asked=(Knows(), *encodings))
     assert transitivity_loss(answers).item() == pytest.approx(0, abs=2e-6)
     off = there + torch.tensor([0, 0, 0.2, 0, 0, 0])
-    answers = given(side(off), sides[1], kinds, matcher=Knows(), encodings=encodings)
+    answers = given(side(off), sides[1], kinds, asked=(Knows(), *encodings))
     assert transitivity_loss(answers).item() == pytest.approx(0.2, rel=1e-4)
 
 
@@ -253,9 +253,9 @@ def test_pairs_that_share_no_kind_take_no_part(term: str) -> None:
     masks, maps = torch.randn(2, 2, SIDE, SIDE), STILL + 0.1 * torch.randn(2, 2, 6)
     scores = torch.rand(2, 225, 15, 15)
     sides = [side(m, k, scores) for m, k in zip(maps, masks, strict=True)]
-    both = compute(given(*sides, [[0, 1], [0, 2]], matcher=Knows(), encodings=(None, None)))
+    both = compute(given(*sides, [[0, 1], [0, 2]], asked=(Knows(), None, None)))
     alone = [side(m[:1], k[:1], scores[:1]) for m, k in zip(maps, masks, strict=True)]
-    answers = given(*sides, [[0, 1], [0, 2]], matcher=Knows(), encodings=(None, None))
+    answers = given(*sides, [[0, 1], [0, 2]], asked=(Knows(), None, None))
     first = Batch(*(BatchSide._make(v if v is None else v[:1] for v in s) for s in answers.batch))
     one = compute(replace(answers, matches=Matches(*alone), batch=first))
     assert both.item() == pytest.approx(one.item(), rel=1e-5)
@@ -319,7 +319,7 @@ def test_known_warps_are_learned_by_both_predictors() -> None:
     still = side(STILL.expand(2, -1))
     answers = given(still, still)
     encodings = tuple(matcher.encode(s.image.float() / 255) for s in answers.batch)
-    learning = replace(answers, matcher=matcher, encodings=encodings)
+    learning = replace(answers, asked=(matcher, *encodings))
     lost = synthetic_loss(learning)
     lost.backward()
     for predictor in (matcher.affine, matcher.spline):

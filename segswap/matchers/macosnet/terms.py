@@ -215,9 +215,9 @@ def of_no_kinds(compute: Callable[[Answers], Tensor]) -> Callable[[Answers], Ten
 
 def asked(answers: Answers) -> tuple[Asked, tuple[Encoding, Encoding]]:
     """The matcher, and what it made of the batch's images."""
-    assert answers.matcher is not None
-    assert answers.encodings is not None
-    return cast(Asked, answers.matcher), answers.encodings
+    assert answers.asked is not None
+    matcher, *encodings = answers.asked
+    return cast(Asked, matcher), (encodings[0], encodings[1])
 
 
 def _described(answers: Answers) -> list[tuple[Tensor, Tensor]]:
