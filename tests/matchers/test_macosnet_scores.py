@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from segswap.matchers.macosnet.scores import carried, collected, correlation, grid_places, likeness
+from segswap.matchers.macosnet.scores import (
+    carried,
+    collected,
+    correlation,
+    grid_places,
+    grid_scores,
+    likeness,
+    to_grid,
+    unit,
+)
 from segswap.matchers.sampling import cell_centres
 from segswap.matchers.warps import AFFINE, identity_spline
 
@@ -38,11 +47,24 @@ def test_channels_are_the_other_images_cells_column_by_column() -> None:
             assert torch.allclose(found[:, row + 6 * column, i, j], expected, atol=1e-5)
 
 
-def test_likeness_is_not_negative_and_of_length_1() -> None:
+def test_what_all_cells_have_in_common_is_no_likeness() -> None:
     torch.manual_seed(0)
-    found = likeness(torch.randn(1, 8, 15, 15), torch.randn(1, 8, 15, 15))
+    own, other = torch.randn(1, 8, 3, 4), torch.randn(1, 8, 15, 15)
+    found = likeness(own, other)
     assert found.min() == 0
-    assert torch.allclose(found.square().sum(1), torch.ones(1, 15, 15), atol=1e-4)
+    assert torch.allclose(likeness(own, other + torch.randn(1, 8, 1, 1)), found, atol=1e-4)
+    raw = correlation(own, other)
+    more = raw > raw.mean(1, keepdim=True)
+    assert torch.equal(found > 0, more)
+
+
+def test_predictors_see_scores_of_length_1_on_one_grid() -> None:
+    torch.manual_seed(0)
+    own, other = (unit(torch.randn(1, 8, *grid)) for grid in ((6, 8), (20, 20)))
+    scores = grid_scores(own, other)
+    assert scores.shape == (1, 225, 15, 15)
+    assert torch.allclose(scores.square().sum(1), torch.ones(1, 15, 15), atol=1e-3)
+    assert to_grid(scores) is scores
 
 
 def test_the_identity_collects_all_of_the_identity() -> None:

@@ -20,7 +20,8 @@ from segswap.matchers.macosnet.perceptual import (
     of_masked_features,
     of_masked_images,
 )
-from segswap.matchers.macosnet.synthetic import random_warps, warped
+from segswap.matchers.macosnet.scores import unit
+from segswap.matchers.macosnet.synthetic import random_warps, synthetic_copies, warped
 from segswap.matchers.macosnet.terms import (
     AFFINE,
     SCORES,
@@ -115,25 +116,27 @@ def test_a_cycle_that_does_not_come_back_costs_its_distance() -> None:
 
 
 class Knows:
-    """A matcher whose affine maps are known: each image lies somewhere, as its encoding says."""
+    """A matcher whose affine maps are known: each image lies somewhere, as its features say."""
 
     masking = "features"
 
-    def first_warp(self, own: Encoding, other: Encoding) -> Tensor:
-        way = other["at"] - own["at"]
+    def affine(self, way: Tensor) -> Tensor:
         return STILL + torch.nn.functional.pad(way, (2, 3))
 
 
-def test_the_way_around_three_images_comes_home_where_maps_agree() -> None:
+def test_the_way_around_three_images_comes_home_where_maps_agree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(terms, "grid_scores", lambda own, other: other - own)
     at = torch.tensor([[0.1], [0.4], [-0.2]]), torch.tensor([[0.0], [0.3], [0.5]])
-    encodings = Encoding({"at": at[0]}), Encoding({"at": at[1]})
+    asked = Knows(), Encoding({"features": at[0]}), Encoding({"features": at[1]})
     kinds = [[0, 1, 0], [0, 1, 0]]
-    there = Knows().first_warp(*encodings)
-    sides = side(there), side(Knows().first_warp(*encodings[::-1]))
-    answers = given(*sides, kinds, asked=(Knows(), *encodings))
+    there = asked[0].affine(at[1] - at[0])
+    back = side(asked[0].affine(at[0] - at[1]))
+    answers = given(side(there), back, kinds, asked=asked)
     assert transitivity_loss(answers).item() == pytest.approx(0, abs=2e-6)
     off = there + torch.tensor([0, 0, 0.2, 0, 0, 0])
-    answers = given(side(off), sides[1], kinds, asked=(Knows(), *encodings))
+    answers = given(side(off), back, kinds, asked=asked)
     assert transitivity_loss(answers).item() == pytest.approx(0.2, rel=1e-4)
 
 
@@ -207,7 +210,7 @@ def test_objects_of_two_kinds_are_held_apart(monkeypatch: pytest.MonkeyPatch) ->
     same = kinds_loss(given(still, still, [[0, 0, 0]] * 2))
     assert same.item() == 0
     # Pairs 0 and 1 show kind 0, pair 2 kind 1: four meetings, each |1 - 0|^2 apart.
-    assert kinds_loss(given(still, still, [[0, 0, 1]] * 2)).item() == pytest.approx(5 - 1)
+    assert kinds_loss(given(still, still, [[0, 0, 1]] * 2)).item() == pytest.approx(3.3 - 1)
     # Pairs that share nothing take no part.
     assert kinds_loss(given(still, still, [[0, 0, 1], [0, 0, 2]])).item() == 0
 
@@ -311,6 +314,21 @@ def test_a_warped_image_shows_what_its_warp_says() -> None:
     # Mirrored at the border.
     assert torch.allclose(shown[..., -5:], images[..., -5:].flip(3), atol=1e-5)
     assert torch.allclose(warped(images, STILL[None], identity_spline(STILL)[None]), images)
+
+
+def test_copies_lie_where_their_warps_say_and_another_image_around_them() -> None:
+    torch.manual_seed(0)
+    cells = unit(torch.randn(40, 64, 15, 15))
+    affines, splines = STILL.expand(40, -1), identity_spline(STILL).expand(40, -1)
+    copies, shown = synthetic_copies(cells, affines, splines)
+    assert torch.allclose(copies.square().sum(1), torch.ones(40, 15, 15), atol=1e-3)
+    pasted = (shown == 0).flatten(1).any(1)
+    assert 10 < pasted.sum() < 40
+    own, others = ((copies * each).sum(1) for each in (cells, cells.roll(1, 0)))
+    assert own[shown == 1].min() > 0.1
+    assert torch.allclose(others[shown == 0], torch.ones(int((shown == 0).sum())), atol=1e-3)
+    # Blended by at most four fifths, each copy as it is.
+    assert own[shown == 1].max() > 0.9
 
 
 def test_known_warps_are_learned_by_both_predictors() -> None:

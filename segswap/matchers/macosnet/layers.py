@@ -35,7 +35,9 @@ class WarpPredictor(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """(B, P) of scores (B, 225, 15, 15)."""
-        found: Tensor = self.linear(self.layers(scores).flatten(1))
+        # A hundredth of a warp is a pixel: no half precision.
+        with torch.autocast(scores.device.type, enabled=False):
+            found: Tensor = self.linear(self.layers(scores.float()).flatten(1))
         return found
 
 

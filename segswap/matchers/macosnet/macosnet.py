@@ -14,7 +14,14 @@ from segswap.matchers.encoding import Encoding
 from segswap.matchers.macosnet.layers import MaskDecoder, WarpPredictor
 from segswap.matchers.macosnet.perceptual import Masking
 from segswap.matchers.macosnet.presets import FINER, LEVELS, PRESETS, PresetName
-from segswap.matchers.macosnet.scores import GRID, carried, correlation, likeness, unit
+from segswap.matchers.macosnet.scores import (
+    GRID,
+    carried,
+    grid_scores,
+    likeness,
+    to_grid,
+    unit,
+)
 from segswap.matchers.macosnet.synthetic import warped
 from segswap.matchers.macosnet.terms import AFFINE, REGULARISATION, SCORES, SPLINE, TERMS
 from segswap.matchers.sampling import cell_centres, sample
@@ -111,42 +118,29 @@ class MacosnetMatcher(Matcher):
             visible = visible | ~visible.flatten(1).any(1)[:, None, None]
         return Matches(self._side(source, target, visible), self._side(target, source))
 
-    def warp(
-        self, own: Encoding, other: Encoding, visible: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The scores (B, 225, 15, 15) of the first images' cells with the others', and parameters
-        (B, 6) and (B, 18) of the affine map and the spline by which they lie in these: see
-        `carried`.
-        """
-        cells, theirs = _on_grid(own["features"]), _seen(other["features"], visible)
-        scores = likeness(cells, _on_grid(theirs))
-        affine = self._predicted(self.affine, scores)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone.frozen):
-            again = self._joined(self.backbone(warped(other["image"].float(), affine)))
-        if visible is not None:
-            places = carried(cell_centres(again.shape[2], again.shape[3], affine)[None], affine)
-            shown = sample(visible[:, None].to(again), places)
-            again = _seen(again, shown[:, 0] > 0.5)
-        spline = self._predicted(self.spline, likeness(cells, _on_grid(again)))
-        return scores, affine, spline
-
-    def first_warp(self, own: Encoding, other: Encoding) -> Tensor:
-        """The affine map's parameters (B, 6) alone; see `warp`."""
-        scores = likeness(_on_grid(own["features"]), _on_grid(other["features"]))
-        return self._predicted(self.affine, scores)
-
     def _side(self, own: Encoding, other: Encoding, visible: Tensor | None = None) -> Side:
-        scores, affine, spline = self.warp(own, other, visible)
-        features = own["features"]
-        regularisation = REGULARISATION if self.training else 0.0
+        features, others = own["features"], _seen(other["features"], visible)
+        scores = grid_scores(features, others)
+        affine = self.affine(scores)
+        again = self._again(other["image"].float(), affine, visible)
+        spline = self.spline(grid_scores(features, again))
+        coarse = [features * features.shape[1] ** 0.5, likeness(features, to_grid(others))]
+        finer = [own[str(stride)] for stride in FINER]
+        logits = self.decoder(torch.cat(coarse, dim=1), finer)[-1][:, 0]
         cells = cell_centres(features.shape[2], features.shape[3], affine)[None]
-        alike = torch.relu(correlation(features, _on_grid(_seen(other["features"], visible))))
-        coarse = torch.cat([features * features.shape[1] ** 0.5, alike], dim=1)
-        logits = self.decoder(coarse, [own[str(stride)] for stride in FINER])[-1][:, 0]
-        return Side(
-            carried(cells, affine, spline, regularisation), logits, self.compared(own),
-            {SCORES: scores, AFFINE: affine, SPLINE: spline},
-        )  # fmt: skip
+        positions = carried(cells, affine, spline, REGULARISATION if self.training else 0.0)
+        extra = {SCORES: scores, AFFINE: affine, SPLINE: spline}
+        return Side(positions, logits, self.compared(own), extra)
+
+    def _again(self, images: Tensor, affine: Tensor, visible: Tensor | None) -> Tensor:
+        """Features of images warped by affine maps, of what is visible in them."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone.frozen):
+            features = self._joined(self.backbone(warped(images, affine)))
+        if visible is None:
+            return features
+        cells = cell_centres(features.shape[2], features.shape[3], affine)[None]
+        shown = sample(visible[:, None].to(features), carried(cells, affine))
+        return _seen(features, shown[:, 0] > 0.5)
 
     def _joined(self, maps: list[Tensor]) -> Tensor:
         """The coarse ones of the backbone's maps on one grid, of length 1 along the channels."""
@@ -158,18 +152,6 @@ class MacosnetMatcher(Matcher):
             for level in more
         )]  # fmt: skip
         return torch.cat([unit(level) for level in levels], dim=1) / len(levels) ** 0.5
-
-    def _predicted(self, predictor: WarpPredictor, scores: Tensor) -> Tensor:
-        with torch.autocast(scores.device.type, enabled=False):
-            found: Tensor = predictor(scores.float())
-        return found
-
-
-def _on_grid(features: Tensor) -> Tensor:
-    """Features of length 1 along the channels on the grid of the predictors."""
-    if features.shape[2:] == (GRID, GRID):
-        return features
-    return unit(F.interpolate(features, (GRID, GRID), mode="bilinear", antialias=True))
 
 
 def _seen(features: Tensor, visible: Tensor | None) -> Tensor:

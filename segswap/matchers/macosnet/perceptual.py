@@ -18,8 +18,8 @@ Masking = Literal["features", "images"]
 
 MARGIN = 2.0  # how far apart object and background should be, as in the released code
 _LEVELS = ("blocks.4.3", LAST)
-# Of the maps' values, so that object and background of photographs are about 2 apart.
-_SCALES = 0.46, 0.23
+# Of the maps' values, so that object and background of photographs are about 2.7 apart.
+_SCALES = 0.53, 0.265
 _SIDE = 128  # px of masked images
 _LEAST = 1e-3  # of an image's cells, that a mask counts for more
 

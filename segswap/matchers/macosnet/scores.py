@@ -39,10 +39,29 @@ def correlation(own: Tensor, other: Tensor) -> Tensor:
 
 
 def likeness(own: Tensor, other: Tensor) -> Tensor:
-    """What the predictors see: the correlation without what is negative, of length 1 along the
-    other image's cells.
+    """By how much each cell is more alike to the other image's cells than to all of them in the
+    mean, 0 where it is less: (B, h' w', h, w), as `correlation`.
+
+    Published is without the mean. All cells of a picture have much in common: with it masks and
+    warps are learned several times as fast.
     """
-    return unit(torch.relu(correlation(own, other)))
+    scores = correlation(own, other)
+    return torch.relu(scores - scores.mean(1, keepdim=True))
+
+
+def to_grid(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) of length 1 along C on the predictors' grid."""
+    if features.shape[2:] == (GRID, GRID):
+        return features
+    return unit(F.interpolate(features, (GRID, GRID), mode="bilinear", antialias=True))
+
+
+def grid_scores(own: Tensor, other: Tensor) -> Tensor:
+    """What the predictors see of features (B, C, h, w): squares of their likeness on the
+    predictors' grid, of length 1 along the other image's cells, (B, 225, 15, 15). Published is
+    without the square, from which few cells stand out.
+    """
+    return unit(likeness(to_grid(own), to_grid(other)).square())
 
 
 def carried(

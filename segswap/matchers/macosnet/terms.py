@@ -28,8 +28,16 @@ from segswap.matchers.macosnet.perceptual import (
     of_masked_images,
     unlike,
 )
-from segswap.matchers.macosnet.scores import SIDE, carried, collected, grid_places
-from segswap.matchers.macosnet.synthetic import random_warps, warped
+from segswap.matchers.macosnet.scores import (
+    SIDE,
+    carried,
+    collected,
+    grid_places,
+    grid_scores,
+    to_grid,
+    unit,
+)
+from segswap.matchers.macosnet.synthetic import random_warps, synthetic_copies, warped
 from segswap.matchers.sampling import cell_centres, to_corners
 from segswap.matchers.warps import affine
 
@@ -37,23 +45,19 @@ SCORES, AFFINE, SPLINE = "scores", "affine", "spline"  # among a side's extras
 REGULARISATION = 0.2  # of splines in training, as published
 POINTS = 10  # a side, of which cycles are computed
 KNOWN_POINTS = 20  # a side, of which known warps are
+COPIES = 3  # of each image a step, by known warps
+_ELSEWHERE = 0.05  # what a point counts where the copy shows something else
 _TASK = 60  # cells a side, on which masks are carried over
-_KINDS = 5.0  # how far apart objects of two kinds should be
+# How far apart objects of two kinds should be. With more, masks keep only what is most typical.
+_KINDS = 3.3
 
 
 class Asked(Protocol):
-    """What the terms ask of the matcher, beside the batch's pairs."""
+    """What the terms ask of the matcher: parameters of warps for scores, and what is masked."""
 
     masking: Masking
-
-    def encode(self, images: Tensor) -> Encoding:
-        """See Matcher.encode."""
-
-    def warp(self, own: Encoding, other: Encoding) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, affine map and spline, from the cells of the first images to the others."""
-
-    def first_warp(self, own: Encoding, other: Encoding) -> Tensor:
-        """The affine map alone."""
+    affine: Callable[[Tensor], Tensor]
+    spline: Callable[[Tensor], Tensor]
 
 
 def matching(batch: Batch) -> Tensor:
@@ -120,8 +124,11 @@ def transitivity_loss(answers: Answers) -> Tensor:
     last = third[first].int().argmax(1)
     matcher, (sources, targets) = asked(answers)
     there = answers.matches.source.extra[AFFINE][first]
-    onwards = matcher.first_warp(targets.at(first), targets.at(last))
-    home = matcher.first_warp(targets.at(last), sources.at(first))
+    a, b, c = (
+        images["features"][chosen]
+        for images, chosen in ((sources, first), (targets, first), (targets, last))
+    )
+    onwards, home = matcher.affine(grid_scores(b, c)), matcher.affine(grid_scores(c, a))
     return off_cycle(there, onwards, home).mean()
 
 
@@ -176,21 +183,27 @@ def entropy(found: Tensor, told: Tensor) -> Tensor:
 
 def synthetic_loss(answers: Answers) -> Tensor:
     """Mean squared distance of 20 x 20 points, moved by predicted and by true warps, of the batch's
-    images and warps of themselves: of the affine map, and of affine map and spline.
+    images and copies of them: of the affine map, and of affine map and spline.
 
-    That is what published training begins with, and the other terms cannot begin without.
+    That is what published training begins with, and the other terms cannot begin without. There
+    images are warped; here it is their features, which costs a small part of that, and what is
+    warped is pasted on another image's: see `synthetic_copies`. Points count where it is.
     """
     matcher, encodings = asked(answers)
-    own = Encoding.cat(encodings)
-    images = torch.cat([side.image for side in answers.batch]).float() / 255
-    affines, splines = random_warps(len(images), images.device)
-    # The copy's cells are looked for in the image that it was made of.
-    _, first, second = matcher.warp(matcher.encode(warped(images, affines, splines)), own)
+    cells = to_grid(torch.cat([images["features"] for images in encodings]).float())
+    cells = cells.repeat(COPIES, 1, 1, 1)
+    affines, splines = random_warps(len(cells), cells.device)
+    copies, shown = synthetic_copies(cells, affines, splines)
+    first = matcher.affine(grid_scores(copies, cells))
+    again = unit(warped(cells, first.detach()))
+    second = matcher.spline(grid_scores(copies, again))
     points = cell_centres(KNOWN_POINTS, KNOWN_POINTS, first)[None]
     true = to_corners(carried(points, affines, splines), SIDE, SIDE)
     alone = to_corners(carried(points, first), SIDE, SIDE)
     both = to_corners(carried(points, first.detach(), second, REGULARISATION), SIDE, SIDE)
-    return ((alone - true).square() + (both - true).square()).sum(-1).mean()
+    off = ((alone - true).square() + (both - true).square()).sum(-1)
+    weight = F.interpolate(shown[:, None], off.shape[1:])[:, 0] + _ELSEWHERE
+    return ((off * weight).sum((1, 2)) / weight.sum((1, 2))).mean()
 
 
 # --- shared ----------------------------------------------------------------------------------
@@ -237,7 +250,7 @@ TERMS: tuple[Term, ...] = (
     Term("transitivity", _PAIR, transitivity_loss, "the way around three pictures of a kind", 0.3),
     Term("contrast", _PAIR, contrast_loss, "objects with each other and with their backgrounds"),
     Term("task", _PAIR, task_loss, "masks with each other, carried over", 0.3),
-    Term("kinds", _PAIR, kinds_loss, "objects of two kinds", 2.0, contrast=True),
+    Term("kinds", _PAIR, kinds_loss, "objects of two kinds", 3.0, contrast=True),
     Term("synthetic", _PAIR, synthetic_loss, "known warps of the pictures themselves"),
     Term(
         "mask", frozenset({"mask"}), of_no_kinds(mask_loss),
