@@ -334,3 +334,23 @@ def test_opencv_has_its_pixels_centres_at_whole_numbers() -> None:
     image = np.arange(12, dtype=np.float32).reshape(3, 4)
     same = cv2.warpAffine(image, np.eye(3)[:2], (4, 3), flags=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(same, image)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), seeds)
+def test_convention_to_corners(rows: int, columns: int, seed: int) -> None:
+    corners = sampling.to_corners(
+        sampling.cell_centres(rows, columns, torch.zeros(1)), rows, columns
+    )
+    assert corners[0, 0].tolist() == pytest.approx([-1, -1], abs=1e-6)
+    assert corners[-1, -1].tolist() == pytest.approx([1, 1], abs=1e-6)
+    # torch's own sampler means them so.
+    maps = torch.from_numpy(np.random.default_rng(seed).random((1, 1, rows, columns), np.float32))
+    theirs = torch.nn.functional.grid_sample(maps, corners[None], align_corners=True)
+    np.testing.assert_allclose(theirs, maps, atol=1e-5)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), seeds)
+def test_convention_from_corners(rows: int, columns: int, seed: int) -> None:
+    points = torch.from_numpy(np.random.default_rng(seed).uniform(-0.3, 1.3, (6, 5, 2)))
+    again = sampling.from_corners(sampling.to_corners(points, rows, columns), rows, columns)
+    np.testing.assert_allclose(again, points, atol=1e-12)

@@ -243,6 +243,8 @@ class Answers:
         counted_same: float (N,), the same where the very same thing is sought.
         counted_apart: float (N,), the same where all counts but what is known to show a kind in
             common, or the same photograph.
+        asked: the matcher, and what it made of the batch's sources and targets, for terms that ask
+            more of it; None where answers are given without it.
     """
 
     matches: Matches
@@ -251,6 +253,7 @@ class Answers:
     counted: Tensor | None = None
     counted_same: Tensor | None = None
     counted_apart: Tensor | None = None
+    asked: "tuple[Matcher, Encoding, Encoding] | None" = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Modules of the room that are no matchers.
 SHARED = frozenset(
-    {"attention", "base", "confidence", "encoding", "losses", "registry", "sampling"}
+    {"attention", "base", "confidence", "encoding", "losses", "registry", "sampling", "warps"}
 )
 
 

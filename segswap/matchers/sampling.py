@@ -77,3 +77,26 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return nn.functional.grid_sample(
         maps, (2 * points - 1).to(maps.dtype), padding_mode="border", align_corners=False
     )
+
+
+def to_corners(points: Tensor, rows: int, columns: int) -> Tensor:
+    """Points (..., 2) where the centres of a grid's outermost cells are at -1 and 1.
+
+    Convention: from normalised points, x then y, of an image of so many cells or pixels; other code
+    calls it align_corners=True.
+    """
+    return (2 * points - 1) * _reach(points, rows, columns)
+
+
+def from_corners(points: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `to_corners`.
+
+    Convention: to normalised points, x then y.
+    """
+    return (points / _reach(points, rows, columns) + 1) / 2
+
+
+def _reach(points: Tensor, rows: int, columns: int) -> Tensor:
+    """Where an image's right and lower edges are, if its outermost cells' centres are at 1."""
+    count = torch.tensor([columns, rows], device=points.device, dtype=points.dtype)
+    return count / (count - 1)

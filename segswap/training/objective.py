@@ -1,6 +1,7 @@
 """What training minimises: from a batch to the terms of the loss and their weighted sum."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,9 @@ class Objective(nn.Module):
         extra = extra if contrasted else None
         source, target = self._encoded(batch, extra)
         own = slice(0, batch.pairs)
-        matches = self.matcher.match(source.at(own), target.at(own), self._visible(batch))
-        answers = Answers(matches, batch)
+        encodings = source.at(own), target.at(own)
+        matches = self.matcher.match(*encodings, self._visible(batch))
+        answers = Answers(matches, batch, asked=(self.matcher, *encodings))
         if contrasted and ((self.negatives and batch.pairs > 1) or extra is not None):
             answers = self._with_negatives(answers, source, target)
         values = {term.name: term.compute(answers) for term in terms}
@@ -92,7 +94,10 @@ class Objective(nn.Module):
             torch.cat([known.flatten().float(), more.new_full((len(more),), told).float()])
             for known, told in ((unrelated, int(not kinds)), (distinct, 1), (apart, 1))
         )
-        return Answers(answers.matches, batch, negatives, *counted)
+        told, same, apart = counted
+        return replace(
+            answers, negatives=negatives, counted=told, counted_same=same, counted_apart=apart
+        )
 
 
 def negative_targets(batch: Batch, count: int, kinds: bool = False) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segswap.matchers.base import Answers, BatchSide, Side, Term, on_grid
 from segswap.matchers.losses import zero
-from segswap.matchers.sampling import cell_centres, sample
+from segswap.matchers.sampling import cell_centres, sample, to_corners
 
 _FOREGROUND = 0.5  # share of a cell
 _KNOWN = 1 - 1e-4  # share of what is sampled, from which on it counts
@@ -72,13 +72,7 @@ def flow_of(side: Side, other: Side) -> Tensor:
     positions = side.positions.float()
     grid, there = positions.shape[1:3], other.positions.shape[1:3]
     home = cell_centres(grid[0], grid[1], positions)
-    return (_from_corners(positions, there) - _from_corners(home, grid)).permute(0, 3, 1, 2)
-
-
-def _from_corners(points: Tensor, grid: torch.Size) -> Tensor:
-    """Normalised points where a grid's outermost cell centres lie at -1 and 1."""
-    size = torch.tensor([grid[1], grid[0]], device=points.device, dtype=points.dtype)
-    return (2 * points - 1) * size / (size - 1)
+    return (to_corners(positions, *there) - to_corners(home, *grid)).permute(0, 3, 1, 2)
 
 
 def steepness(flow: Tensor) -> Tensor:
