@@ -24,6 +24,7 @@ from pipelines.benchmark.config import main as benchmark
 from pipelines.command import cli
 from pipelines.training.config import command_line, main
 from pipelines.training.job import train
+from segswap.matchers.macosnet.perceptual import network
 from segswap.matchers.macosnet.terms import TERMS
 
 SMALL: dict[str, Any] = {
@@ -109,7 +110,10 @@ def test_masks_of_kinds_are_scored_on_and_not_learned_from(tmp_path: Path) -> No
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known warps are drawn anew each step: their numbers too go on where they were."""
+    """Known warps are drawn anew each step: their numbers go on where they were, wherever the
+    frozen network is made.
+    """
+    network.cache_clear()
     source = plain_folder(tmp_path / "kinds", cat=3, dog=3)
     config = small_config("", tmp_path, data=(), category_images=(str(source),), steps=2, **SMALL)
     assert train(config) == 0
