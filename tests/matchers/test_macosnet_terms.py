@@ -27,6 +27,7 @@ from segswap.matchers.macosnet.terms import (
     SCORES,
     SPLINE,
     TERMS,
+    apart_loss,
     cycle_loss,
     kinds_loss,
     match_loss,
@@ -213,6 +214,20 @@ def test_objects_of_two_kinds_are_held_apart(monkeypatch: pytest.MonkeyPatch) ->
     assert kinds_loss(given(still, still, [[0, 0, 1]] * 2)).item() == pytest.approx(3.3 - 1)
     # Pairs that share nothing take no part.
     assert kinds_loss(given(still, still, [[0, 0, 1], [0, 0, 2]])).item() == 0
+
+
+def test_masks_of_pairs_that_share_no_kind_should_be_empty() -> None:
+    still = side(STILL.expand(2, -1))
+    answers = given(still, still)
+    assert apart_loss(answers).item() == 0
+    logits = torch.stack([torch.full((SIDE, SIDE), 0.0), torch.full((SIDE, SIDE), 5.0)])
+    wrong = side(STILL.expand(2, -1), logits)
+    negatives = Matches(wrong, side(STILL.expand(2, -1), torch.full((2, SIDE, SIDE), -30.0)))
+    for counted, lost in (((1, 0), math.log(2)), ((1, 1), (math.log(2) + 5.0067) / 2), ((0, 0), 0)):
+        told = replace(
+            answers, negatives=negatives, counted_apart=torch.tensor(counted, dtype=torch.float)
+        )
+        assert apart_loss(told).item() == pytest.approx(lost, rel=1e-4)
 
 
 # --- task ------------------------------------------------------------------------------------

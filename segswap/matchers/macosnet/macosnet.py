@@ -55,7 +55,7 @@ class MacosnetMatcher(Matcher):
     not_saved: ClassVar[tuple[str, ...]] = ("backbone_weights",)
     size: ClassVar[int] = 240
     match_size: ClassVar[int] = 240
-    lr: ClassVar[float] = 1e-3
+    lr: ClassVar[float] = 2e-3
     stride = 16
 
     def __init__(

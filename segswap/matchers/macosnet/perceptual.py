@@ -29,7 +29,8 @@ def network(device: torch.device) -> Backbone:
     """The backbone that ships (published: ResNet-50), frozen, in evaluation mode; gradients pass
     through it to the images.
     """
-    made = build_backbone(NAME, _LEVELS, weights="shipped", frozen=False)
+    with torch.random.fork_rng(devices=[]):  # made sooner or later, it changes no training
+        made = build_backbone(NAME, _LEVELS, weights="shipped", frozen=False)
     return made.to(device).eval().requires_grad_(False)
 
 

@@ -1,7 +1,7 @@
 """What MaCoSNet learns from: five terms that know kinds alone, and known warps of pictures.
 
-Chen, Lin, Yang, Huang, "Show, Match and Segment", TPAMI 2021. Pairs that share no kind take part in
-none of them but `kinds`.
+Chen, Lin, Yang, Huang, "Show, Match and Segment", TPAMI 2021. Pairs that share no kind take
+part in none of them.
 """
 
 from collections.abc import Callable
@@ -154,6 +154,19 @@ def kinds_loss(answers: Answers) -> Tensor:
     return mean_over((_KINDS - unlike(sources[:, None], targets)).clamp(min=0), apart)
 
 
+def apart_loss(answers: Answers) -> Tensor:
+    """Cross-entropy of masks of pairs that are not known to show a kind in common with nothing; sum
+    of both sides. 0 without such pairs.
+    """
+    total, counted = zero(answers), answers.counted_apart
+    if answers.negatives is None or counted is None:
+        return total
+    for side, _ in answers.negatives.both():
+        lost = F.softplus(side.mask_logits.float()).mean((1, 2))
+        total = total + (lost @ counted) / counted.sum().clamp(min=1)
+    return total
+
+
 def task_loss(answers: Answers) -> Tensor:
     """Cross-entropy of each mask with the other one carried over, which is 0 beyond the image. No
     gradient reaches the mask that is carried over: it would make both of them nothing, or all.
@@ -211,7 +224,7 @@ def synthetic_loss(answers: Answers) -> Tensor:
 
 def of_no_kinds(compute: Callable[[Answers], Tensor]) -> Callable[[Answers], Tensor]:
     """A term of masks that is told them of pairs of unknown kinds, and of those that share none:
-    masks of kinds are not for a method that needs none.
+    masks of kinds are not for a method that needs none. Negatives are `apart_loss`'s.
     """
 
     def computed(answers: Answers) -> Tensor:
@@ -221,7 +234,7 @@ def of_no_kinds(compute: Callable[[Answers], Tensor]) -> Callable[[Answers], Ten
         for side in batch:
             assert side.mask is not None
             sides.append(side._replace(mask=side.mask.masked_fill(~told, torch.nan)))
-        return compute(replace(answers, batch=Batch(*sides)))
+        return compute(replace(answers, batch=Batch(*sides), negatives=None))
 
     return computed
 
@@ -251,10 +264,14 @@ TERMS: tuple[Term, ...] = (
     Term("contrast", _PAIR, contrast_loss, "objects with each other and with their backgrounds"),
     Term("task", _PAIR, task_loss, "masks with each other, carried over", 0.3),
     Term("kinds", _PAIR, kinds_loss, "objects of two kinds", 3.0, contrast=True),
+    Term(
+        "apart", _PAIR, apart_loss, "masks of pairs that share no kind, with nothing", 0.3,
+        negatives=True,
+    ),
     Term("synthetic", _PAIR, synthetic_loss, "known warps of the pictures themselves"),
     Term(
         "mask", frozenset({"mask"}), of_no_kinds(mask_loss),
-        "masks, of generated pairs, warped pictures and those that share nothing", negatives=True,
+        "masks, of generated pairs, warped pictures and those that share nothing",
     ),
     Term(
         "transfer", frozenset({"mask"}), of_no_kinds(transfer_loss),
