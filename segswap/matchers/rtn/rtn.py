@@ -153,9 +153,8 @@ class RtnMatcher(Matcher):
         return cast(Level, self.levels[name])
 
     def compared(self, images: Encoding) -> Tensor:
-        """See Matcher.compared: the coarse level, on the grid of the positions."""
-        grid = images["fine"].shape[2:]
-        return F.normalize(F.interpolate(images["coarse"], grid, mode="bilinear"), dim=1)
+        """See Matcher.compared: what the last convolution of the fine level takes in."""
+        return F.normalize(images["fine"], dim=1)
 
     def match(self, source: Encoding, target: Encoding, visible: Tensor | None = None) -> Matches:
         """See Matcher.match; a target all of whose cells are hidden counts as seen.
