@@ -4,7 +4,7 @@ It learns from rough maps of classes: places that are surely of one class belong
 that are surely of different ones do not, and of what is unsure nothing is learned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,35 +49,24 @@ def offsets(radius: int = RADIUS) -> list[tuple[int, int]]:
     ]
 
 
-def neighbours(rows: int, columns: int, radius: int = RADIUS) -> tuple[Tensor, Tensor]:
-    """Numbers of the places of a grid that have all neighbours, (A,), and of these, (K, A)."""
-    numbers = torch.arange(rows * columns).view(rows, columns)
-    reach = radius - 1
-    inside = slice(0, rows - reach), slice(reach, columns - reach)
-    others = [
-        numbers[y : rows - reach + y, reach + x : columns - reach + x].flatten()
-        for y, x in offsets(radius)
-    ]
-    return numbers[inside].flatten(), torch.stack(others)
-
-
-def pairs_of(rows: int, columns: int, radius: int = RADIUS) -> tuple[Tensor, Tensor]:
-    """All pairs of neighbouring places of a grid, (P,) each: those of a grid with a margin, without
-    the margin's.
+def pairs_of(grid: Tensor, radius: int = RADIUS) -> Iterator[tuple[Tensor, Tensor]]:
+    """The values of a grid (..., h, w) at neighbouring places, an offset after the other: (..., P)
+    at the one places, and at the others.
     """
-    reach = radius - 1
-    numbers = F.pad(torch.arange(rows * columns).view(1, rows, columns), (reach, reach, 0, reach),
-                    value=-1)[0]  # fmt: skip
-    places, others = neighbours(numbers.shape[0], numbers.shape[1], radius)
-    numbers = numbers.flatten()
-    places, others = numbers[places].expand_as(others).flatten(), numbers[others].flatten()
-    return places[others >= 0], others[others >= 0]
+    rows, columns = grid.shape[-2:]
+    for y, x in offsets(radius):
+        left, right = max(0, -x), max(0, x)
+        one = grid[..., : rows - min(y, rows), left : columns - right]
+        other = grid[..., y:, right : max(right, columns - left)]
+        yield one.flatten(-2), other.flatten(-2)
 
 
-def affinities(features: Tensor, places: Tensor, others: Tensor) -> Tensor:
-    """exp(-mean |difference|) of pairs of places (P,), of features (B, C, h, w): (B, P)."""
-    flat = features.float().flatten(2)
-    return torch.exp(-(flat[..., places] - flat[..., others]).abs().mean(dim=1))
+def affinities(features: Tensor) -> Tensor:
+    """exp(-mean |difference|) of features (B, C, h, w) at neighbouring places: (B, P), the pairs in
+    the order of `pairs_of`.
+    """
+    found = [(one - other).abs().mean(dim=1) for one, other in pairs_of(features.float())]
+    return torch.exp(-torch.cat(found, dim=1))
 
 
 def affinity_loss(found: Tensor, one: Tensor, other: Tensor) -> Tensor:
@@ -116,10 +105,9 @@ class AffinityLoss(nn.Module):
             maps = trunk(images)
         features = head(maps)
         size = features.shape[-2:]
-        cells = F.interpolate(labels[:, None].float(), size, mode="nearest-exact").flatten(1)
-        places, others = (each.to(images.device) for each in pairs_of(*size))
-        found = affinities(features, places, others)
-        loss = affinity_loss(found, cells[:, places], cells[:, others])
+        cells = F.interpolate(labels[:, None].float(), size, mode="nearest-exact")[:, 0]
+        one, other = (torch.cat(part, dim=1) for part in zip(*pairs_of(cells), strict=True))
+        loss = affinity_loss(affinities(features), one, other)
         return {"affinity": loss, "loss": loss}
 
 
@@ -130,11 +118,11 @@ def transitions(features: Tensor) -> Tensor:
     """The random walk of one step (n, n) among the n places of features (C, h, w): each column, the
     way to a place, sums to 1.
     """
-    places, others = pairs_of(*features.shape[-2:])
-    places, others = places.to(features.device), others.to(features.device)
-    count = features[0].numel()
-    matrix = torch.eye(count, device=features.device)
-    found = affinities(features[None], places, others)[0] ** _WALKED[1]
+    rows, columns = features.shape[-2:]
+    numbers = torch.arange(rows * columns, device=features.device).view(rows, columns)
+    places, others = (torch.cat(part) for part in zip(*pairs_of(numbers), strict=True))
+    matrix = torch.eye(rows * columns, device=features.device)
+    found = affinities(features[None])[0] ** _WALKED[1]
     matrix[places, others] = found
     matrix[others, places] = found
     return matrix / matrix.sum(dim=0, keepdim=True)
