@@ -141,7 +141,7 @@ class ClassesConfig(ProposerConfig):
     backbone_weights: str | None = None
     """Its weights: pip (lite2, the default), or a file; none for random ones."""
     lr: float = 2e-4
-    """Highest learning rate."""
+    """Highest learning rate of the backbone; what is new has ten times as much."""
     labels: str | None = None
     """CSV of the classes that each picture shows: a first line `file,classes`, several classes
     apart by ;. Without it and --annotations IMAGES holds a folder for each class."""

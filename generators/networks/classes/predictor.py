@@ -24,7 +24,6 @@ from segswap import geometry
 from segswap.files.records import Schema, checked
 
 SCALES = 0.5, 1.0, 1.5, 2.0  # each mirrored, too
-_LONGER = 1.25  # times the crops' side in training: an image's longer side at scale 1
 _TINY = 1e-5
 _WALKED = 0.5  # where a class has more than all else together
 _SETTINGS: Schema = {
@@ -63,7 +62,7 @@ class Predictor:
     def __init__(self, network: ClassNetwork, method: str, classes: Sequence[str], size: int):
         self.network, self.method, self.classes = network.eval(), method, list(classes)
         self.threshold = _THRESHOLDS[method] if network.affinity is None else _WALKED
-        self._side = _LONGER * size
+        self._side = size  # the longer side at scale 1, as the least in training
 
     @classmethod
     def load(cls, place: str | os.PathLike[str]) -> "Predictor":
@@ -125,6 +124,11 @@ class Predictor:
                 if self.network.affinity is not None:
                     maps = self._walked(image, maps)
             return Seen(chances.cpu().numpy(), chosen, maps.cpu().numpy())
+
+    @property
+    def has_subs(self) -> bool:
+        """Whether the network tells sub-categories apart."""
+        return isinstance(self.network, SCCAM) and self.network.sub is not None
 
     def sub_seen(
         self, image: NDArray[np.uint8], size: tuple[int, int], shown: Sequence[int]

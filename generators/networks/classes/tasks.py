@@ -14,6 +14,8 @@ from generators.networks.trained import FILE, Trained
 from generators.networks.weights import save_network
 from segswap.training.task import Row, Task
 
+_NEW = 10.0  # times the learning rate
+
 
 class ClassTask(Task):
     """A round of a method's training; see Task."""
@@ -33,6 +35,10 @@ class ClassTask(Task):
         self.objective: nn.Module = objective
         self.terms = objective.terms
         self._device = next(network.parameters()).device
+
+    def rate(self, name: str) -> float:
+        """See Task: what is new learns faster than the trunk, as published."""
+        return 1.0 if name.startswith("trunk.") else _NEW
 
     def inputs(self, batch: list[Tensor], number: int) -> tuple[Tensor, ...]:
         """Pictures (B, 3, S, S) in [0, 1], and what is told of them."""
