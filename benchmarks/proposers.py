@@ -2,6 +2,7 @@ r"""Which proposer finds things: segments of each compared with what people drew
 
     python benchmarks/proposers.py --data DATA [--proposers felzenszwalb cam runs/ldf ...]
     python benchmarks/proposers.py --saliency IMAGES MASKS --proposers ldf runs/ldf/coarse
+    python benchmarks/proposers.py --classes FOLDER [FOLDER ...] --proposers runs/seam ...
 
 DATA holds coco_mini/ (COCO's val2017 and its annotations) and bsds/ (images/test, labels/test).
 Columns of the first table:
@@ -15,6 +16,16 @@ Columns of the first table:
 * ms: an image of COCO, found in batches of 8 by this process.
 
 The second table scores maps of networks of saliency on pictures with masks, as LDF's authors do.
+
+The third one scores maps of runs of seam and sccam on the pictures that each FOLDER/heldout.txt
+lists, in images/CLASS and masks/CLASS: of each class that a picture is known to show the IoU of its
+map with its mask, pixels summed over the pictures, the mean over classes:
+
+* best: at the threshold of all of 0 to 0.59 that is best for the mean; own: at the method's.
+* refined: what the proposer makes of it at the edges.
+
+A run of sccam has a second row, of the maps of its sub-categories. A plain CAM that was taught the
+same labels is a run's round0.
 """
 
 import argparse
@@ -29,7 +40,10 @@ from pycocotools.coco import COCO
 
 from generators.networks import SHIPPED
 from generators.segments import build_proposer
+from generators.segments.common.classes import class_regions
 from generators.segments.common.regions import Found
+from segswap import geometry
+from segswap.batches.pictures import read_pictures
 from segswap.evaluation.saliency import saliency_scores
 from segswap.files.folders import image_files
 from segswap.files.images import read_image, read_label_map
@@ -39,6 +53,7 @@ PROPOSERS = ("felzenszwalb", "slic", "grouping", "cam", "ldf")
 _BATCH = 8
 _AREA = (0.015, 0.5)  # as segswap-generate has it by default
 _LEAST, _MOST = 0.02, 0.5  # of an image, which objects and regions take
+_BINS, _SWEPT = 100, 60  # of a map's values, and thresholds that are tried
 
 
 def objects_of_coco(data: Path) -> dict[Path, list[Mask]]:
@@ -130,12 +145,80 @@ def saliency_row(name: str, images: Path, masks: Path) -> list[str]:
     return [os.path.relpath(name), *(f"{number:.3f}" for number in numbers)]
 
 
+class ClassScores:
+    """Pixels of maps and masks, summed over pictures, by class and the maps' values."""
+
+    def __init__(self, classes: int) -> None:
+        self._counts = np.zeros((2, classes, _BINS), np.int64)  # not of the class, and of it
+        self._refined = np.zeros((2, classes), np.int64)  # both, and either
+
+    def add(self, kind: int, values: NDArray[np.float32], found: Mask, true: Mask) -> None:
+        """A map of a class, its refined mask and the true one."""
+        places = np.minimum((values * _BINS).astype(int), _BINS - 1)
+        for of_it in (0, 1):
+            self._counts[of_it, kind] += np.bincount(places[true == of_it], minlength=_BINS)
+        self._refined[:, kind] += (found & true).sum(), (found | true).sum()
+
+    def columns(self, own: float) -> list[str]:
+        """Best, own and refined."""
+        others, hits = self._counts[..., ::-1].cumsum(axis=2)[..., ::-1]
+        seen = hits[:, 0] > 0
+        iou = (hits / np.maximum(1, hits[:, :1] + others))[seen].mean(axis=0)
+        best = int(iou[:_SWEPT].argmax())
+        refined = (self._refined[0] / np.maximum(1, self._refined[1]))[seen].mean()
+        at = iou[round(own * _BINS)]
+        return [f"{iou[best]:.3f} ({best / _BINS:.2f})", f"{at:.3f}", f"{refined:.3f}"]
+
+
+def class_rows(name: str, folders: list[Path], every: int) -> Iterator[list[str]]:
+    """The rows of a run in the third table."""
+    from generators.networks.classes.predictor import Predictor
+
+    predictor = Predictor.load(name)
+    known = {kind.casefold(): number for number, kind in enumerate(predictor.classes)}
+    rows: list[list[ClassScores]] = []
+    for folder in folders:
+        source = read_pictures(str(folder), pairs=False)
+        scores = [ClassScores(len(known)) for _ in range(1 + predictor.has_subs)]
+        rows.append(scores)
+        for picture in source.held_out[::every]:
+            image = picture.read()
+            size = image.shape[1], image.shape[0]
+            told = {
+                known[name]: picture.mask(kind, image.shape[:2])
+                for kind in picture.masks
+                if (name := source.kinds[kind].casefold()) in known
+            }
+            maps = [predictor.seen(image, size, [*told]).maps]
+            if predictor.has_subs:
+                maps.append(predictor.sub_seen(image, size, [*told]))
+            for score, each in zip(scores, maps, strict=True):
+                for (kind, mask), values in zip(told.items(), each, strict=True):
+                    assert mask is not None
+                    score.add(kind, values, _refined(image, values, predictor.threshold), mask)
+    for number, of_folders in enumerate(zip(*rows, strict=True)):
+        cells = [cell for score in of_folders for cell in score.columns(predictor.threshold)]
+        yield [os.path.relpath(name) + ", sub-categories" * number, *cells]
+
+
+def _refined(image: NDArray[np.uint8], values: NDArray[np.float32], threshold: float) -> Mask:
+    from generators.networks.cam import ClassMap
+
+    found = np.zeros(values.shape, bool)
+    for regions in class_regions(image, [ClassMap("", 1.0, values)], threshold):
+        whole = np.asarray(regions.labels, np.float32)
+        found |= geometry.resize(whole, values.shape[1], values.shape[0]) > 0.5
+    return found
+
+
 def main() -> None:
     """Print the tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of coco_mini and bsds")
     parser.add_argument("--proposers", nargs="+", default=PROPOSERS, help="names or runs' folders")
     parser.add_argument("--saliency", nargs=2, type=Path, metavar=("IMAGES", "MASKS"))
+    parser.add_argument("--classes", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--every", type=int, default=1, help="take each N-th picture of --classes")
     options = parser.parse_args()
     print(measuring.machine(np))
     if options.data:
@@ -149,8 +232,13 @@ def main() -> None:
         heads = ("weights", "MAE", "MAE raw", "F", "mean F", "max F", "E", "E capped")
         rows = (saliency_row(name, *options.saliency) for name in options.proposers)
         measuring.print_table(heads, rows)
-    if not (options.data or options.saliency):
-        parser.error("nothing to score: give --data DATA, --saliency IMAGES MASKS, or both")
+    if options.classes:
+        parts = ("best", "own", "refined")
+        heads = ("run", *(f"{folder.name}: {part}" for folder in options.classes for part in parts))
+        runs = (class_rows(name, options.classes, options.every) for name in options.proposers)
+        measuring.print_table(heads, (row for rows in runs for row in rows))
+    if not (options.data or options.saliency or options.classes):
+        parser.error("nothing to score: give --data, --saliency or --classes")
 
 
 if __name__ == "__main__":

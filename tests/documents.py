@@ -96,6 +96,10 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
             mask = Image.new("L", image.size)
         mask.paste(255, tuple(side * part // 4 for part in (1, 3) for side in mask.size))
         mask.save(place / "masks" / f"{photo.stem}.png")
+    for kind, names in {"cups": ("coffee.png",), "cats": ("chelsea.png",)}.items():
+        (place / "labelled" / kind).mkdir(parents=True)
+        for name in names:
+            shutil.copy(images / name, place / "labelled" / kind)
     shutil.copy(images / "ihc.png", place / "paintings")
     for kinds in ("kinds", "animals"):
         _kinds(place / kinds, images)

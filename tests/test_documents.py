@@ -105,7 +105,10 @@ def config_type(command: str) -> Any:
 @cache
 def flags(command: str) -> set[str]:
     """The flags that a command has, as its help shows them."""
-    variants = [["--matcher", name] for name in names()] if command == "segswap-train" else [[]]
+    variants = {
+        "segswap-train": [["--matcher", name] for name in names()],
+        "segswap-train-proposer": [["--method", name] for name in ("ldf", "seam", "sccam")],
+    }.get(command, [[]])
     said = io.StringIO()
     for words in variants:
         with redirect_stdout(said), pytest.raises(SystemExit):

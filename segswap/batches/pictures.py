@@ -52,12 +52,8 @@ def read_pictures(source: str, skip_bad: bool = False, pairs: bool = True) -> Pi
         ValueError: it is no such source, or no two pictures in it show the same kind, where pairs
             are made of them.
     """
-    annotations, colon, images = source.rpartition(":")
     bad: list[str] | None = [] if skip_bad else None
-    if colon and annotations.endswith(".json"):
-        found = _coco(source, annotations, images, bad)
-    else:
-        found = _folder(source, bad)
+    found = pictures_of(source, bad)
     for reason in bad or ():
         LOG.warning("skipped: %s", reason)
     if pairs:
@@ -65,7 +61,17 @@ def read_pictures(source: str, skip_bad: bool = False, pairs: bool = True) -> Pi
     return found
 
 
-def _content(path: str | Path) -> str:
+def pictures_of(source: str, bad: list[str] | None) -> Pictures:
+    """The pictures of a source; what of it cannot be used is added to `bad`, and an error where
+    that is None.
+    """
+    annotations, colon, images = source.rpartition(":")
+    if colon and annotations.endswith(".json"):
+        return _coco(source, annotations, images, bad)
+    return _folder(source, bad)
+
+
+def content_key(path: str | Path) -> str:
     """The hash of a file's content, computed once for as long as the file is as it was."""
     try:
         with open_regular(path, "an image") as file:
@@ -97,7 +103,7 @@ def _folder(source: str, bad: list[str] | None) -> Pictures:
     keys: dict[str, str] = {}
     for place in (f"{kind}/{name}" for kind, names in own.items() for name in names):
         try:
-            keys[place] = _content(images / place)
+            keys[place] = content_key(images / place)
         except ImageError as error:
             if bad is None:
                 raise
@@ -252,7 +258,7 @@ def _coco_picture(image: CocoImage, folder: str, kinds: int) -> Picture | str | 
     """
     path = local_path(os.path.join(folder, image.name))
     try:
-        key = _content(path)
+        key = content_key(path)
     except ImageError as error:
         return None if error.reason == MISSING else error.reason
     return Picture(path, key, np.zeros(kinds, np.int8), size=(image.width, image.height))

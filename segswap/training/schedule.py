@@ -1,7 +1,7 @@
 """The numbers of a training run, what they make of its optimiser, and how steps are computed."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -54,9 +54,20 @@ class Schedule:
             return (step + 1) / self.warmup
         return DECAYS[self.decay](step, self.warmup, self.steps)
 
-    def new_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """An optimiser of parameters."""
-        return OPTIMISERS[self.optimiser](parameters, lr=self.lr, weight_decay=self.weight_decay)
+    def new_optimiser(
+        self, parameters: Sequence[nn.Parameter], rates: Iterable[float] = ()
+    ) -> torch.optim.Optimizer:
+        """An optimiser of parameters.
+
+        Args:
+            parameters: what it changes.
+            rates: how many times the learning rate each has; by default once.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter, rate in zip(parameters, rates or [1.0] * len(parameters), strict=True):
+            groups.setdefault(rate, []).append(parameter)
+        told = [{"params": own, "lr": self.lr * rate} for rate, own in groups.items()]
+        return OPTIMISERS[self.optimiser](told, lr=self.lr, weight_decay=self.weight_decay)
 
     def new_rates(self, optimiser: torch.optim.Optimizer) -> LambdaLR:
         """What sets an optimiser's learning rates, to be told of each step."""

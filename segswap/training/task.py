@@ -65,6 +65,10 @@ class Task(ABC):
     scores: tuple[str, ...] = ()
     unused: bool = False
 
+    def rate(self, name: str) -> float:
+        """How many times the learning rate a parameter of the network has, by its name."""
+        return 1.0
+
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to learn from, though the schedule may not have ended."""

@@ -56,8 +56,9 @@ class Trainer:
         task, schedule, execution = self.task, self.schedule, self.execution
         self.device = next(task.network.parameters()).device
         self.average = schedule.new_average(task.network)
-        self.parameters = [p for p in task.network.parameters() if p.requires_grad]
-        self.optimiser = schedule.new_optimiser(self.parameters)
+        trained = {name: p for name, p in task.network.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        self.optimiser = schedule.new_optimiser(self.parameters, map(task.rate, trained))
         self.rates = schedule.new_rates(self.optimiser)
         self.autocast = execution.autocast(self.device)
         fp16 = execution.precision == "fp16"
@@ -140,7 +141,7 @@ class Trainer:
         found = torch.stack([*means.values(), length.float()]).tolist()
         values = dict(zip([*means, "gradient"], found, strict=True))
         skipped = self._check_finite(values)
-        (lr,) = self.rates.get_last_lr()
+        lr = min(self.rates.get_last_lr())
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.rates.step()

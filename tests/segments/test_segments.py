@@ -23,7 +23,7 @@ from generators.segments.labels import labels_place
 from generators.sources.folder import folder_index
 from segswap.files.images import read_image, read_label_map
 
-NETWORKS = ("cam", "ldf")  # see test_networks.py
+NETWORKS = ("cam", "ldf", "sccam", "seam")  # see test_networks.py, test_learned.py
 FOUND = [name for name in proposer_names() if name not in ("labels", *NETWORKS)]
 
 

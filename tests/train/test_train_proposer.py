@@ -124,11 +124,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 
 def test_one_round_and_no_decoupling(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    done = train(*inputs, tmp_path / "plain", "--no-decouple", "--steps", 4)
+    done = train(*inputs, tmp_path / "plain", "--decoupling", "none", "--steps", 4)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "plain" / "coarse").exists()
     assert "body" not in history(tmp_path / "plain")[0]
-    done = train(*inputs, tmp_path / "once", "--rounds", 1, "--steps", 4, "--labels", "linear")
+    done = train(*inputs, tmp_path / "once", "--rounds", 1, "--steps", 4, "--decoupling", "linear")
     assert done.returncode == 0, done.stderr
     assert "body" in history(tmp_path / "once")[0]
     assert not (tmp_path / "once" / "coarse").exists()

@@ -77,6 +77,13 @@ class Classifier(Task):
         torch.save(averaged.state_dict(), folder / "weights.pt")
 
 
+class Faster(Classifier):
+    """Its last layer has ten times the learning rate."""
+
+    def rate(self, name: str) -> float:
+        return 10.0 if name.startswith("2.") else 1.0
+
+
 class TwoRounds(Classifier):
     """Rounds of eight steps with batches of their own; after two there is nothing to learn from."""
 
@@ -122,7 +129,7 @@ def test_a_classifier_learns_and_its_best_weights_are_kept(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [Classifier, TwoRounds])
+@pytest.mark.parametrize("kind", [Classifier, Faster, TwoRounds])
 @pytest.mark.parametrize("steps", [3, 8, 11])
 def test_any_task_goes_on_exactly(kind: type[Classifier], steps: int, tmp_path: Path) -> None:
     whole = Trainer(kind(), SCHEDULE, tmp_path / "whole")
@@ -135,7 +142,7 @@ def test_any_task_goes_on_exactly(kind: type[Classifier], steps: int, tmp_path: 
     assert rest.step == steps
     assert rest.run(Observer())
     assert same(load_state(tmp_path / "part"), load_state(tmp_path / "whole"))
-    assert rest.step == (30 if kind is Classifier else 16)
+    assert rest.step == (16 if kind is TwoRounds else 30)
 
 
 def test_a_task_without_scores_keeps_the_last_weights(
@@ -170,3 +177,19 @@ def test_half_precision_is_of_any_task(precision: Any, tmp_path: Path) -> None:
     trainer = Trainer(task, SCHEDULE, tmp_path, Execution(precision))
     assert trainer.run(Observer())
     assert trainer.history.rows[-1]["entropy"] < 0.7 * trainer.history.rows[0]["entropy"]
+
+
+def test_parts_may_learn_faster(tmp_path: Path) -> None:
+    """Along the same schedule; the history has the lower rate."""
+    trainer = Trainer(Faster(), SCHEDULE, tmp_path)
+    groups = trainer.optimiser.param_groups
+    assert [len(group["params"]) for group in groups] == [2, 2]
+    for step in range(30):
+        assert groups[0]["lr"] == pytest.approx(SCHEDULE.lr * SCHEDULE.share(step))
+        assert groups[1]["lr"] == pytest.approx(10 * groups[0]["lr"])
+        trainer.rates.step()
+    rates = []
+    for kind in (Classifier, Faster):
+        assert Trainer(kind(), SCHEDULE, tmp_path / kind.__name__).run(Observer())
+        rates.append([row["lr"] for row in history(tmp_path / kind.__name__)])
+    assert rates[0] == rates[1]

@@ -1,8 +1,7 @@
 """What LDF learns from: pictures with the mask of what stands out, cropped, mirrored, scaled."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from generators.networks.ldf.labels import decoupled
 from generators.networks.ldf.network import STRIDE
+from generators.networks.pictures import NumberedPictures
 from segswap import geometry
-from segswap.batches.processes import load
 from segswap.files.images import ImageError, read_image, read_label_map
 
 _SIZES = 5  # of which a batch has one: that asked for, and those below it in steps of STRIDE
@@ -54,35 +53,21 @@ class Masked:
         return image, labels > labels.max() / 2
 
 
-class MaskedPictures:
-    """Sample (n, S): a picture uint8 (3, S, S), and its labels uint8 (3, S, S), mask, body and
-    detail, of (seed, n) alone. They are `Samples` of a training; every epoch has its own order.
-    """
+class MaskedPictures(NumberedPictures[Masked]):
+    """Pictures uint8 (3, S, S), and their labels uint8 (3, S, S), mask, body and detail."""
 
     def __init__(
         self, pictures: Sequence[Masked], size: int, labels: str, seed: int, workers: int
     ) -> None:
         """
         Args:
-            pictures: to learn from.
+            pictures, seed, workers: see NumberedPictures.
             size: largest side of the batches' squares; a multiple of STRIDE.
             labels: how masks without predicted labels are parted; see `decoupled`.
-            seed: seeds what is drawn.
-            workers: processes that load pictures; 0 loads in this one. They change no sample.
         """
-        self._pictures, self._labels, self._seed = list(pictures), labels, seed
-        self._workers = workers
+        super().__init__(pictures, seed, workers)
+        self._labels = labels
         self.sizes = [s for s in (size - STRIDE * i for i in range(_SIZES)) if s >= _LEAST]
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> NDArray[np.intp]:
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._pictures))
-        return order.astype(np.intp)
-
-    def picture(self, n: int) -> Masked:
-        """The picture of the sample with a number."""
-        epoch, place = divmod(n, len(self._pictures))
-        return self._pictures[self._order(epoch)[place]]
 
     def name(self, number: int) -> str:
         """See Samples.name."""
@@ -92,21 +77,9 @@ class MaskedPictures:
         """Side of the squares of the batch with a number."""
         return self.sizes[np.random.default_rng([self._seed, batch, 1]).integers(len(self.sizes))]
 
-    def batches(
-        self, batch: int, first: int, last: int, rank: int = 0, ranks: int = 1
-    ) -> Iterator[list[Tensor]]:
-        """See Samples.batches: pictures and labels, uint8 (batch, 3, S, S) each."""
-        joined = partial(self._joined, batch, rank, ranks)
-        return load(joined, range(first, last), self._workers)
-
-    def _joined(self, batch: int, rank: int, ranks: int, number: int) -> list[Tensor]:
-        """What one process is given of the batch with a number."""
-        start = (number * ranks + rank) * batch
-        samples = [self[n, self.size_of(number)] for n in range(start, start + batch)]
-        return [torch.stack(part) for part in zip(*samples, strict=True)]
-
-    def __getitem__(self, wanted: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        n, size = wanted
+    def sample(self, n: int, batch: int) -> tuple[Tensor, Tensor]:
+        """See NumberedPictures.sample."""
+        size = self.size_of(batch)
         rng = np.random.default_rng([self._seed, n, 2])
         arrays = self._arrays(self.picture(n))
         height, width = arrays[0].shape[:2]

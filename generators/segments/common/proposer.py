@@ -25,6 +25,7 @@ class Proposer(ABC):
         version: to be raised with every change of what is found: indexes that were kept of it are
             then made anew.
         takes_weights: whether it can be given a file of weights.
+        needs_weights: whether it has none of its own.
         network: whether it holds a network: what is found may then differ by rounding from one
             machine to another, and a GPU helps.
         weights: that file's path or URL, or None.
@@ -32,11 +33,17 @@ class Proposer(ABC):
 
     version: ClassVar[int] = 1
     takes_weights: ClassVar[bool] = False
+    needs_weights: ClassVar[bool] = False
     network: ClassVar[bool] = False
 
     def __init__(self, weights: str | None = None) -> None:
         if weights is not None and not self.takes_weights:
             raise ValueError(f"{self.name} takes no weights, and {weights} was given; leave it out")
+        if weights is None and self.needs_weights:
+            raise ValueError(
+                f"{self.name} has no weights of its own: train some (segswap-train-proposer IMAGES "
+                f"--method {self.name} --out RUN), and give their folder, RUN, in its place"
+            )
         self.weights = weights
         if weights is not None and self.network:
             path, said = trained(weights)
