@@ -68,7 +68,7 @@ def test_what_is_wrong_costs_its_picture_alone(
 @pytest.mark.parametrize(
     ("change", "said"),
     [(lambda c: c.update(images=None), "instances.json: 'images' is null, not a list"),
-     (lambda c: c.update(licenses=5), "instances.json: 'licenses' is a number, not a list"),
+     (lambda c: c.update(licenses=5), "instances.json: 'licenses' is an integer, not a list"),
      (lambda c: c["categories"].append({"id": 4}), r"categories\[3\] has no valid 'name'"),
      (lambda c: c["categories"][0].update(keypoints="nose"), r"categories\[0\] has no valid 'key")],
 )  # fmt: skip
