@@ -134,6 +134,18 @@ def test_labels_from_csv_and_coco(source: str, tmp_path: Path, folders: Path) ->
     assert trained(tmp_path / "run")[1].settings["classes"] == list(CLASSES)
 
 
+def test_a_run_goes_on_with_the_labels_that_it_began_with(tmp_path: Path) -> None:
+    photos, table = flat(tmp_path), tmp_path / "labels.csv"
+    words = [photos, "--labels", table, "--method", "seam", "--out", tmp_path / "run"]
+    assert train(*words, "--steps", 2).returncode == 0
+    assert "holds a run; --resume goes on with it" in train(*words, "--steps", 2).stderr
+    assert train(*words, "--steps", 4, "--resume").returncode == 0
+    table.write_text(table.read_text().replace("00.png,disc", "00.png,square"))
+    done = train(*words, "--steps", 4, "--resume")
+    assert done.returncode == 1
+    assert "holds a run of another configuration: datasets was" in " ".join(done.stderr.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "stops"), [
     ("seam", (5, 12, 18)),  # in its round, among AffinityNet's labels, in its round
