@@ -279,6 +279,14 @@ def test_what_cannot_be_is_said(
     assert not (tmp_path / "o" / "run.json").exists()
 
 
+def test_the_help_says_how_many_steps_were_published() -> None:
+    """61 epochs of 10,582 pictures in batches of 16, and 8 in batches of 8."""
+    for method, steps in (("sccam", 10582 // 16 * 61), ("seam", 10582 // 8 * 8)):
+        done = in_process(main, "segswap-train-proposer", "--method", method, "--help")
+        assert steps in (40_321, 10_576)
+        assert f"{steps:,} with" in " ".join(c for c in done.stdout.split() if c != "│")
+
+
 def test_methods_have_flags_of_their_own(folders: Path) -> None:
     for method, foreign in (("ldf", "--rescale"), ("seam", "--clusters"), ("sccam", "--without")):
         done = train(folders, "--out", "o", "--method", method, foreign, "er")
