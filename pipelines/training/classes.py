@@ -22,6 +22,7 @@ from pipelines.command.progress import Progress
 from pipelines.training.labelled import labelled_pictures, shown
 from pipelines.training.proposer_config import ClassesConfig, SccamConfig, SeamConfig
 from pipelines.training.rounds import Stop, run_round
+from segswap.batches.picture import pictures_hash
 from segswap.files.arrays import map_array
 from segswap.files.images import encode_png
 from segswap.files.storage import replacing, write_atomically
@@ -41,7 +42,7 @@ class ClassesTraining(ABC):
         self.config, self._rounds = config, rounds
         self.pictures, self.left_out = labelled_pictures(config)
         self.shown = shown(self.pictures)
-        self.count = len(self.shown)
+        self.count, self.content = len(self.shown), pictures_hash(self.pictures)
 
     def run(self, device: torch.device, asked: Stop) -> bool:
         """See Training."""

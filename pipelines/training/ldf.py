@@ -27,7 +27,7 @@ class LdfTraining:
     def __init__(self, config: LdfConfig) -> None:
         self._config = config
         self._pictures, self.left_out = _usable(config)
-        self.count = len(self._pictures)
+        self.count = self.content = len(self._pictures)
 
     def run(self, device: torch.device, asked: Stop) -> bool:
         """See Training."""

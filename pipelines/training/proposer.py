@@ -36,6 +36,10 @@ class Training(Protocol):
     count: int
     left_out: int
 
+    @property
+    def content(self) -> int | str:
+        """By what the pictures, and what is told of them, are known when a run goes on."""
+
     def run(self, device: torch.device, asked: Stop) -> bool:
         """Train to the end, or until asked to stop; returns whether the end was reached."""
 
@@ -89,4 +93,4 @@ def _identity(config: ProposerConfig, training: Training) -> dict[str, Any]:
     kept = {k: v for k, v in cli.as_dict(config).items() if k not in (*_DATA, *_MACHINE)}
     weights = config.weights
     known = weights if weights in (None, "shipped", "pip", "timm") else file_hash(weights)
-    return {"config": kept, "datasets": {"pictures": training.count, "weights": known}}
+    return {"config": kept, "datasets": {"pictures": training.content, "weights": known}}

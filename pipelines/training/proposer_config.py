@@ -181,8 +181,8 @@ class SeamConfig(ClassesConfig):
     """What is trained; --method NAME --help shows its own settings."""
     steps: int = 400
     """Steps; published: 10,576 with a batch of 8."""
-    rescale: float = 0.3
-    """How much smaller the second view of each picture is; published: 0.3."""
+    rescale: float = 0.5
+    """The second view's side as a share of the crop's; published: 0.3 of 448 px."""
     without: tuple[Literal["er", "pcm", "mining"], ...] = ()
     """Parts that are left out, to compare: equivariant regularisation, the pixel correlation
     module with its losses, the mining of hard pixels. Without all of them it is a plain CAM."""

@@ -17,7 +17,6 @@ from generators.networks.classes.predictor import (
     by_largest_of_all,
 )
 from generators.networks.classes.sccam import SCCAM, SCCAMLoss
-from pipelines.training.proposer_config import SccamConfig
 
 
 def labels_of(count: int, classes: int = 3) -> np.ndarray:
@@ -217,12 +216,3 @@ def test_where_maps_are_sure(powers: tuple[int, int], surely: float, surely_not:
     assert ramp[labels == 1].min() == pytest.approx(surely, abs=1e-4)
     assert ramp[labels == 0].max() == pytest.approx(surely_not, abs=1e-4)
     assert set(np.unique(labels)) == {0, 1, UNSURE}
-
-
-def test_published_steps_are_said() -> None:
-    """61 epochs of 10,582 pictures in batches of 16."""
-    source = SccamConfig.__module__
-    text = __import__(source, fromlist=["_"]).__file__
-    with open(text, encoding="utf-8") as file:
-        assert f"{10582 // 16 * 61:,}" == "40,321"
-        assert "40,321 with a batch of 16" in file.read()

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from generators.networks.classes.predictor import build_network
 from generators.networks.classes.trunk import LITE2, Trunk, build_trunk
 from segswap.backbones.wheels import pip_weights
 
@@ -38,6 +39,18 @@ def test_resnet38_has_three_maps_of_stride_8() -> None:
         trunk = build_trunk("resnet38").eval()
         maps = trunk(torch.zeros(1, 3, 64, 96))
     assert [each.shape for each in maps] == [(1, count, 8, 12) for count in trunk.channels]
+
+
+def test_the_published_presets_build() -> None:
+    """With 20 classes and 10 clusters of each, and AffinityNet on either."""
+    own = {"seam": 21 * 4096 + 64 * 512 + 128 * 1024 + 192 * 195, "sccam": 81_920 + 819_200}
+    affinity = 64 * 512 + 128 * 1024 + 256 * 4096 + 448 * 448
+    settings = {"backbone": "resnet38", "classes": [str(n) for n in range(20)], "size": 448,
+                "affinity": True, "pcm": True, "clusters": 10}  # fmt: skip
+    for method, count in own.items():
+        with torch.device("meta"):
+            network = build_network(method, settings)
+        assert sum(p.numel() for p in network.parameters()) == 105_070_912 + count + affinity
 
 
 def test_lite2_is_pips_classifier_with_finer_maps() -> None:

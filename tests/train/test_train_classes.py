@@ -134,6 +134,18 @@ def test_labels_from_csv_and_coco(source: str, tmp_path: Path, folders: Path) ->
     assert trained(tmp_path / "run")[1].settings["classes"] == list(CLASSES)
 
 
+def test_a_run_goes_on_with_the_labels_that_it_began_with(tmp_path: Path) -> None:
+    photos, table = flat(tmp_path), tmp_path / "labels.csv"
+    words = [photos, "--labels", table, "--method", "seam", "--out", tmp_path / "run"]
+    assert train(*words, "--steps", 2).returncode == 0
+    assert "holds a run; --resume goes on with it" in train(*words, "--steps", 2).stderr
+    assert train(*words, "--steps", 4, "--resume").returncode == 0
+    table.write_text(table.read_text().replace("00.png,disc", "00.png,square"))
+    done = train(*words, "--steps", 4, "--resume")
+    assert done.returncode == 1
+    assert "holds a run of another configuration: datasets was" in " ".join(done.stderr.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "stops"), [
     ("seam", (5, 12, 18)),  # in its round, among AffinityNet's labels, in its round
@@ -265,6 +277,14 @@ def test_what_cannot_be_is_said(
     assert re.search(error, said), said
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "o" / "run.json").exists()
+
+
+def test_the_help_says_how_many_steps_were_published() -> None:
+    """61 epochs of 10,582 pictures in batches of 16, and 8 in batches of 8."""
+    for method, steps in (("sccam", 10582 // 16 * 61), ("seam", 10582 // 8 * 8)):
+        done = in_process(main, "segswap-train-proposer", "--method", method, "--help")
+        assert steps in (40_321, 10_576)
+        assert f"{steps:,} with" in " ".join(c for c in done.stdout.split() if c != "│")
 
 
 def test_methods_have_flags_of_their_own(folders: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from generators.networks.cam import ClassMap
 from generators.networks.classes.affinity import walked
 from generators.networks.classes.network import ClassNetwork
+from generators.networks.classes.samples import LONGEST
 from generators.networks.classes.sccam import SCCAM
 from generators.networks.classes.seam import SEAM
 from generators.networks.classes.trunk import TRUNKS, build_trunk
@@ -39,7 +40,7 @@ class Seen:
     """What is seen of some classes in an image.
 
     Attributes:
-        chances: (C,) of all classes in the whole image, the mean over scales.
+        chances: (C,) of all classes in the whole image, the mean over the scales of training.
         chosen: numbers of the classes that there are maps of.
         maps: float32 (chosen, H, W) in [0, 1].
     """
@@ -111,8 +112,12 @@ class Predictor:
                 stand out, see `class_maps`.
         """
         with steadily():
-            views = [each for scale in SCALES for each in self._views(image, scale)]
-            chances = torch.stack([logits.sigmoid() for logits, _ in views]).mean(dim=0)
+            of_scales = {scale: self._views(image, scale) for scale in SCALES}
+            views = [each for both in of_scales.values() for each in both]
+            learned = [s for s in SCALES if LONGEST[0] <= s <= LONGEST[1]]
+            chances = torch.stack(
+                [logits.sigmoid() for s in learned for logits, _ in of_scales[s]]
+            ).mean(dim=0)
             if shown is None:
                 order = chances.argsort(descending=True, stable=True)[:most]
                 shown = [int(c) for c in order if chances[c] >= least]

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segswap.matchers.macosnet.scores import GRID
 
 _KERNELS = (7, 5)  # of the predictors' convolutions, which do not reach beyond the grid
 _LEFT = GRID - sum(side - 1 for side in _KERNELS)  # cells of a side that are left of it
+_GAIN = 0.1  # of the last layer: of its many inputs each step of training moves the sum far
 _FAINT = 0.1  # the last layer's share: masks begin near one half everywhere
 
 
@@ -37,8 +39,8 @@ class WarpPredictor(nn.Module):
         """(B, P) of scores (B, 225, 15, 15)."""
         # A hundredth of a warp is a pixel: no half precision.
         with torch.autocast(scores.device.type, enabled=False):
-            found: Tensor = self.linear(self.layers(scores.float()).flatten(1))
-        return found
+            found = self.layers(scores.float()).flatten(1)
+            return F.linear(found, _GAIN * self.linear.weight, self.linear.bias)
 
 
 class MaskDecoder(nn.Module):

@@ -259,8 +259,8 @@ _PAIR = frozenset({"pair"})
 
 TERMS: tuple[Term, ...] = (
     Term("match", _PAIR, match_loss, "scores that the warp collects in the masks"),
-    Term("cycle", _PAIR, cycle_loss, "the way there and back"),
-    Term("transitivity", _PAIR, transitivity_loss, "the way around three pictures of a kind", 0.3),
+    Term("cycle", _PAIR, cycle_loss, "the way there and back", 0.3),
+    Term("transitivity", _PAIR, transitivity_loss, "the way around three pictures of a kind", 0.1),
     Term("contrast", _PAIR, contrast_loss, "objects with each other and with their backgrounds"),
     Term("task", _PAIR, task_loss, "masks with each other, carried over", 0.3),
     Term("kinds", _PAIR, kinds_loss, "objects of two kinds", 3.0, contrast=True),
@@ -268,7 +268,7 @@ TERMS: tuple[Term, ...] = (
         "apart", _PAIR, apart_loss, "masks of pairs that share no kind, with nothing", 0.3,
         negatives=True,
     ),
-    Term("synthetic", _PAIR, synthetic_loss, "known warps of the pictures themselves"),
+    Term("synthetic", _PAIR, synthetic_loss, "known warps of the pictures themselves", 2.0),
     Term(
         "mask", frozenset({"mask"}), of_no_kinds(mask_loss),
         "masks, of generated pairs, warped pictures and those that share nothing",
