@@ -121,12 +121,14 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
 
 
 def _kinds(place: Path, images: Path) -> None:
-    """Two pictures of one kind, with masks."""
-    for part in ("images", "masks"):
-        (place / part / "cups").mkdir(parents=True)
-    for name in ("coffee.png", "ihc.png"):
-        shutil.copy(images / name, place / "images" / "cups")
-        with Image.open(images / name) as picture:
-            mask = Image.new("L", picture.size)
-        mask.paste(255, (100, 100, 300, 300))
-        mask.save(place / "masks" / "cups" / name)
+    """Two pictures of each of two kinds, with masks."""
+    shown = {"cups": ("coffee.png", "ihc.png"), "cats": ("chelsea.png", "astronaut.png")}
+    for kind, names in shown.items():
+        for part in ("images", "masks"):
+            (place / part / kind).mkdir(parents=True)
+        for name in names:
+            shutil.copy(images / name, place / "images" / kind)
+            with Image.open(images / name) as picture:
+                mask = Image.new("L", picture.size)
+            mask.paste(255, (100, 100, 300, 300))
+            mask.save(place / "masks" / kind / name)
