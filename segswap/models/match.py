@@ -72,12 +72,13 @@ class Match:
 
     def confidence(self, xy: ArrayLike) -> NDArray[np.float64]:
         """How sure it is that the target shows the very same thing as the source does at source
-        points, and not another one of its kind: (N,) in [0, 1] of (N, 2), normalised.
+        points, and not another one of its kind: (N,) in [0, 1] of (N, 2), normalised. 0 where the
+        match lies outside the target.
 
         Raises:
             ValueError: the points are not of shape (N, 2).
         """
-        return self.prediction.confidence(xy)
+        return np.where(geometry.inside(self.points(xy)), self.prediction.confidence(xy), 0.0)
 
     def matches(self, count: int = 1000) -> Correspondences:
         """Points that belong together, in pixels of both images, spread evenly over what is shared.

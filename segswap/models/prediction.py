@@ -47,11 +47,10 @@ class Prediction:
 
     def confidence(self, xy: ArrayLike) -> NDArray[np.float64]:
         """The probability (N,) that both images show the very same thing at source points (N, 2),
-        normalised; where the method does not tell, that of the mask. 0 where the match is outside
-        the target, or there is none.
+        normalised; where the method does not tell, that of the mask.
         """
         told = self.source_mask if self.source_same is None else self.source_same
-        return np.where(geometry.inside(self.points(xy)), geometry.sample(told, _checked(xy)), 0.0)
+        return geometry.sample(told, _checked(xy))
 
     def on_cells(self) -> "Prediction":
         """The same with the masks on the grids of the positions: means where they are finer."""
