@@ -262,10 +262,10 @@ TERMS: tuple[Term, ...] = (
     Term("cycle", _PAIR, cycle_loss, "the way there and back", 0.3),
     Term("transitivity", _PAIR, transitivity_loss, "the way around three pictures of a kind", 0.1),
     Term("contrast", _PAIR, contrast_loss, "objects with each other and with their backgrounds"),
-    Term("task", _PAIR, task_loss, "masks with each other, carried over", 0.3),
+    Term("task", _PAIR, task_loss, "masks with each other, carried over", 0.1),
     Term("kinds", _PAIR, kinds_loss, "objects of two kinds", 3.0, contrast=True),
     Term(
-        "apart", _PAIR, apart_loss, "masks of pairs that share no kind, with nothing", 0.3,
+        "apart", _PAIR, apart_loss, "masks of pairs that share no kind, with nothing", 0.2,
         negatives=True,
     ),
     Term("synthetic", _PAIR, synthetic_loss, "known warps of the pictures themselves", 2.0),
