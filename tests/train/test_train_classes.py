@@ -96,10 +96,10 @@ def test_seam_learns_with_and_without_its_parts(
     without: tuple[str, ...], folders: Path, tmp_path: Path
 ) -> None:
     flags = ["--without", *without] if without else []
-    done = train(folders, "--method", "seam", "--out", tmp_path / "run", "--steps", 30, *flags)
+    done = train(folders, "--method", "seam", "--out", tmp_path / "run", "--steps", 60, *flags)
     assert done.returncode == 0, done.stderr
     rows = history(tmp_path / "run")
-    assert float(rows[-1]["cls"]) < 0.9 * float(rows[0]["cls"])
+    assert float(rows[-1]["cls"]) < 0.95 * float(rows[0]["cls"])
     terms = {"cls", "er", "ecr", "rvmin"} & set(rows[0])
     lost = ({"er"} if "er" in without else set()) | (
         {"ecr", "rvmin"} if "pcm" in without else set()
