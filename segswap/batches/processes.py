@@ -46,14 +46,22 @@ def load(
         yield found
 
 
+class _LostLoaderError(RuntimeError):
+    """A loader was gone before what it had made was taken over; the message says how it showed."""
+
+
+def _of_torch(error: Exception) -> bool:
+    return str(error).startswith("DataLoader worker")
+
+
 @contextmanager
 def lost_loader_says(advice: str) -> Iterator[None]:
     """Where a loader process dies, raise a RuntimeError that gives advice, in one line."""
     try:
         yield
     except RuntimeError as error:
-        # Raised by torch's handler of SIGCHLD, wherever the main thread is.
-        if not str(error).startswith("DataLoader worker"):
+        # torch's is raised by its handler of SIGCHLD, wherever the main thread is.
+        if not isinstance(error, _LostLoaderError) and not _of_torch(error):
             raise
         said = str(error).partition(". ")[0].rstrip(".")
         raise RuntimeError(
@@ -136,8 +144,10 @@ class _Handed:
         """The thing, in the process that it was handed to."""
         try:
             return pickle.loads(self.data)
-        except (OSError, RuntimeError, EOFError) as error:
-            if str(error).startswith("DataLoader worker"):  # of torch's handler, in whatever runs
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # nobody answers
+            return _LostLoaderError(f"a batch's loader is gone: {error or 'it sent nothing'}")
+        except (OSError, RuntimeError) as error:
+            if _of_torch(error):  # raised in whatever runs
                 raise
             return RuntimeError(
                 f"a loader's batch cannot be taken over ({error}); raise the limit of open files "

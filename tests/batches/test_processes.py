@@ -1,6 +1,7 @@
 """Loader processes without room to share memory, that die, or that cannot be started."""
 
 import os
+import pickle
 import signal
 import subprocess
 from functools import partial
@@ -95,6 +96,40 @@ def test_a_dead_loader_ends_the_loading() -> None:
     ):
         list(load(killed, range(100), 2))
     assert "\n" not in str(raised.value)
+
+
+def raised(error: Exception) -> None:
+    raise error
+
+
+class _Raises:
+    """Raises, when it is taken over."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        return raised, (self.error,)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(104, "reset by peer"), ConnectionRefusedError(111, "refused"),
+     BrokenPipeError(32, "pipe"), FileNotFoundError(2, "no such socket"), EOFError()],
+)  # fmt: skip
+def test_a_loader_gone_before_its_batch_is_taken_over_is_a_lost_loader(error: Exception) -> None:
+    found = processes._Handed(pickle.dumps(_Raises(error))).opened()
+    with (
+        pytest.raises(RuntimeError, match=r"a loader process was lost.*--workers; go on"),
+        lost_loader_says("go on"),
+    ):
+        raise found
+
+
+def test_a_limit_of_open_files_is_not_a_lost_loader() -> None:
+    found = processes._Handed(pickle.dumps(_Raises(OSError(24, "Too many open files")))).opened()
+    with pytest.raises(RuntimeError, match="ulimit -n"), lost_loader_says("go on"):
+        raise found
 
 
 @pytest.mark.slow
