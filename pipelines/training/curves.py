@@ -13,8 +13,8 @@ def draw_curves(history: list[Row], panels: dict[str, Sequence[str]], path: Path
 
     Args:
         history: the rows.
-        panels: titles, and which columns each shows: losses on a logarithmic axis, or val scores,
-            whose names begin with val_, on one from 0 to 1.
+        panels: titles, and which columns each shows: losses on a logarithmic axis (linear around 0
+            where some are below it), or val scores, whose names begin with val_, from 0 to 1.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
@@ -31,7 +31,9 @@ def draw_curves(history: list[Row], panels: dict[str, Sequence[str]], path: Path
         if names[0].startswith("val_"):
             axes.set_ylim(0, 1)
         else:
-            axes.set_yscale("log")
+            shown = [row[name] for name in names for row in history if row.get(name) is not None]
+            # A loss may be below 0, as a score with its sign changed is.
+            axes.set_yscale("log" if min(shown, default=1.0) > 0 else "symlog")
         if axes.lines:
             axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
