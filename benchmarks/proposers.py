@@ -185,9 +185,9 @@ def class_rows(name: str, folders: list[Path], every: int) -> Iterator[list[str]
             image = picture.read()
             size = image.shape[1], image.shape[0]
             told = {
-                known[name]: picture.mask(kind, image.shape[:2])
+                known[shown]: picture.mask(kind, image.shape[:2])
                 for kind in picture.masks
-                if (name := source.kinds[kind].casefold()) in known
+                if (shown := source.kinds[kind].casefold()) in known
             }
             maps = [predictor.seen(image, size, [*told]).maps]
             if predictor.has_subs:
