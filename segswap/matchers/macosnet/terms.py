@@ -48,8 +48,9 @@ KNOWN_POINTS = 20  # a side, of which known warps are
 COPIES = 3  # of each image a step, by known warps
 _ELSEWHERE = 0.05  # what a point counts where the copy shows something else
 _TASK = 60  # cells a side, on which masks are carried over
-# How far apart objects of two kinds should be. With more, masks keep only what is most typical.
-_KINDS = 3.3
+# How far apart objects of two kinds should be, as far as from their backgrounds. With more, masks
+# shrink, step by step, to what is most typical.
+_KINDS = 2.0
 
 
 class Asked(Protocol):
@@ -265,7 +266,7 @@ TERMS: tuple[Term, ...] = (
     Term("task", _PAIR, task_loss, "masks with each other, carried over", 0.1),
     Term("kinds", _PAIR, kinds_loss, "objects of two kinds", 3.0, contrast=True),
     Term(
-        "apart", _PAIR, apart_loss, "masks of pairs that share no kind, with nothing", 0.2,
+        "apart", _PAIR, apart_loss, "masks of pairs that share no kind, with nothing", 0.1,
         negatives=True,
     ),
     Term("synthetic", _PAIR, synthetic_loss, "known warps of the pictures themselves", 2.0),
