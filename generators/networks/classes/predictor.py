@@ -26,12 +26,14 @@ from segswap.files.records import Schema, checked
 
 SCALES = 0.5, 1.0, 1.5, 2.0  # each mirrored, too
 _TINY = 1e-5
-_WALKED = 0.5  # where a class has more than all else together
 _SETTINGS: Schema = {
     "backbone": (str,), "classes": (list,), "size": (int,), "affinity": (bool,),
 }  # fmt: skip
 _OWN: dict[str, Schema] = {"seam": {"pcm": (bool,)}, "sccam": {"clusters": (int,)}}
-_THRESHOLDS = {"seam": 0.26, "sccam": 0.15}  # published background scores
+# Where a class has more than all else together, as after a random walk. On the backbone that ships
+# maps of both methods fit held-out masks best at 0.40 to 0.59 (docs/results.md).
+_THRESHOLD = 0.5
+_PUBLISHED = {"seam": 0.26, "sccam": 0.15}  # background scores, on ResNet-38 without a random walk
 _MOST = 4096  # classes, clusters, and pixels of a side
 
 
@@ -60,9 +62,12 @@ class Predictor:
         threshold: of a class's map, from which on the class is there rather than not.
     """
 
-    def __init__(self, network: ClassNetwork, method: str, classes: Sequence[str], size: int):
+    def __init__(
+        self, network: ClassNetwork, method: str, classes: Sequence[str], size: int,
+        threshold: float = _THRESHOLD,
+    ) -> None:  # fmt: skip
         self.network, self.method, self.classes = network.eval(), method, list(classes)
-        self.threshold = _THRESHOLDS[method] if network.affinity is None else _WALKED
+        self.threshold = threshold
         self._side = size  # the longer side at scale 1, as the least in training
 
     @classmethod
@@ -76,7 +81,11 @@ class Predictor:
         network = network_of(said, path)
         load_network(path, said, network)
         settings = said.settings
-        return cls(network.to(best_device()), said.method, settings["classes"], settings["size"])
+        published = settings["backbone"] == "resnet38" and not settings["affinity"]
+        return cls(
+            network.to(best_device()), said.method, settings["classes"], settings["size"],
+            _PUBLISHED[said.method] if published else _THRESHOLD,
+        )  # fmt: skip
 
     def class_maps(
         self, images: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]], most: int,
