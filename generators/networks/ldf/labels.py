@@ -22,7 +22,8 @@ def decoupled(
         method: "linear", the paper's: the distance to the background as a share of the largest, and
             the rest; together they are the mask. "released", the authors' code's, with which their
             figures were made: the root of the distance, of the mask widened by 2 pixels, in steps
-            of 1/255; together they are the mask inside it, and outside the body goes on.
+            of 1/255; together they are the mask inside it, and outside the body goes on. A mask
+            that leaves no background when widened is as a full one.
     """
     if not mask.any() or mask.all():
         body = mask.astype(np.float32)
