@@ -18,7 +18,16 @@ import segswap
 from generators.sources.photos import photos
 from segswap.evaluation.baselines import sift
 from segswap.files.images import read_image
-from segswap.models.hub import WEIGHTS, find_model
+from segswap.models.hub import WEIGHTS
+from segswap.models.model import Model
+
+
+def told(model: Model | None) -> tuple[str, str]:
+    """A model's side and the MB of its weights; nothing of what is no model."""
+    if model is None:
+        return "", ""
+    assert model.folder is not None
+    return str(model.settings["size"]), f"{(model.folder / WEIGHTS).stat().st_size / 1e6:.2f}"
 
 
 def main() -> None:
@@ -42,14 +51,10 @@ def main() -> None:
     measuring.print_table(
         ("model", "side", "MB", "ms: median (min, max)"),
         (
-            (
-                name, models[name].settings["size"] if name in models else "",
-                f"{(find_model(name) / WEIGHTS).stat().st_size / 1e6:.2f}" if name in models
-                else "", measuring.spread([1000 * value for value in times], 0),
-            )
+            (name, *told(models.get(name)), measuring.spread([1000 * each for each in times], 0))
             for name, times in found.items()
         ),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

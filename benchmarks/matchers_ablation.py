@@ -91,6 +91,21 @@ def train_row(title: str, options: argparse.Namespace) -> str:
     return str(run)
 
 
+def score(runs: list[str], options: argparse.Namespace) -> None:
+    """Print the table of the trained rows, and one of what needs no training."""
+    print(f"{measuring.machine(torch)}; {options.steps} steps of {options.batch}", flush=True)
+    # The features are those of the first row of each matcher, at its size.
+    trained = [*zip(options.rows, runs, strict=True)]
+    first = {ROWS[title].matcher: run for title, run in reversed(trained)}
+    for models, baseline in ((runs, ("ellipse",)), (first.values(), ("features",))):
+        config = BenchmarkConfig(
+            "animals", options.animals, tuple(models), baseline, options.limit,
+            predictions=str(options.out / "predictions"),
+        )  # fmt: skip
+        if status := benchmark(config):
+            sys.exit(status)
+
+
 def main() -> None:
     """Run the ablation and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -106,20 +121,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
+        if not Path(options.animals).is_dir():  # told before the training, not after it
+            raise ValueError(f"--animals {options.animals} is no folder; expected images/ in one")
         runs = [train_row(title, options) for title in options.rows]
+        score(runs, options)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    print(f"{measuring.machine(torch)}; {options.steps} steps of {options.batch}", flush=True)
-    # The features are those of the first row of each matcher, at its size.
-    first = {
-        ROWS[title].matcher: run for title, run in reversed([*zip(options.rows, runs, strict=True)])
-    }
-    for models, baseline in ((runs, ("ellipse",)), (first.values(), ("features",))):
-        config = BenchmarkConfig(
-            "animals", options.animals, tuple(models), baseline, options.limit,
-            predictions=str(options.out / "predictions"),
-        )  # fmt: skip
-        benchmark(config)
 
 
 if __name__ == "__main__":

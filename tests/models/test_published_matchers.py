@@ -1,4 +1,4 @@
-"""The published matchers that ship: small, on the shared backbone, and better than they began."""
+"""The published matchers that ship: small, on the shared backbone, and they find places again."""
 
 import json
 

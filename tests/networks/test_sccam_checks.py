@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from made_classes import tiny_trunk
 
-from generators.networks.classes.predictor import SCALES, Predictor
+from generators.networks.classes.predictor import SCALES, Predictor, threshold_of
 from generators.networks.classes.sccam import SCCAM
+from generators.networks.trained import Trained
 from segswap import geometry
 
 
@@ -63,3 +64,15 @@ def test_a_mirrored_image_has_mirrored_maps_of_sub_categories(predictor: Predict
     other = predictor.sub_seen(np.ascontiguousarray(IMAGE[:, ::-1]), (80, 64), [0, 2])
     assert np.abs(one - one[..., ::-1]).max() > 0.1
     np.testing.assert_allclose(one, other[..., ::-1], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "affinity", "threshold"),
+    [("seam", "resnet38", False, 0.26), ("sccam", "resnet38", False, 0.15),
+     ("seam", "resnet38", True, 0.5), ("seam", "lite2", False, 0.5), ("sccam", "lite2", True, 0.5)],
+)  # fmt: skip
+def test_published_background_scores_are_of_the_published_network(
+    method: str, backbone: str, affinity: bool, threshold: float
+) -> None:
+    said = Trained(method, {"backbone": backbone, "affinity": affinity})
+    assert threshold_of(said) == threshold

@@ -52,6 +52,12 @@ class Seen:
     maps: NDArray[np.float32]
 
 
+def threshold_of(said: Trained) -> float:
+    """From which value of its map on a class is there, by the method and settings of a run."""
+    published = said.settings["backbone"] == "resnet38" and not said.settings["affinity"]
+    return _PUBLISHED[said.method] if published else _THRESHOLD
+
+
 class Predictor:
     """A network with its weights.
 
@@ -81,10 +87,9 @@ class Predictor:
         network = network_of(said, path)
         load_network(path, said, network)
         settings = said.settings
-        published = settings["backbone"] == "resnet38" and not settings["affinity"]
         return cls(
             network.to(best_device()), said.method, settings["classes"], settings["size"],
-            _PUBLISHED[said.method] if published else _THRESHOLD,
+            threshold_of(said),
         )  # fmt: skip
 
     def class_maps(
