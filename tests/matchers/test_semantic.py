@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import textured
 from made_matches import answers, batch_of, matches_of
 from torch import Tensor
 
 from segswap.matchers.base import Answers, Batch, Matches, Side
 from segswap.matchers.correlation.correlation import CorrelationMatcher
+from segswap.matchers.encoding import Encoding
 from segswap.matchers.registry import build
 from segswap.matchers.sampling import cell_centres
+from segswap.matchers.semantic.consensus import neighbour_logits
 from segswap.matchers.semantic.fields import cycle_errors, field_of, log_probability_at
-from segswap.matchers.semantic.head import _DETAILED
 from segswap.matchers.semantic.semantic import SemanticMatcher
 from segswap.matchers.semantic.terms import choice_loss, dice_loss, keypoint_entropy
 from segswap.models.model import Model, load
@@ -74,16 +76,16 @@ def test_pairs_of_a_batch_are_matched_alone(matcher: SemanticMatcher) -> None:
 
 
 def test_positions_are_those_of_the_way_that_is_chosen(matcher: SemanticMatcher) -> None:
-    before = matched(matcher, pictures(1), pictures(2)).source.extra["choice"] - _DETAILED
+    before = matched(matcher, pictures(1), pictures(2)).source.extra["choice"]
     bias = matcher.head.identity.layers[-1].get_parameter("bias")
     with torch.no_grad():
         kept = bias.clone()
         bias[1] -= before.median()
         side = matched(matcher, pictures(1), pictures(2)).source
         bias.copy_(kept)
-    assert 0 < (side.extra["choice"] > _DETAILED).float().mean() < 1
+    assert 0 < (side.extra["choice"] > 0).float().mean() < 1
     for chosen, name in ((True, "detailed"), (False, "semantic")):
-        cells = (side.extra["choice"] > _DETAILED) == chosen
+        cells = (side.extra["choice"] > 0) == chosen
         assert torch.equal(side.positions[cells], side.extra[name][cells])
 
 
@@ -141,13 +143,60 @@ def test_new_weights_of_the_correlation_matcher_must_fit(tmp_path) -> None:
         build("semantic", backbone_weights=None, detail_weights=str(tmp_path / "none.safetensors"))
 
 
+def test_new_weights_of_the_consensus_must_be_those_of_ncnet() -> None:
+    with pytest.raises(ValueError, match=r"segswap-tiny.* holds no weights of the matcher ncnet"):
+        build("semantic", backbone_weights=None, consensus_weights="segswap-tiny")
+
+
+# --- what neighbours say ----------------------------------------------------------------------
+
+
+def features_of(*shape: int, seed: int = 0) -> Tensor:
+    made = torch.rand(2, 16, *shape, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(made, dim=1)
+
+
+def test_neighbours_say_what_ncnet_says() -> None:
+    ncnet = load("ncnet").matcher
+    a, b = features_of(6, 8), features_of(5, 7, seed=1)
+    grids = a.shape[2:], b.shape[2:]
+    matches = ncnet.match(Encoding({"features": a}), Encoding({"features": b}))
+    alike = torch.einsum("bcn,bcm->bnm", a.flatten(2), b.flatten(2))
+    expected = matches.source.extra["correlation"] - 0.01 * alike  # which breaks ties there
+    found = neighbour_logits(ncnet.consensus, a, b, None, grids)
+    assert expected.abs().max() > 0.1
+    assert torch.allclose(found, 0.5 * expected, atol=1e-5)
+
+
+def test_neighbours_say_the_same_of_exchanged_images_on_finer_grids() -> None:
+    network = load("ncnet").matcher.consensus
+    a, b = features_of(6, 8), features_of(5, 7, seed=1)
+    grids = torch.Size((12, 16)), torch.Size((10, 14))
+    there = neighbour_logits(network, a, b, None, grids)
+    back = neighbour_logits(network, b, a, None, grids[::-1])
+    assert there.shape == (2, 12 * 16, 10 * 14)
+    assert torch.allclose(there, back.transpose(1, 2), atol=1e-5)
+
+
+def test_neighbours_that_are_hidden_say_nothing() -> None:
+    network = load("ncnet").matcher.consensus
+    a, b = features_of(6, 8), features_of(6, 8, seed=1)
+    grids = torch.Size((12, 16)), torch.Size((12, 16))
+    visible = torch.zeros(2, 12, 16, dtype=torch.bool)
+    visible[:, :, :8] = True
+    other = b.clone()
+    other[..., 4:] = features_of(6, 4, seed=2)
+    told = [neighbour_logits(network, a, each, visible, grids) for each in (b, other)]
+    assert torch.equal(*told)
+
+
 # --- semantic positions ----------------------------------------------------------------------
 
 
 def test_a_clear_peak_is_the_position() -> None:
     grid = torch.Size(GRID)
     cells = torch.randint(0, 192, (1, 192))
-    logits = 100.0 * torch.nn.functional.one_hot(cells, 192).float()
+    logits = 100.0 * F.one_hot(cells, 192).float()
     field = field_of(logits, grid, grid)
     centres = cell_centres(*GRID, logits).flatten(0, 1)
     assert torch.allclose(field.positions.flatten(1, 2), centres[cells], atol=1e-6)

