@@ -156,15 +156,26 @@ def test_the_same_maps_with_any_number_of_threads(run: Path) -> None:
     assert found[0][1].saliency.shape == coffee().shape[:2]
 
 
-def test_maps_are_those_of_the_second_pass(run: Path) -> None:
+def test_maps_are_those_of_the_second_pass_and_of_the_mirror_image(run: Path) -> None:
     predictor = Predictor.load(run)
     image = cv2.resize(astronaut(), (64, 64), interpolation=cv2.INTER_AREA)
     (maps,) = predictor.maps([image])
+    batch = torch.tensor(image).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
-        second = predictor.network(torch.tensor(image).permute(2, 0, 1)[None] / 255)[1]
-    for part in ("saliency", "body", "detail"):
-        expected = getattr(second, part)[0, 0].sigmoid().numpy()
+        second, mirrored = predictor.network(batch)[1], predictor.network(batch.flip(3))[1]
+    for part, sharper in (("saliency", 4.0), ("body", 1.0), ("detail", 1.0)):
+        mean = (getattr(second, part) + getattr(mirrored, part).flip(3))[0, 0] / 2
+        expected = (sharper * mean).sigmoid().numpy()
         np.testing.assert_allclose(getattr(maps, part), expected, atol=1e-3)
+
+
+def test_a_mirror_image_has_mirrored_maps(run: Path) -> None:
+    predictor = Predictor.load(run)
+    (maps,), (mirrored,) = (
+        predictor.maps([np.ascontiguousarray(image)]) for image in (coffee(), coffee()[:, ::-1])
+    )
+    for one, other in zip(maps, mirrored, strict=True):
+        np.testing.assert_allclose(one, other[:, ::-1], atol=0.02)
 
 
 def test_weights_come_back_in_half_precision_without_the_backbone(run: Path) -> None:
