@@ -106,7 +106,7 @@ def test_every_module_is_a_proposer(name: str) -> None:
     made = build_proposer(name)
     assert isinstance(made, Proposer)
     weights = [] if made.weights_file is None else [file_hash(made.weights_file)]
-    assert made.fingerprint.split() == [name, "1", *weights]
+    assert made.fingerprint.split() == [name, str(made.version), *weights]
     assert made.network == bool(weights)
 
 
