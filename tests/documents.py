@@ -84,6 +84,9 @@ def lay_out(place: Path, document: Path, dataset: Path) -> None:
     for folder in ("photos", "my_photos", "paintings", "scans", "graf"):
         (place / folder).mkdir()
     listed = json.loads(annotations.read_text())
+    listed["images"] = listed["images"][:6]  # of all of them discovery matches every two
+    shown = {image["id"] for image in listed["images"]}
+    listed["annotations"] = [a for a in listed["annotations"] if a["image_id"] in shown]
     for item in listed["annotations"]:  # so that pictures show things of one kind
         item["category_id"] = 1 + item["category_id"] % 13
     (place / "instances.json").write_text(json.dumps(listed))

@@ -1,6 +1,7 @@
 """What is minimised: which terms are computed, what is hidden, which pairs are negatives."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -310,7 +311,12 @@ def test_no_negative_of_the_built_in_photographs_shows_the_same_one(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_compiled_training_equals_training(tmp_path: Path) -> None:
+def test_compiled_training_equals_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is traced, forward and backward; PyTorch's C++ of it takes minutes, and tests of its
+    own.
+    """
+    traced = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", traced)
     config = small_config(small_dataset(tmp_path / "pairs"), tmp_path, steps=2, every=1)
     rows = []
     for compiled in (False, True):

@@ -76,6 +76,12 @@ def field_of(logits: Tensor, shape: torch.Size, other: torch.Size) -> Field:
     )  # fmt: skip
 
 
+def fields_of(logits: Tensor, grids: tuple[torch.Size, torch.Size]) -> tuple[Field, Field]:
+    """`field_of` each image, of logits (B, N, N') of the cells of their grids."""
+    own, other = grids
+    return field_of(logits, own, other), field_of(logits.transpose(1, 2), other, own)
+
+
 def log_probability_at(logits: Tensor, positions: Tensor, other: torch.Size) -> Tensor:
     """How likely positions (B, h, w, 2) are by logits (B, h w, N'): (B, h, w), at least -15."""
     cells, weights = cells_around(positions.flatten(1, 2), *other)

@@ -1,6 +1,6 @@
 """What is learned on top of the backbone and of the detailed match: positions and masks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from segswap.matchers.base import Side
 from segswap.matchers.semantic.context import PairContext, Sharing
-from segswap.matchers.semantic.fields import Field, SemanticDescriptors, field_of
+from segswap.matchers.semantic.fields import Field, SemanticDescriptors, fields_of
 from segswap.matchers.semantic.identity import Identity, evidence
 
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features
 _SHAPES = 64  # channels of what masks and identity are told from
 _HIDDEN = -1e4
+
+_Images = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # what `encode` gave, of both
 
 
 @dataclass(frozen=True)
@@ -82,64 +84,75 @@ class SemanticHead(nn.Module):
             visible: bool (B, h, w) of the target's fine grid; hidden cells are matched by none.
         """
         images = source, target
-        grids = [image["fine"].shape[2:] for image in images]
+        tokens, shared = self._tokens(images, visible)
+        logits = self._correlation(images, tokens, visible)
+        shapes = self.shapes(tokens[0]), self.shapes(tokens[1])
+        masks = self._mask(shapes[0], source) + shared, self._mask(shapes[1], target) + shared
+        grids = source["fine"].shape[2:], target["fine"].shape[2:]
+        fields = fields_of(logits, grids)
+        semantic = [field.positions for field in fields_of(logits + neighbours, grids)]
+        own = self._side(source, shapes[0], masks[0], logits, detailed, fields, semantic[0])
+        other = self._side(
+            target, shapes[1], masks[1], logits.transpose(1, 2), detailed[::-1], fields[::-1],
+            semantic[1],
+        )  # fmt: skip
+        return own, other
+
+    def _tokens(self, images: _Images, visible: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """Of each image its tokens with the fine features, (B, width, h, w) on the fine grid; and,
+        (B, 1, 1), what is added to the logits of the masks for what the pair shares.
+        """
         seen = None
         if visible is not None:
-            coarse = target["tokens"].shape[2:]
+            coarse = images[1]["tokens"].shape[2:]
             seen = F.adaptive_max_pool2d(visible[:, None].float(), coarse)[:, 0] > 0
-        a, b = self.context(
+        pair = self.context(
             *((image["features"], image["tokens"]) for image in images), visible=seen
         )
-        tokens = [self._finer(t, image) for t, image in zip((a, b), images, strict=True)]
+        joined = []
+        for tokens, image in zip(pair, images, strict=True):
+            normed = self.norm(tokens.movedim(1, -1)).movedim(-1, 1)
+            larger = F.interpolate(normed, image["fine"].shape[2:], mode="bilinear")
+            joined.append(torch.cat([larger, image["fine"]], dim=1))
+        return joined, self.sharing(*pair)[:, None, None]
+
+    def _correlation(
+        self, images: _Images, tokens: Sequence[Tensor], visible: Tensor | None
+    ) -> Tensor:
+        """Logits (B, N, N') of "these cells correspond", in float32."""
         described = [
             self.descriptors(image["features"], t) for image, t in zip(images, tokens, strict=True)
         ]
-        with torch.autocast(a.device.type, enabled=False):
-            d, e = (each.float().flatten(2) for each in described)
-            logits = d.transpose(1, 2) @ e
+        with torch.autocast(tokens[0].device.type, enabled=False):
+            own, other = (each.float().flatten(2) for each in described)
+            logits = own.transpose(1, 2) @ other
             if visible is not None:
                 logits = logits.masked_fill(~visible.flatten(1)[:, None], _HIDDEN)
-            asked = logits + neighbours
-        back = logits.transpose(1, 2)
-        fields = field_of(logits, grids[0], grids[1]), field_of(back, grids[1], grids[0])
-        semantic = (
-            field_of(asked, grids[0], grids[1]).positions,
-            field_of(asked.transpose(1, 2), grids[1], grids[0]).positions,
-        )
-        shared = self.sharing(a, b)
-        return (
-            self._side(tokens[0], source, logits, detailed, fields, semantic[0], shared),
-            self._side(tokens[1], target, back, detailed[::-1], fields[::-1], semantic[1], shared),
-        )
+        return logits
 
-    def _finer(self, tokens: Tensor, image: Mapping[str, Tensor]) -> Tensor:
-        """Tokens (B, width, h, w) and the fine features on the fine grid, joined."""
-        normed = self.norm(tokens.movedim(1, -1)).movedim(-1, 1)
-        larger = F.interpolate(normed, image["fine"].shape[2:], mode="bilinear")
-        return torch.cat([larger, image["fine"]], dim=1)
+    def _mask(self, shapes: Tensor, image: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, H, W) of the mask on the finest grid."""
+        larger = F.interpolate(shapes, image["finest"].shape[2:], mode="bilinear")
+        mask: Tensor = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0]
+        return mask
 
     def _side(
-        self, tokens: Tensor, image: Mapping[str, Tensor], logits: Tensor,
+        self, image: Mapping[str, Tensor], shapes: Tensor, mask: Tensor, logits: Tensor,
         detailed: tuple[Detailed, Detailed], fields: tuple[Field, Field], semantic: Tensor,
-        shared: Tensor,
     ) -> Side:  # fmt: skip
         """One side.
 
         Args:
             detailed, fields: of this image, and of the other one.
             semantic: positions (B, h, w, 2), those of the field after neighbours were asked, too.
-            shared: (B,), what `Sharing` says of the pair.
         """
         own = detailed[0]
         told = evidence(logits, (own.positions, detailed[1].positions), fields, own.mask)
-        shapes = self.shapes(tokens)
         added, choice = self.identity(shapes, told)
-        same = own.mask + added  # the detailed match knows outlines already
-        positions = torch.where((choice > 0)[..., None], own.positions, semantic)
-        larger = F.interpolate(shapes, image["finest"].shape[2:], mode="bilinear")
-        mask = self.mask(torch.cat([larger, image["finest"]], dim=1))[:, 0] + shared[:, None, None]
         extra = {
-            "correlation": logits, "same": same, "choice": choice,
-            "detailed": own.positions, "semantic": semantic,
+            "correlation": logits, "choice": choice, "detailed": own.positions,
+            "semantic": semantic,
+            "same": own.mask + added,  # the detailed match knows outlines already
         }  # fmt: skip
+        positions = torch.where((choice > 0)[..., None], own.positions, semantic)
         return Side(positions, mask, image["features"], extra)
