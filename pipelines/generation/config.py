@@ -134,7 +134,7 @@ class Composition:
     """How a pair is composed"""
 
     objects: Literal["1", "2", "mix"] = "mix"
-    """Objects a pair; mix draws one or two, half and half."""
+    """Objects a pair; mix draws one or two, half and half, and one where there are no two."""
     fit: Literal["squash", "crop", "pad"] = "squash"
     """How images become square: squashed as published, or their aspect ratio kept, cropped at the
     longer side or padded at the shorter one."""

@@ -138,8 +138,8 @@ def _check_pool(pool: Pool, config: GenerateConfig, split: str) -> None:
     problem = None
     if not len(pool.segments):
         problem = f"none of its {len(pool.images)} images has a usable segment"
-    elif config.composition.objects != "1" and not pool.several():
-        problem = "none of its images has segments of two categories; use --objects 1"
+    elif config.composition.objects == "2" and not pool.several():
+        problem = "none of its images has segments of two categories; use --objects 1 or mix"
     elif pool.backgrounds is pool.index and len(pool.background_images) < 2:
         problem = "it has one image, and needs others as backgrounds"
     if problem:

@@ -221,8 +221,11 @@ def test_a_configuration_that_cannot_work_does_not_occupy_the_folder(
     flags = [tmp_path / "out", "--annotations", tmp_path / "single.json", "--images", shapes[1],
              "--pairs", 2, "--size", 64, "--one.dilation", 2, "--workers=0"]  # fmt: skip
     done = generate(*flags, "--objects", 2, status=1)
-    assert "use --objects 1" in done.stderr
-    generate(*flags, "--objects", 1)
+    assert "use --objects 1 or mix" in done.stderr
+    done = generate(*flags)  # of the two that mix draws, the one that there can be
+    assert "no further segment of another category in the image" in done.stdout
+    records = [v for name, v in members(tmp_path / "out", "train").items() if "json" in name]
+    assert [len(json.loads(record)["objects"]) for record in records] == [1, 1]
 
 
 # --- splits ------------------------------------------------------------------------------------
