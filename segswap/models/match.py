@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from segswap import geometry
+from segswap.drawing.draw import draw_match
 from segswap.fitting.ransac import homography_by_magsac
 from segswap.models.prediction import Prediction, cycle_offsets
 
@@ -140,16 +141,19 @@ class Match:
         return homography_by_magsac(found.source, found.target, within)
 
     def draw(self, *, points: int = 14, height: int = 320) -> NDArray[np.uint8]:
-        """The match as a picture, uint8 (H, W, 3): both images, what is not shared darkened, points
-        that belong together joined.
+        """The match as a picture, uint8 (H, W, 3): both images, what is not shared darkened, some
+        `matches` joined.
 
         Args:
             points: how many to join at most.
             height: of the picture in pixels.
         """
-        return self.prediction.draw(
-            self.source_image, self.target_image, points=points, height=height
+        shown, masks = self.matches(points), (self.source_mask > 0.5, self.target_mask > 0.5)
+        start, end = (
+            geometry.to_normalised(found, *_size(mask))
+            for found, mask in zip((shown.source, shown.target), masks, strict=True)
         )
+        return draw_match(self.source_image, self.target_image, *masks, start, end, height=height)
 
 
 def _size(mask: NDArray) -> tuple[int, int]:

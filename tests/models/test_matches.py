@@ -265,8 +265,14 @@ def test_a_match_knows_its_images_and_draws_them(base: Model) -> None:
     match = base.match(first, second)
     assert match.source_image is first
     assert match.target_image is second
-    picture = match.draw(points=5, height=100)
-    expected = match.prediction.draw(first, second, points=5, height=100)
-    np.testing.assert_array_equal(picture, expected)
+    picture, bare = match.draw(points=5, height=100), match.draw(points=0, height=100)
+    found = match.matches(5)
+    assert len(found) == 5
+    width = round(first.shape[1] * 100 / first.shape[0])  # of the source in the picture
+    sides = (found.source, first, 0), (found.target, second, width + 8)
+    for places, image, left in sides:  # both ends of each match are in the picture
+        for x, y in np.rint(places * 100 / image.shape[0]).astype(int):
+            around = np.s_[max(0, y - 2) : y + 3, left + x - 2 : left + x + 3]
+            assert (picture[around] != bare[around]).any()
     # Not thousands of pixels where somebody prints it.
     assert "source_image" not in repr(match)
