@@ -147,6 +147,9 @@ class Match:
         Args:
             points: how many to join at most.
             height: of the picture in pixels.
+
+        Raises:
+            ValueError: points is negative.
         """
         shown, masks = self.matches(points), (self.source_mask > 0.5, self.target_mask > 0.5)
         start, end = (

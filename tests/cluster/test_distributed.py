@@ -195,7 +195,7 @@ def test_a_live_training_on_two_processes_is_stopped_and_resumed(
     assert stopped, output
     assert 10 <= int(stopped[1]) < 30
     done = subprocess.run(
-        [*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        [*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run: 30 steps; best at step" in done.stdout

@@ -312,9 +312,7 @@ def test_no_negative_of_the_built_in_photographs_shows_the_same_one(tmp_path: Pa
 
 @pytest.mark.slow
 def test_compiled_training_equals_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is traced, forward and backward; PyTorch's C++ of it takes minutes, and tests of its
-    own.
-    """
+    """Traced, forward and backward; without the C++, which takes PyTorch minutes to make."""
     traced = partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", traced)
     config = small_config(small_dataset(tmp_path / "pairs"), tmp_path, steps=2, every=1)
