@@ -101,8 +101,9 @@ class TrainConfig:
     Pictures that a folder's heldout.txt lists are scored on."""
     mixture: tuple[float, ...] = ()
     """Shares in training: one for each of PAIRS, or one with --live, then one for each of
-    --category-images, and of --masked-images. By default generated pairs are one half and these the
-    other; within them shares follow the numbers of pairs and of pictures."""
+    --category-images, and of --masked-images; what has 0 is scored on alone. By default generated
+    pairs are one half and these the other; within them shares follow the numbers of pairs and of
+    pictures."""
     skip_bad: bool = False
     """Pass over shards, samples and pictures that are missing or damaged, and say so."""
     live: bool = False
@@ -182,11 +183,19 @@ class TrainConfig:
             raise ValueError(
                 f"--mixture has {len(self.mixture)} shares for {parts} datasets; expected one each"
             )
+        if self.mixture and not any(self.mixture):
+            raise ValueError("--mixture is 0 for all: nothing to learn from")
 
     @property
     def generated(self) -> int:
         """How many sources of generated pairs there are."""
         return 1 if self.live else len(self.data)
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Those of PAIRS that are trained on: the others have a share of 0."""
+        shares = self.mixture or (1.0,) * len(self.data)
+        return tuple(path for path, share in zip(self.data, shares, strict=False) if share)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -241,7 +250,7 @@ class TrainConfig:
             if not any(self.weights[term] for term in learning):
                 said = " and ".join(f"--loss-{term}" for term in learning)
                 raise ValueError(f"--hard-negatives acts through {said}, which is 0")
-            if not self.generated:
+            if not (self.live or self.learned):
                 raise ValueError("--hard-negatives are sought in PAIRS, not in pictures")
             if self.num_gpus > 1:
                 raise ValueError("--hard-negatives works on one device; leave out --num-gpus")

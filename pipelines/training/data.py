@@ -46,11 +46,18 @@ def training_data(
     more: dict[str, Any] = {
         "strong": matcher.kinds, "workers": config.workers, "skip_bad": config.skip_bad
     }  # fmt: skip
-    categories = [CategoryStream(pictures, **grids, **more) for pictures in config.pictures]
+    # What has a share of 0 is scored on alone.
+    shares = list(config.mixture[config.generated :]) or [1.0] * len(config.sources)
+    of_kinds = len(config.pictures)
+    categories = [
+        CategoryStream(pictures, **grids, **more)
+        for pictures, share in zip(config.pictures, shares[:of_kinds], strict=True)
+        if share
+    ]
     warped = [
         WarpedStream(pictures, **grids, **more, masked=not matcher.kinds)
-        for pictures in config.foregrounds
-    ]
+        for pictures, share in zip(config.foregrounds, shares[of_kinds:], strict=True) if share
+    ]  # fmt: skip
     streams: list[CategoryStream | WarpedStream] = [*categories, *warped]
     # What a kind of thing is, category pairs tell; generated ones know one thing of it alone.
     masked = not (matcher.kinds and any("mask" in stream.truth for stream in categories))
@@ -70,14 +77,14 @@ def training_data(
             val = live.val_pairs(_VAL_PAIRS) if rank == 0 else []
             yield TrainingData(live, val + val_warped, val_kinds)
         return
-    if not config.data:
-        yield TrainingData(mix() if len(streams) > 1 else streams[0], val_warped, val_kinds)
+    val = _val_pairs(config, size, matcher.stride) if rank == 0 and config.data else []
+    if not config.learned:
+        yield TrainingData(mix() if len(streams) > 1 else streams[0], val + val_warped, val_kinds)
         return
     stream = PairStream(
-        config.data, "train", **grids, **more, masked=masked,
-        weights=config.mixture[: len(config.data)] or None,
+        config.learned, "train", **grids, **more, masked=masked,
+        weights=[share for share in config.mixture[: len(config.data)] if share] or None,
     )  # fmt: skip
-    val = _val_pairs(config, size, matcher.stride) if rank == 0 else []
     yield TrainingData(mix(stream) if streams else stream, val + val_warped, val_kinds)
 
 
@@ -88,7 +95,8 @@ def _mixed(
     """Generated pairs, where there are some, pairs of kinds, and warped pictures."""
     if config.mixture:
         own = sum(config.mixture[: config.generated])
-        weights = [own] * len(made) + list(config.mixture[config.generated :])
+        others = [share for share in config.mixture[config.generated :] if share]
+        weights = [own] * len(made) + others
     else:
         # Half and half.
         counts = [len(stream) for stream in streams]

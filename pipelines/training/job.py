@@ -278,7 +278,7 @@ def _check_contrast(config: TrainConfig, term: str) -> None:
         for picture in pictures.pictures
         for kind in np.flatnonzero(picture.labels == 1).tolist()
     }
-    if not config.generated and len(shown) < 2:
+    if not (config.live or config.learned) and len(shown) < 2:
         (name,) = (config.pictures[0].kinds[kind] for kind in shown)
         raise ValueError(
             f"{' '.join(config.category_images)}: all pictures show {name}, but {flag} compares "

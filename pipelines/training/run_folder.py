@@ -34,8 +34,8 @@ def identity_of(config: TrainConfig) -> dict[str, Any]:
         DatasetError: a dataset is unfinished, or none has pairs to train on.
         ValueError: pictures of kinds cannot be used.
     """
-    if config.data:
-        datasets_with(config.data, "train")
+    if config.learned:
+        datasets_with(config.learned, "train")
     datasets = {path: file_hash(storage.join(path, MANIFEST)) for path in config.data}
     datasets |= {pictures.source: pictures_hash(pictures) for pictures in config.pictures}
     # A source may be used in both ways.

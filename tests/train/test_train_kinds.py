@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 from made_kinds import write_coco, write_folder
-from training_runs import assert_same_run, history, out_of, small_config, small_dataset, stop_after
+from made_pairs import write_dataset
+from training_runs import (
+    assert_same_run,
+    history,
+    origin_pair,
+    out_of,
+    small_config,
+    small_dataset,
+    stop_after,
+)
 
 from pipelines.command import cli
 from pipelines.training.config import TrainConfig, command_line, main
@@ -122,6 +131,37 @@ def test_shares_of_generated_and_category_pairs(
     assert given == [pytest.approx(shares)]
 
 
+def test_what_has_no_share_is_scored_on_alone(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset of val pairs alone has none to train on; kinds are scored on, and pairs seen."""
+    from pipelines.training import data
+
+    train_pairs = write_dataset(tmp_path / "train", [origin_pair(n) for n in range(3)], [])
+    val_pairs = write_dataset(tmp_path / "val", [], [origin_pair(9)])
+    config = replace(
+        small_config(train_pairs, tmp_path), data=(val_pairs, train_pairs), steps=1, every=1,
+        category_images=(folder,), mixture=(0, 1, 0),
+    )  # fmt: skip
+    assert config.learned == (train_pairs,)
+    assert train(config) == 0
+    (row,) = history(out_of(config))
+    assert row["val_mask_iou"]
+    assert row["val_kind_iou"]
+
+    alone = replace(config, mixture=(0, 0, 1), out=str(tmp_path / "alone"))
+    streams = []
+    original = data.TrainingData
+
+    def noted(stream: Any, *scored: Any) -> Any:
+        streams.append(stream)
+        return original(stream, *scored)
+
+    monkeypatch.setattr(data, "TrainingData", noted)
+    assert train(alone) == 0
+    assert [type(stream).__name__ for stream in streams] == ["CategoryStream"]
+
+
 def test_sources_are_read_once(alone: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     original = pictures.read_pictures
@@ -149,6 +189,21 @@ def test_another_list_of_held_out_pictures_is_another_run(alone: TrainConfig, fo
         (["--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
         (["--live", "--demo", "--mixture", "1"], "--mixture has 1 shares for 2 datasets"),
         (["--hard-negatives", "--init", "segswap-tiny"], "are sought in PAIRS"),
+        (
+            [
+                "--hard-negatives",
+                "--init",
+                "segswap-tiny",
+                "--mixture",
+                "0",
+                "1",
+                "1",
+                "--",
+                "pairs",
+            ],
+            "are sought in PAIRS",
+        ),
+        (["--mixture", "0", "0"], "--mixture is 0 for all"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_sources(
