@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
@@ -238,6 +238,8 @@ def as_dict(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return as_dict(value)
+    if isinstance(value, PurePath):
+        return str(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -1,5 +1,6 @@
 """Pictures with masks, sorted by what the thing is."""
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import chelsea, coffee
 
-from pipelines.training.kinds import KindsConfig, kinds_of_classes, sort_into_kinds
+from pipelines.training.kinds import KindsConfig, kinds_of_classes, main, sort_into_kinds
 from segswap.batches.pictures import read_pictures
 
 
@@ -41,9 +42,14 @@ def config(pictures: Path, **changed: object) -> KindsConfig:
 
 
 def test_cats_and_cups_are_told_apart_and_can_be_trained_on(
-    pictures: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sort_into_kinds(config(pictures))
+    folders = [str(pictures / name) for name in ("images", "masks", "out")]
+    given = [*folders[:2], "--out", folders[2], "--least", "2", "--confidence", "0.3"]
+    monkeypatch.setattr(sys, "argv", ["kinds", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
     assert "4 of 4 pictures, 2 kinds" in capsys.readouterr().out
     found = read_pictures(str(pictures / "out"))
     assert len(found.kinds) == 2
