@@ -11,7 +11,7 @@ What the rows tell:
   .787) and its three kinds of argmax (discrete .762, soft .768, kernel .787); learned from
   --masked-images.
 * macosnet: all, without each of the published terms, and the published five terms alone; learned
-  from --category-images.
+  from --category-images; places not refined, of which no term knows.
 * ncnet: dense, each cell with its ten most similar ones (sparse; published: as good), and from the
   weak loss alone, as published; learned from --category-images.
 
@@ -55,6 +55,8 @@ def without(*names: str) -> dict[str, float]:
     return dict.fromkeys(names, 0.0)
 
 
+_WARP = {"refine": False}
+
 ROWS = {
     "sfnet": Row("sfnet"),
     "sfnet mask alone": Row("sfnet", losses=without(*_SFNET[1:])),
@@ -62,9 +64,9 @@ ROWS = {
     "sfnet without smoothness": Row("sfnet", losses=without(_SFNET[2])),
     "sfnet soft": Row("sfnet", {"argmax": "soft"}),
     "sfnet discrete": Row("sfnet", {"argmax": "discrete"}),
-    "macosnet": Row("macosnet"),
-    **{f"macosnet without {name}": Row("macosnet", losses=without(name)) for name in _PUBLISHED},
-    "macosnet published terms": Row("macosnet", losses=without(*_ADDED)),
+    "macosnet": Row("macosnet", _WARP),
+    **{f"macosnet without {name}": Row("macosnet", _WARP, without(name)) for name in _PUBLISHED},
+    "macosnet published terms": Row("macosnet", _WARP, without(*_ADDED)),
     "ncnet": Row("ncnet"),
     "ncnet sparse": Row("ncnet", {"nearest": 10}),
     "ncnet weak alone": Row("ncnet", losses=without("mask", "transfer", "corr", "correlation")),

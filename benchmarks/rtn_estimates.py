@@ -3,10 +3,10 @@
     python benchmarks/rtn_estimates.py RUN --animals FOLDER --out FOLDER
 
 RUN is a model of --matcher rtn. It is written to --out once for each of its estimates, with the
-same weights and fewer of them (`coarse_estimates`, `fine_estimates`), so that `segswap-eval` and
-the other benchmarks score them likewise; and all are scored on `segswap-benchmark animals`, beside
-the nearest neighbours of their features. Published (Kim et al., NeurIPS 2018): better with every
-estimate, and no more so after three to five.
+same weights and fewer of them (`coarse_estimates`, `fine_estimates`), without refinement, and once
+as it is, so that `segswap-eval` and the other benchmarks score them likewise; and all are scored
+on `segswap-benchmark animals`, beside the nearest neighbours of their features. Published (Kim et
+al., NeurIPS 2018): better with every estimate, and no more so after three to five.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _COUNTS = ("coarse_estimates", "fine_estimates")
 
 
 def write_estimates(run: str, out: Path) -> list[Path]:
-    """A model's folders, one for each of its estimates, the first one first.
+    """A model's folders, one for each of its estimates, the first one first, and of itself.
 
     Raises:
         ValueError: it is no model of the rtn matcher.
@@ -39,8 +39,11 @@ def write_estimates(run: str, out: Path) -> list[Path]:
     for number in range(1, coarse + fine + 1):
         counts = dict(zip(_COUNTS, (min(number, coarse), max(0, number - coarse)), strict=True))
         folder = out / f"estimate-{number}"
-        Model(model.matcher, {**model.settings, "options": options | counts}).save(folder)
+        given = options | counts | {"refine": False}
+        Model(model.matcher, {**model.settings, "options": given}).save(folder)
         folders.append(folder)
+    folders.append(out / "model")
+    model.save(folders[-1])
     return folders
 
 

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 # Modules of the room that are no matchers.
 SHARED = frozenset(
-    {"attention", "base", "confidence", "encoding", "losses", "registry", "sampling", "warps"}
-)
+    {
+        "attention", "base", "confidence", "encoding", "losses", "registry", "sampling", "warps",
+        "windows",
+    }
+)  # fmt: skip
 
 
 def names() -> list[str]:

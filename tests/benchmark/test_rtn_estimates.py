@@ -1,4 +1,4 @@
-"""benchmarks/rtn_estimates.py: a model of each estimate, of which all but the last are coarser."""
+"""benchmarks/rtn_estimates.py: a model of each estimate, each finer than the one before it."""
 
 import runpy
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_each_estimate_is_a_model_of_its_own(write: Write, tmp_path: Path) -> No
     folders = write(str(tmp_path / "run"), tmp_path / "out")
     pair = textured(96, 96, 1), textured(96, 96, 2)
     answers = [load(folder).predict(*pair).to_target for folder in folders]
-    assert len(answers) == 5
+    assert len(answers) == 6
     assert np.array_equal(answers[-1], whole.predict(*pair).to_target)
     assert all(not np.allclose(a, b) for a, b in pairwise(answers))
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import textured
 from made_matches import parts
 from torch import Tensor
 
 from segswap.matchers.base import Matches
 from segswap.matchers.macosnet.layers import MaskDecoder, WarpPredictor
-from segswap.matchers.macosnet.macosnet import MacosnetMatcher
+from segswap.matchers.macosnet.macosnet import MacosnetMatcher, _refined
 from segswap.matchers.macosnet.presets import PRESETS
 from segswap.matchers.macosnet.terms import AFFINE, SPLINE
 from segswap.matchers.registry import build
@@ -28,7 +29,7 @@ STILL = torch.tensor(IDENTITY)
 def built(**options: Any) -> MacosnetMatcher:
     """On a small backbone with random weights, the same each time; warps are not the identity."""
     torch.manual_seed(0)
-    small = {"backbone": "tf_efficientnet_lite0", "backbone_weights": None}
+    small = {"backbone": "tf_efficientnet_lite0", "backbone_weights": None, "refine": False}
     matcher = build("macosnet", **(small | options))
     assert isinstance(matcher, MacosnetMatcher)
     for predictor in (matcher.affine, matcher.spline):
@@ -83,7 +84,9 @@ def test_pairs_of_a_batch_are_matched_alone(matcher: MacosnetMatcher) -> None:
 
 def test_a_new_matcher_leaves_all_in_place() -> None:
     torch.manual_seed(0)
-    new = build("macosnet", backbone="tf_efficientnet_lite0", backbone_weights=None).eval()
+    new = build(
+        "macosnet", backbone="tf_efficientnet_lite0", backbone_weights=None, refine=False
+    ).eval()
     with torch.no_grad():
         side = new(pictures(1), pictures(2)).source
     assert torch.allclose(side.positions[0], cell_centres(*GRID, STILL), atol=1e-5)
@@ -117,6 +120,30 @@ def test_where_the_warp_leads_beyond_the_image_there_is_no_match() -> None:
     assert match.points(outside)[0, 0] > 1
     assert match.confidence(inside)[0] > 0.1
     assert match.confidence(outside)[0] == 0
+
+
+def test_places_are_refined_to_what_is_alike_around_them() -> None:
+    """Of a copy two columns further on; and places far beyond the image stay there."""
+    torch.manual_seed(0)
+    own = F.normalize(torch.randn(1, 16, 9, 12), dim=1)
+    home = cell_centres(9, 12, own)[None]
+    found = _refined(own, own.roll(2, dims=3), home)
+    assert torch.allclose(found[:, 1:-1, 1:9], (home + torch.tensor([2 / 12, 0]))[:, 1:-1, 1:9],
+                          atol=1e-3)  # fmt: skip
+    away = _refined(own, own, home + 3)
+    assert (away > 2).all()
+
+
+def test_the_small_one_refines_places_when_it_matches_and_the_published_one_does_not() -> None:
+    assert PRESETS["small"].refine
+    assert not PRESETS["published"].refine
+    refining, images = built(refine=True), (pictures(1), pictures(2))
+    warped, moved = (matched(each, *images).source for each in (built(), refining))
+    assert (warped.positions - moved.positions).abs().max() > 0.01
+    assert torch.equal(warped.mask_logits, moved.mask_logits)
+    torch.manual_seed(0)
+    taught = [each.train()(*images).source.positions for each in (built(), refining)]
+    assert torch.allclose(*taught, atol=1e-5)
 
 
 def test_hidden_target_cells_are_seen_by_no_source_cell(matcher: MacosnetMatcher) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from segswap.matchers.base import Matches
 from segswap.matchers.registry import build
 from segswap.matchers.rtn import fields
+from segswap.matchers.rtn.presets import PRESETS
 from segswap.matchers.rtn.published import read_published
 from segswap.matchers.rtn.regression import Regression
 from segswap.matchers.rtn.rtn import RtnMatcher
-from segswap.matchers.rtn.windows import CENTRE
 from segswap.matchers.sampling import cell_centres
+from segswap.matchers.windows import CENTRE
 from segswap.models.model import Model, load
 
 HEIGHT, WIDTH = 192, 256
@@ -118,7 +119,7 @@ def test_blank_images_give_numbers(matcher: RtnMatcher, value: float) -> None:
 
 def test_before_it_learns_every_estimate_is_the_identity() -> None:
     """Exactly; and of an image with itself each window's centre is the best, and nearly 1."""
-    matcher, image = built(), pictures(1)
+    matcher, image = built(refine=False), pictures(1)
     side = matched(matcher, image, image).source
     for number in range(1, 6):
         field = side.extra[f"field_{number}"]
@@ -158,7 +159,7 @@ def test_fewer_estimates_are_the_first_ones(matcher: RtnMatcher) -> None:
     """So that each can be scored: the places of estimate n are those of a matcher with n."""
     whole = matched(matcher, pictures(1), pictures(2)).source
     for number, counts in enumerate([(1, 0), (2, 0), (2, 1), (2, 2)], 1):
-        fewer = taught(coarse_estimates=counts[0], fine_estimates=counts[1])
+        fewer = taught(coarse_estimates=counts[0], fine_estimates=counts[1], refine=False)
         side = matched(fewer, pictures(1), pictures(2)).source
         field = side.extra[f"field_{number}"]
         assert torch.equal(field, whole.extra[f"field_{number}"])
@@ -166,6 +167,23 @@ def test_fewer_estimates_are_the_first_ones(matcher: RtnMatcher) -> None:
         places = fields.positions(field, other, torch.Size(GRID))
         assert torch.equal(side.positions, places)
         assert side.mask_logits.shape == (1, *GRID)
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (2, 0)])
+def test_places_are_refined_after_the_last_estimate(counts: tuple[int, int]) -> None:
+    """In the window around them, on the last estimate's grid; not by the published network."""
+    given = dict(zip(("coarse_estimates", "fine_estimates"), counts, strict=True))
+    fields_alone, both = (
+        matched(taught(refine=refine, **given), pictures(1), pictures(2)).source
+        for refine in (False, True)
+    )
+    last = f"field_{sum(counts)}"
+    assert torch.equal(both.extra[last], fields_alone.extra[last])
+    grid = both.extra[last].shape[:1:-1]  # columns, rows
+    moved = (both.positions - fields_alone.positions).abs() * torch.tensor(grid)
+    assert 0.1 < moved.max() < 4.5
+    assert taught().refine
+    assert not PRESETS["published"].refine
 
 
 def test_what_the_other_image_shows_is_seen_turned() -> None:

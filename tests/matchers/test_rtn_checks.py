@@ -8,7 +8,7 @@ from conftest import textured
 from segswap.matchers.registry import build
 from segswap.matchers.rtn import fields
 from segswap.matchers.rtn.rtn import RtnMatcher
-from segswap.matchers.rtn.windows import CENTRE
+from segswap.matchers.windows import CENTRE
 
 
 def test_of_an_image_with_itself_the_centre_of_each_window_is_the_best() -> None:

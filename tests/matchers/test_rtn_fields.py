@@ -9,7 +9,6 @@ from torch import Tensor
 
 from segswap.matchers.rtn import fields
 from segswap.matchers.rtn.levels import AddedLevel, OwnLevel, shortened
-from segswap.matchers.rtn.windows import CENTRE, window_correlation
 from segswap.matchers.sampling import cell_centres
 
 GRID = torch.Size((7, 9))
@@ -93,18 +92,6 @@ def test_an_own_convolution_follows_its_pooling_and_stays_the_backbones() -> Non
 def test_descriptors_are_a_little_shorter_than_1() -> None:
     unit = F.normalize(maps_of(8), dim=1)
     assert shortened(unit).norm(dim=1).mean().item() == pytest.approx(0.99504, abs=1e-5)
-
-
-def test_a_window_holds_the_products_with_the_cells_around_rows_fastest() -> None:
-    source, target = maps_of(3), maps_of(3).flip(1)
-    window = window_correlation(source, target)
-    assert window.shape == (2, 81, *GRID)
-    for rows, columns in ((0, 0), (2, -1), (-4, 3), (1, 4)):
-        padded = F.pad(target, (4, 4, 4, 4))
-        there = padded[..., 4 + rows : 11 + rows, 4 + columns : 13 + columns]
-        channel = 9 * (columns + 4) + rows + 4
-        assert torch.allclose(window[:, channel], (source * there).sum(1))
-    assert CENTRE == 40
 
 
 def test_upsampling_leaves_a_constant_field_constant() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Side
 from segswap.matchers.rtn import fields
 from segswap.matchers.rtn.terms import TERMS, field_loss, weak_loss
-from segswap.matchers.rtn.windows import CENTRE
+from segswap.matchers.windows import CENTRE
 
 GRID = torch.Size((8, 8))
 

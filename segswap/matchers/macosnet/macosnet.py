@@ -27,6 +27,9 @@ from segswap.matchers.macosnet.terms import AFFINE, REGULARISATION, SCORES, SPLI
 from segswap.matchers.sampling import cell_centres, sample
 from segswap.matchers.warps import AFFINE as IDENTITY
 from segswap.matchers.warps import identity_spline
+from segswap.matchers.windows import refined, window_correlation
+
+_REFINEMENTS = 3
 
 
 class MacosnetMatcher(Matcher):
@@ -35,7 +38,8 @@ class MacosnetMatcher(Matcher):
 
     Both are told from the correlation of two images' cells. The affine map is predicted first; the
     other image, warped by it, is encoded again, and the spline says what is left. Where the warp
-    leads beyond the other image there is no match.
+    leads beyond the other image there is no match. One warp of a whole image bends no leg: what is
+    most alike in a window around each place is found then, which is not published.
 
     Args:
         preset: small, on the backbone that ships; or published, as wide as published, on ResNet-101
@@ -46,6 +50,8 @@ class MacosnetMatcher(Matcher):
         freeze_backbone: keep the backbone as it is.
         masking: what the contrast of objects and backgrounds masks: features, of the backbone that
             ships; or images, as published.
+        refine: move each place to what is most alike around it, but in training, which is of the
+            warps; by default the preset's, yes or, as published, no.
 
     Raises:
         ValueError: unknown preset or backbone, one without these levels, or unusable weights.
@@ -65,6 +71,7 @@ class MacosnetMatcher(Matcher):
         backbone_weights: str | None = "shipped",
         freeze_backbone: bool = True,
         masking: Masking = "features",
+        refine: bool | None = None,
     ) -> None:
         super().__init__()
         if preset not in PRESETS:
@@ -79,6 +86,7 @@ class MacosnetMatcher(Matcher):
             frozen=freeze_backbone,
         )  # fmt: skip
         self.masking: Masking = masking
+        self.refine = chosen.refine if refine is None else refine
         identity = torch.tensor(IDENTITY)
         self.affine = WarpPredictor(identity, chosen.predictor)
         self.spline = WarpPredictor(identity_spline(identity), chosen.predictor)
@@ -129,6 +137,8 @@ class MacosnetMatcher(Matcher):
         logits = self.decoder(torch.cat(coarse, dim=1), finer)[-1][:, 0]
         cells = cell_centres(features.shape[2], features.shape[3], affine)[None]
         positions = carried(cells, affine, spline, REGULARISATION if self.training else 0.0)
+        if self.refine and not self.training:
+            positions = _refined(features, others, positions)
         extra = {SCORES: scores, AFFINE: affine, SPLINE: spline}
         return Side(positions, logits, self.compared(own), extra)
 
@@ -156,3 +166,17 @@ class MacosnetMatcher(Matcher):
 
 def _seen(features: Tensor, visible: Tensor | None) -> Tensor:
     return features if visible is None else features * visible[:, None]
+
+
+def _refined(own: Tensor, other: Tensor, places: Tensor) -> Tensor:
+    """Places (B, h, w, 2) moved to what is most alike around them; what is around places beyond the
+    image is like nothing.
+
+    Args:
+        own, other: features (B, C, ., .) of length 1 along C.
+        places: of the cells of `own` in the other image.
+    """
+    for _ in range(_REFINEMENTS):
+        inside = ((places >= 0) & (places <= 1)).all(dim=-1)
+        places = refined(window_correlation(own, _seen(sample(other, places), inside)), places)
+    return places

@@ -21,14 +21,16 @@ class Preset:
         backbone: a timm model.
         predictor: channels of the two convolutions of the warps' predictors.
         decoder: channels of the decoder's layers of strides 8, 4 and 2.
+        refine: whether places are refined, which is not published.
     """
 
     backbone: str
     predictor: tuple[int, int]
     decoder: tuple[int, int, int]
+    refine: bool
 
 
 PRESETS: dict[str, Preset] = {
-    "small": Preset("tf_efficientnet_lite2", (80, 64), (64, 48, 32)),
-    "published": Preset("resnet101", (128, 64), (512, 256, 64)),
+    "small": Preset("tf_efficientnet_lite2", (80, 64), (64, 48, 32), True),
+    "published": Preset("resnet101", (128, 64), (512, 256, 64), False),
 }

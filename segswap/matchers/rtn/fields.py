@@ -78,12 +78,17 @@ def positions(field: Tensor, other: torch.Size, grid: torch.Size) -> Tensor:
     there = base(field.shape[2:], field) + field[:, [2, 5]]
     size = torch.tensor(other, device=field.device, dtype=field.dtype)[:, None, None]
     # From the outermost centres at -1 and 1 to the image's edges at 0 and 1.
-    places = ((there * (size - 1) / size + 1) / 2).flip(1)
-    if field.shape[2:] == grid:
-        return places.permute(0, 2, 3, 1)
-    home = cell_centres(field.shape[2], field.shape[3], field).permute(2, 0, 1)
-    way = F.interpolate(places - home, grid, mode="bilinear")
-    return way.permute(0, 2, 3, 1) + cell_centres(grid[0], grid[1], field)
+    return enlarged(((there * (size - 1) / size + 1) / 2).flip(1).permute(0, 2, 3, 1), grid)
+
+
+def enlarged(places: Tensor, grid: torch.Size) -> Tensor:
+    """Places (B, h, w, 2) of the cells of a grid that is as fine as theirs or finer."""
+    shape = places.shape[1:3]
+    if shape == grid:
+        return places
+    way = (places - cell_centres(shape[0], shape[1], places)).permute(0, 3, 1, 2)
+    way = F.interpolate(way, (grid[0], grid[1]), mode="bilinear")
+    return way.permute(0, 2, 3, 1) + cell_centres(grid[0], grid[1], places)
 
 
 def of_positions(places: Tensor, valid: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:

@@ -13,16 +13,18 @@ class Preset:
     Attributes:
         backbone: a timm model.
         width, in_cells: of the regression network.
+        refine: whether places are refined, which is not published.
     """
 
     backbone: str
     width: int
     in_cells: bool
+    refine: bool
 
 
 PRESETS: dict[str, Preset] = {
-    "shipped": Preset("tf_efficientnet_lite2", 20, True),
-    "published": Preset("vgg19", 64, False),
+    "shipped": Preset("tf_efficientnet_lite2", 20, True, True),
+    "published": Preset("vgg19", 64, False, False),
 }
 
 

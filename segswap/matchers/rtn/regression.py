@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segswap.matchers.rtn.fields import PARAMETERS, steps
-from segswap.matchers.rtn.windows import CANDIDATES
+from segswap.matchers.windows import CANDIDATES
 
 _FACTORS = (1, 2, 4, 8, 8)  # of the width, of the levels' channels
 _WIDE = 9  # side of the first and the last kernel

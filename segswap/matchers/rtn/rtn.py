@@ -17,7 +17,7 @@ from segswap.matchers.rtn.presets import LEVELS, PRESETS, Levels, PresetName
 from segswap.matchers.rtn.published import read_published
 from segswap.matchers.rtn.regression import Regression
 from segswap.matchers.rtn.terms import FIELD, TERMS, WINDOW
-from segswap.matchers.rtn.windows import CENTRE, window_correlation
+from segswap.matchers.windows import CENTRE, refined, window_correlation
 
 
 class Estimates(NamedTuple):
@@ -54,6 +54,8 @@ class RtnMatcher(Matcher):
             published, 64.
         coarse_estimates, fine_estimates: how many on each level.
         temperature: what correlation is multiplied with before its softmax; 1 as published.
+        refine: move each place to what is most alike in the window around it, after the last
+            estimate; by default the preset's, yes or, as published, no.
 
     Raises:
         ValueError: unknown preset or backbone, one without these levels, or unusable weights.
@@ -76,6 +78,7 @@ class RtnMatcher(Matcher):
         coarse_estimates: int = 2,
         fine_estimates: int = 3,
         temperature: float = 10.0,
+        refine: bool | None = None,
     ) -> None:
         super().__init__()
         if preset not in PRESETS:
@@ -83,6 +86,7 @@ class RtnMatcher(Matcher):
         chosen = PRESETS[preset]
         self.counts = {"coarse": coarse_estimates, "fine": fine_estimates}
         self.temperature = temperature
+        self.refine = chosen.refine if refine is None else refine
         self._check_numbers(width)
         published = read_published(published_weights) if published_weights else None
         name = backbone or chosen.backbone
@@ -196,9 +200,12 @@ class RtnMatcher(Matcher):
 
     def _places(self, own: Estimates, images: Encoding, other: Encoding) -> Tensor:
         """Where the fine cells are in the other image, by the last estimate: (B, h, w, 2)."""
-        field, grids = own.fields[-1], [images[name].shape[2:] for name in ("coarse", "fine")]
-        name = "fine" if field.shape[2:] == grids[1] else "coarse"
-        return fields.positions(field, other[name].shape[2:], grids[1])
+        field, grid = own.fields[-1], images["fine"].shape[2:]
+        name = "fine" if field.shape[2:] == grid else "coarse"
+        places = fields.positions(field, other[name].shape[2:], field.shape[2:])
+        if self.refine:
+            places = refined(own.windows[-1] / self.temperature, places)
+        return fields.enlarged(places, grid)
 
     def _side(self, own: Estimates, places: Tensor, back: Tensor, images: Encoding) -> Side:
         sure = own.windows[-1].softmax(dim=1)[:, CENTRE]

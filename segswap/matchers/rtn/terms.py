@@ -12,7 +12,7 @@ from torch import Tensor
 from segswap.matchers.base import Answers, BatchSide, Side, Term, on_grid
 from segswap.matchers.losses import mean_over, sides_with_truth, standard_terms, zero
 from segswap.matchers.rtn.fields import of_positions, steps
-from segswap.matchers.rtn.windows import CENTRE
+from segswap.matchers.windows import CENTRE
 
 FIELD, WINDOW = "field_", "window_"  # among a side's extras, with the estimate's number behind
 _FOREGROUND = 0.5  # share of a cell
