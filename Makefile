@@ -29,9 +29,11 @@ lint: .venv/installed
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# The slow tests too, which measure and kill processes: one after the other.
+# The slow tests too; those that start clusters and kill processes one after the other.
+CLUSTERS := tests/cluster tests/command
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 $(CLUSTERS:%=--ignore=%)
+	$(BIN)/python -m pytest -m slow $(CLUSTERS)
 
 clean:
 	rm -rf .venv demo build dist *.egg-info
