@@ -9,7 +9,7 @@ WINDOW = 2 * REACH + 1
 CANDIDATES = WINDOW * WINDOW
 CENTRE = CANDIDATES // 2  # the candidate that the field itself names
 SHARPNESS = 200.0  # what inner products are multiplied with before the softmax of `refined`
-PULL = 4.0  # sigma of the Gaussian that holds its places to the field, cells
+PULL = 4.0  # sigma of the Gaussian that holds its places where they were, cells
 
 
 def window_correlation(source: Tensor, target: Tensor) -> Tensor:
@@ -34,18 +34,17 @@ def window_correlation(source: Tensor, target: Tensor) -> Tensor:
 
 
 def refined(scores: Tensor, places: Tensor) -> Tensor:
-    """Places of cells by what is most alike around those that the field names: (B, h, w, 2).
+    """Places of cells, moved to what is most alike around them: (B, h, w, 2).
 
-    The mean of the 81 candidates' places under softmax of how alike they are, to the cell and, half
-    of it, to the 8 cells around it, whose candidates moved as far; held to the field by a Gaussian.
-    Both numbers of it were chosen on held-out pictures. It is not published.
+    The mean of the 81 candidates' places under softmax of how alike they are, half of it to the
+    cell itself and half to the 3 x 3 cells around it, whose candidates moved as far; held to where
+    they were by a Gaussian. Both numbers were chosen on held-out pictures. It is not published.
 
     Args:
         scores: inner products (B, 81, h, w), see `window_correlation`.
-        places: (B, h, w, 2), of the cells themselves by the field.
+        places: (B, h, w, 2) normalised, of the cells themselves.
     """
-    shape, count = places.shape[1:3], len(places)
-    inside = places.new_ones(1, 1, *shape)
+    inside = places.new_ones(1, 1, *places.shape[1:3])
     around = F.avg_pool2d(scores, 3, 1, 1) / F.avg_pool2d(inside, 3, 1, 1)
     reach = torch.arange(-REACH, REACH + 1, device=scores.device, dtype=scores.dtype)
     apart = (reach[:, None].square() + reach.square()).flatten()[:, None, None]
@@ -53,7 +52,7 @@ def refined(scores: Tensor, places: Tensor) -> Tensor:
     logits = logits.masked_fill(_candidates(inside)[:, 0] == 0, -torch.inf)
     candidates = _candidates(places.permute(0, 3, 1, 2))
     found = (logits.softmax(dim=1)[:, None] * candidates).sum(dim=2)
-    return found.permute(0, 2, 3, 1).reshape(count, *shape, 2)
+    return found.permute(0, 2, 3, 1)
 
 
 def _candidates(maps: Tensor) -> Tensor:
