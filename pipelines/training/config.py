@@ -183,8 +183,13 @@ class TrainConfig:
             raise ValueError(
                 f"--mixture has {len(self.mixture)} shares for {parts} datasets; expected one each"
             )
+        for share in self.mixture:
+            if not 0 <= share < float("inf"):
+                raise ValueError(f"--mixture has a share of {share}; expected 0 or more")
         if self.mixture and not any(self.mixture):
             raise ValueError("--mixture is 0 for all: nothing to learn from")
+        if self.live and self.mixture and not self.mixture[0]:
+            raise ValueError("--mixture is 0 for --live, whose pairs are made to learn from")
 
     @property
     def generated(self) -> int:

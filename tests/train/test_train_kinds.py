@@ -204,6 +204,9 @@ def test_another_list_of_held_out_pictures_is_another_run(alone: TrainConfig, fo
             "are sought in PAIRS",
         ),
         (["--mixture", "0", "0"], "--mixture is 0 for all"),
+        (["--mixture", "-1", "1"], "--mixture has a share of -1.0; expected 0 or more"),
+        (["--mixture", "nan", "1"], "--mixture has a share of nan; expected 0 or more"),
+        (["--live", "--demo", "--mixture", "0", "1"], "--mixture is 0 for --live"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_sources(
