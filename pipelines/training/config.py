@@ -11,17 +11,12 @@ from pipelines.command import cli
 from pipelines.command.cli import FLAT, as_dict
 from pipelines.command.workers import spare_cores
 from pipelines.generation.config import Composition, Inputs, Styling
+from pipelines.training.checks import POOL, check
 from pipelines.training.flags import Given, filled, flags_of, matcher_of, start_of
-from segswap.matchers.registry import matcher_class, names
+from segswap.matchers.registry import names
 
 if TYPE_CHECKING:
     from segswap.batches.picture import Pictures
-
-_POOL = 500  # images, as published
-_LEAST = {
-    "steps": 1, "batch": 1, "accumulate": 1, "negatives": 0, "warmup": 0, "every": 1, "workers": 0,
-    "num_gpus": 1, "seed": 0, "pool": 2,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class TrainConfig:
     hard_negatives: bool = False
     """Second stage, after --init: between steps, find images that the model wrongly matches, and
     train on them as further negatives. Training ends early when none are found any more."""
-    pool: int = _POOL
+    pool: int = POOL
     """Images of which --hard-negatives scores all pairs in turn."""
 
     category_images: Annotated[
@@ -137,59 +132,7 @@ class TrainConfig:
     styling: tyro.conf.OmitArgPrefixes[Styling] = field(default=Styling(), metadata=FLAT)
 
     def __post_init__(self) -> None:
-        self._check_numbers()
-        self._check_data()
-        self._check_model()
-        self._check_devices()
-
-    def _check_numbers(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{_flag(name)} is {value}; expected at least {least}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"--weight-decay is {self.weight_decay}; expected 0 or more")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(f"--lr is {self.lr}; expected a positive number")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"--ema is {self.ema}; expected at least 0, and below 1")
-
-    def _check_data(self) -> None:
-        made = {"inputs": Inputs(), "composition": Composition(), "styling": Styling()}
-        given = [name for group, default in made.items()
-                 for name in _differing(getattr(self, group), default)]  # fmt: skip
-        if self.live:
-            if self.data:
-                raise ValueError(f"--live makes its pairs; leave out {' '.join(self.data)}")
-            if (self.mixture or self.skip_bad) and not self.sources:
-                raise ValueError("--mixture and --skip-bad are for datasets, not for --live")
-            if not self.workers:
-                raise ValueError("--workers is 0; --live needs at least 1, which makes the pairs")
-            self.inputs.check_given()
-        elif given:
-            raise ValueError(f"{', '.join(map(_flag, given))}: only with --live, which makes pairs")
-        elif not self.data and not self.sources:
-            raise ValueError(
-                "there is nothing to train on: give PAIRS, --category-images, --masked-images, or "
-                "--live"
-            )
-        for name in ("category_images", "masked_images"):
-            given_sources = getattr(self, name)
-            for source in given_sources:
-                if given_sources.count(source) > 1:
-                    raise ValueError(f"{_flag(name)} has {source} twice; expected each once")
-        parts = self.generated + len(self.sources)
-        if self.mixture and len(self.mixture) != parts:
-            raise ValueError(
-                f"--mixture has {len(self.mixture)} shares for {parts} datasets; expected one each"
-            )
-        for share in self.mixture:
-            if not 0 <= share < float("inf"):
-                raise ValueError(f"--mixture has a share of {share}; expected 0 or more")
-        if self.mixture and not any(self.mixture):
-            raise ValueError("--mixture is 0 for all: nothing to learn from")
-        if self.live and self.mixture and not self.mixture[0]:
-            raise ValueError("--mixture is 0 for --live, whose pairs are made to learn from")
+        check(self)
 
     @property
     def generated(self) -> int:
@@ -237,38 +180,6 @@ class TrainConfig:
         held_out = {p.key for source in (*kinds, *masked) for p in source.held_out}
         return merged(kinds, held_out), without(masked, held_out)
 
-    def _check_model(self) -> None:
-        self._check_losses()
-        own = matcher_class(self.matcher_name)
-        if self.init:
-            for new in set(own.not_saved) & self.given_options.keys():
-                raise ValueError(f"{_flag(new)}: all weights come from --init; leave it out")
-        elif not self.resume:
-            own.check_new(self.given_options)
-        if self.hard_negatives:
-            if not self.init:
-                raise ValueError(
-                    "--hard-negatives is the second stage of a training; give --init, the model of "
-                    "the first"
-                )
-            learning = [term.name for term in own.terms if term.negatives]
-            if not any(self.weights[term] for term in learning):
-                said = " and ".join(f"--loss-{term}" for term in learning)
-                raise ValueError(f"--hard-negatives acts through {said}, which is 0")
-            if not (self.live or self.learned):
-                raise ValueError("--hard-negatives are sought in PAIRS, not in pictures")
-            if self.num_gpus > 1:
-                raise ValueError("--hard-negatives works on one device; leave out --num-gpus")
-        elif self.pool != _POOL:
-            raise ValueError("--pool is for --hard-negatives")
-
-    def _check_losses(self) -> None:
-        for name, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"--loss-{name} is {weight}; expected 0 or more")
-        if not any(self.weights.values()):
-            raise ValueError("all losses are switched off: nothing to learn")
-
     @cached_property
     def matcher_name(self) -> str:
         """The matcher that is trained, by what is asked for, resumed or started from."""
@@ -294,15 +205,6 @@ class TrainConfig:
     @cached_property
     def _own(self) -> tuple[Any, Any]:
         return filled(self.matcher_name, self.options, self.losses)
-
-    def _check_devices(self) -> None:
-        if self.num_gpus > 1 and self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(
-                f"--device {self.device} is one device; with --num-gpus {self.num_gpus} expected "
-                "auto, cuda or cpu"
-            )
-        if self.address and not self.live and self.num_gpus == 1:
-            raise ValueError("--address is for --live and --num-gpus: nothing else uses Ray")
 
 
 def command_line(arguments: Sequence[str]) -> type[TrainConfig]:
@@ -332,15 +234,6 @@ def command_line(arguments: Sequence[str]) -> type[TrainConfig]:
 
 def _restored(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{item.name: values[item.name] for item in fields(TrainConfig)})
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _differing(group: Any, default: Any) -> list[str]:
-    names = [item.name for item in fields(group)]
-    return [name for name in names if getattr(group, name) != getattr(default, name)]
 
 
 def main() -> None:
