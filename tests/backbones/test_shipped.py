@@ -25,6 +25,7 @@ def another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "model.safetensors"
 
 
+@pytest.mark.slow
 def test_made_anew_the_file_is_the_same(tmp_path: Path) -> None:
     assert make_file() == FILE.read_bytes()
     words = [sys.executable, "-m", "segswap.backbones.shipped"]  # as the card has it

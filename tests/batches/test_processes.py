@@ -89,6 +89,7 @@ def killed(number: int) -> Tensor:
     return torch.zeros(10)
 
 
+@pytest.mark.slow  # ten seconds, in which PyTorch waits to see whether it is dead
 def test_a_dead_loader_ends_the_loading() -> None:
     with (
         pytest.raises(RuntimeError, match=r"a loader process was lost.*; go on") as raised,

@@ -174,6 +174,7 @@ def test_real_places_in_another_light_are_scored(real: Path) -> None:
     assert 0.03 < shares[0] < shares[1] < shares[2] < 0.3
 
 
+@pytest.mark.slow
 def test_real_kinds_have_ellipses_of_their_own_size(data: Path) -> None:
     found = {}
     for name, folder in (

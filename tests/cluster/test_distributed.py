@@ -165,6 +165,7 @@ def wait_for_line(text: str, process: subprocess.Popen[str]) -> None:
     raise AssertionError("".join(seen))
 
 
+@pytest.mark.slow
 def test_more_devices_than_there_are(start: Job) -> None:
     process = start("return 0", "--devices", "1000", cpu=False)
     output, _ = process.communicate(timeout=240)

@@ -94,6 +94,7 @@ def begun(folder: Path, least: int = 0) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_two_cpus")
 def test_results_come_in_order_and_a_window_ahead(tmp_path: Path) -> None:
     """Early items take longest. Nobody takes a result: no more is begun than the window."""
@@ -108,6 +109,7 @@ def test_results_come_in_order_and_a_window_ahead(tmp_path: Path) -> None:
     assert begun(tmp_path, 20) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_two_cpus")
 def test_closing_cancels_what_has_not_begun(tmp_path: Path) -> None:
     results = run_in_order(worker(tmp_path), ((n, 0.5) for n in range(100)), window=50)
@@ -116,6 +118,7 @@ def test_closing_cancels_what_has_not_begun(tmp_path: Path) -> None:
     assert begun(tmp_path) < 25  # of the fifty of the window; a busy machine is slow to cancel
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_two_cpus")
 def test_an_error_of_the_function_keeps_its_message(tmp_path: Path) -> None:
     results = run_in_order(worker(tmp_path), ((n, 0.0) for n in (1, 99, 2)), window=2)

@@ -98,6 +98,7 @@ def assert_all_delivered_within(window: int, count: int) -> None:
     assert widest <= window
 
 
+@pytest.mark.slow
 def test_tasks_on_an_own_ray(capfd: pytest.CaptureFixture[str]) -> None:
     with ray_workers(1000):
         workers = at_once(1000)

@@ -140,8 +140,8 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
     assert str(caught.value).startswith("there is no folder some/one, and on the Hugging Face hub")
 
 
-def load_offline(where: str, home: Path) -> subprocess.CompletedProcess[str]:
-    code = f"import segswap; print(segswap.load({where!r}).folder)"
+def load_offline(home: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    code = f"import segswap\nfor name in {names}: print(segswap.load(name).folder)"
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
@@ -153,10 +153,8 @@ def test_offline_the_hubs_own_cache_is_used(tmp_path: Path) -> None:
     folder = save_model(repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
-    for where in ("some/one", f"some/one@{COMMIT}"):
-        done = load_offline(where, tmp_path)
-        assert done.stdout.strip() == str(folder), done.stderr
-    done = load_offline("some/other", tmp_path)
+    done = load_offline(tmp_path, "some/one", f"some/one@{COMMIT}", "some/other")
+    assert done.stdout.splitlines() == [str(folder)] * 2
     assert done.returncode == 1
     assert "RuntimeError: there is no folder some/other" in done.stderr
     assert "HF_HUB_OFFLINE is set" in done.stderr

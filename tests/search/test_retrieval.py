@@ -227,16 +227,6 @@ def test_commands_index_search_and_write_page_and_json(
     assert "an.index: 5 images, 0 skipped" in done.stdout
     assert re.search(r"waited for images \d+\.\d% of the time", done.stderr)
     done = subprocess.run(
-        [script("segswap-retrieve"), "an.index", str(collection / "1.png"), "--box",
-         "60,40,180,160", "--top", "3"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
-    assert re.fullmatch(r"found in \d of the 3 best of 5 images", said[0])
-    assert len(said) == 1 + int(said[0].split()[2])
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "an.index"}
-    done = subprocess.run(
         [script("segswap-retrieve"), "an.index", str(collection / "1.png"), "--top", "3",
          "--out", "hits.html", "--json", "hits.json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,

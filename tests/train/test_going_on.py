@@ -18,8 +18,15 @@ from segswap.training.checkpoints import load_state, save_state
 Undisturbed = Callable[[TrainConfig], Path]
 
 
-@pytest.mark.parametrize("init", [False, True])
-@pytest.mark.parametrize("gone", [["model.safetensors"], ["model.json", "model.safetensors"]])
+@pytest.mark.parametrize(
+    ("gone", "init"),
+    [
+        (["model.safetensors"], False),
+        (["model.json", "model.safetensors"], True),
+        pytest.param(["model.safetensors"], True, marks=pytest.mark.slow),
+        pytest.param(["model.json", "model.safetensors"], False, marks=pytest.mark.slow),
+    ],
+)
 def test_without_the_best_weights_a_run_goes_on(
     gone: list[str], init: bool, config: TrainConfig, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, undisturbed: Undisturbed,

@@ -67,13 +67,13 @@ def test_interrupted_command_leaves_a_checkpoint_to_finish_from(
     number: int, whole_group: bool, workers: int, config: TrainConfig,
     undisturbed: Callable[..., Path], script: Callable[[str], str],
 ) -> None:  # fmt: skip
-    config = replace(config, steps=40, every=5)
+    config = replace(config, steps=20, every=5)
     process = start(replace(config, workers=workers), script)
     (os.killpg if whole_group else os.kill)(process.pid, number)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 130, output
     state = load_state(out_of(config))
-    assert 5 <= state["step"] < 40
+    assert 5 <= state["step"] < 20
     assert f"stopped at step {state['step']}; --resume" in output
     assert train(replace(config, resume=True)) == 0
     assert_same_run(out_of(config), undisturbed(config))
@@ -82,7 +82,7 @@ def test_interrupted_command_leaves_a_checkpoint_to_finish_from(
 def test_killed_command_leaves_a_checkpoint_to_finish_from(
     config: TrainConfig, undisturbed: Callable[..., Path], script: Callable[[str], str]
 ) -> None:
-    config = replace(config, steps=40, every=5)
+    config = replace(config, steps=20, every=5)
     process = start(config, script)
     # The kill falls into the writing of the next checkpoint, or right behind it.
     while not list(out_of(config).glob(".last.pt.*.tmp")):
@@ -90,7 +90,7 @@ def test_killed_command_leaves_a_checkpoint_to_finish_from(
     process.kill()
     process.communicate()
     state = load_state(out_of(config))
-    assert 5 <= state["step"] < 40
+    assert 5 <= state["step"] < 20
     load(config.out)
     assert train(replace(config, resume=True)) == 0
     assert_same_run(out_of(config), undisturbed(config))

@@ -276,7 +276,7 @@ def test_second_stage_trains_round_by_round_from_the_first(
     assert 0 < moved < 20 * 1e-4
 
 
-@pytest.mark.parametrize("steps", [4, 17])
+@pytest.mark.parametrize("steps", [pytest.param(4, marks=pytest.mark.slow), 17])
 def test_a_round_that_is_cut_off_goes_on_exactly(
     steps: int, config: TrainConfig, undisturbed: Callable[[TrainConfig], Path],
     monkeypatch: pytest.MonkeyPatch,

@@ -50,7 +50,7 @@ Runs = Callable[[TrainConfig], Path]
     ("matcher", "steps", "changes"),
     [
         ("correlation", 2, {}),
-        ("correlation", 3, {"accumulate": 2}),
+        pytest.param("correlation", 3, {"accumulate": 2}, marks=pytest.mark.slow),
         ("correlation", 3, {"precision": "fp16", "steps": 4}),  # the scaler has a state
         ("transformer", 3, {}),  # it has dropout, hidden cells, batch statistics in its backbone
     ],
@@ -224,7 +224,7 @@ def test_losses_are_weighted(config: TrainConfig) -> None:
 
 def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
     two = write_dataset(tmp_path / "two", [pasted_pair(0), pasted_pair(1)])
-    train(replace(config, data=(two,), steps=60, every=10, lr=5e-3))
+    train(replace(config, data=(two,), steps=40, every=10, lr=5e-3))
     rows = [{k: float(v) for k, v in row.items() if v} for row in history(out_of(config))]
     for name in ("loss", "mask", "correlation"):
         assert rows[-1][name] < 0.85 * rows[0][name], name
@@ -394,8 +394,8 @@ def test_schedule_reaches_the_optimiser(config: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "ema"), [("sgd", 0.999), ("adamw", 0.0)]
-)  # fmt: skip
+    ("optimiser", "ema"), [pytest.param("sgd", 0.999, marks=pytest.mark.slow), ("adamw", 0.0)]
+)
 def test_a_run_with_another_optimiser_goes_on_exactly(
     optimiser: str, ema: float, config: TrainConfig, undisturbed: Runs,
     monkeypatch: pytest.MonkeyPatch,

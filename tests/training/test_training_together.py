@@ -107,6 +107,7 @@ def test_all_stop_at_the_same_step_when_one_is_asked_and_go_on_together(
     assert load_state(out_of(config))["step"] == 5
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_stops_all(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, steps=5, every=1)
     ended = train_together(config, tmp_path / "meeting", "nan")
