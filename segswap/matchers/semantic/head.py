@@ -11,11 +11,11 @@ from segswap.matchers.base import Side
 from segswap.matchers.semantic.context import PairContext, Sharing
 from segswap.matchers.semantic.fields import Field, SemanticDescriptors, fields_of
 from segswap.matchers.semantic.identity import Identity, evidence
+from segswap.matchers.semantic.support import hidden, supported
 
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features
 _SHAPES = 64  # channels of what masks and identity are told from
-_HIDDEN = -1e4
 
 _Images = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # what `encode` gave, of both
 
@@ -85,12 +85,15 @@ class SemanticHead(nn.Module):
         """
         images = source, target
         tokens, shared = self._tokens(images, visible)
-        logits = self._correlation(images, tokens, visible)
+        logits = self._correlation(images, tokens)
         shapes = self.shapes(tokens[0]), self.shapes(tokens[1])
         masks = self._mask(shapes[0], source) + shared, self._mask(shapes[1], target) + shared
         grids = source["fine"].shape[2:], target["fine"].shape[2:]
+        seen = None if visible is None else visible.flatten(1)
+        asked = supported(logits + neighbours, masks, grids, seen)
+        semantic = [field.positions for field in fields_of(asked, grids)]
+        logits = hidden(logits, seen)
         fields = fields_of(logits, grids)
-        semantic = [field.positions for field in fields_of(logits + neighbours, grids)]
         own = self._side(source, shapes[0], masks[0], logits, detailed, fields, semantic[0])
         other = self._side(
             target, shapes[1], masks[1], logits.transpose(1, 2), detailed[::-1], fields[::-1],
@@ -116,19 +119,14 @@ class SemanticHead(nn.Module):
             joined.append(torch.cat([larger, image["fine"]], dim=1))
         return joined, self.sharing(*pair)[:, None, None]
 
-    def _correlation(
-        self, images: _Images, tokens: Sequence[Tensor], visible: Tensor | None
-    ) -> Tensor:
+    def _correlation(self, images: _Images, tokens: Sequence[Tensor]) -> Tensor:
         """Logits (B, N, N') of "these cells correspond", in float32."""
         described = [
             self.descriptors(image["features"], t) for image, t in zip(images, tokens, strict=True)
         ]
         with torch.autocast(tokens[0].device.type, enabled=False):
             own, other = (each.float().flatten(2) for each in described)
-            logits = own.transpose(1, 2) @ other
-            if visible is not None:
-                logits = logits.masked_fill(~visible.flatten(1)[:, None], _HIDDEN)
-        return logits
+            return own.transpose(1, 2) @ other
 
     def _mask(self, shapes: Tensor, image: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, H, W) of the mask on the finest grid."""
@@ -144,7 +142,7 @@ class SemanticHead(nn.Module):
 
         Args:
             detailed, fields: of this image, and of the other one.
-            semantic: positions (B, h, w, 2), those of the field after neighbours were asked, too.
+            semantic: positions (B, h, w, 2), for which neighbours and masks were asked, too.
         """
         own = detailed[0]
         told = evidence(logits, (own.positions, detailed[1].positions), fields, own.mask)
