@@ -57,7 +57,7 @@ def test_a_finished_run_gets_its_model_back(
     assert same(load_file(out_of(config) / "model.safetensors"), kept)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step"])
+@pytest.mark.parametrize("schedule", ["cosine", pytest.param("step", marks=pytest.mark.slow)])
 def test_a_run_may_be_made_longer(
     schedule: str, config: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

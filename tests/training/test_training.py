@@ -51,7 +51,9 @@ Runs = Callable[[TrainConfig], Path]
     [
         ("correlation", 2, {}),
         pytest.param("correlation", 3, {"accumulate": 2}, marks=pytest.mark.slow),
-        ("correlation", 3, {"precision": "fp16", "steps": 4}),  # the scaler has a state
+        pytest.param(  # the scaler has a state
+            "correlation", 3, {"precision": "fp16", "steps": 4}, marks=pytest.mark.slow
+        ),
         ("transformer", 3, {}),  # it has dropout, hidden cells, batch statistics in its backbone
     ],
 )
