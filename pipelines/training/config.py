@@ -168,6 +168,13 @@ class TrainConfig:
         """
         return self._read[1]
 
+    @property
+    def taught(self) -> "tuple[tuple[Pictures, ...], tuple[Pictures, ...]]":
+        """Those of `pictures`, and of `foregrounds`, that are trained on."""
+        shares = iter(self.mixture[self.generated :] or (1.0,) * len(self.sources))
+        kinds = tuple(pictures for pictures in self.pictures if next(shares))
+        return kinds, tuple(pictures for pictures in self.foregrounds if next(shares))
+
     @cached_property
     def _read(self) -> "tuple[tuple[Pictures, ...], tuple[Pictures, ...]]":
         """What one source holds out is trained on in none, of either sort."""

@@ -46,18 +46,12 @@ def training_data(
     more: dict[str, Any] = {
         "strong": matcher.kinds, "workers": config.workers, "skip_bad": config.skip_bad
     }  # fmt: skip
-    # What has a share of 0 is scored on alone.
-    shares = list(config.mixture[config.generated :]) or [1.0] * len(config.sources)
-    of_kinds = len(config.pictures)
-    categories = [
-        CategoryStream(pictures, **grids, **more)
-        for pictures, share in zip(config.pictures, shares[:of_kinds], strict=True)
-        if share
-    ]
+    kinds, foregrounds = config.taught
+    categories = [CategoryStream(pictures, **grids, **more) for pictures in kinds]
     warped = [
         WarpedStream(pictures, **grids, **more, masked=not matcher.kinds)
-        for pictures, share in zip(config.foregrounds, shares[of_kinds:], strict=True) if share
-    ]  # fmt: skip
+        for pictures in foregrounds
+    ]
     streams: list[CategoryStream | WarpedStream] = [*categories, *warped]
     # What a kind of thing is, category pairs tell; generated ones know one thing of it alone.
     masked = not (matcher.kinds and any("mask" in stream.truth for stream in categories))

@@ -272,16 +272,18 @@ def _check_contrast(config: TrainConfig, term: str) -> None:
             f"{config.batch} and --negatives {config.negatives}; expected 2 or more and 1 or more, "
             f"or {flag} 0"
         )
+    kinds, foregrounds = config.taught
     shown = {
         kind
-        for pictures in config.pictures
+        for pictures in kinds
         for picture in pictures.pictures
         for kind in np.flatnonzero(picture.labels == 1).tolist()
     }
-    if not (config.live or config.learned) and len(shown) < 2:
-        (name,) = (config.pictures[0].kinds[kind] for kind in shown)
+    # Generated pairs, and warped pictures, are compared with those of another photograph.
+    if not (config.live or config.learned or foregrounds) and len(shown) < 2:
+        (name,) = (kinds[0].kinds[kind] for kind in shown)
         raise ValueError(
-            f"{' '.join(config.category_images)}: all pictures show {name}, but {flag} compares "
-            f"pictures of one kind with pictures of two; add a folder of another kind, or PAIRS, "
-            f"or give {flag} 0"
+            f"{' '.join(pictures.source for pictures in kinds)}: all pictures show {name}, but "
+            f"{flag} compares pictures of one kind with pictures of two; add a folder of another "
+            f"kind, or PAIRS, or give {flag} 0"
         )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,25 @@ def test_what_cannot_be_learned_is_refused_in_a_sentence(
     assert run(monkeypatch, *given) in (1, 2)
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not (out / "last.pt").exists()
+
+
+def test_what_is_scored_on_alone_is_no_other_kind(tmp_path: Path) -> None:
+    cats, dogs = plain_folder(tmp_path / "a", cat=3), plain_folder(tmp_path / "b", dog=3)
+    config = small_config(
+        "", tmp_path, data=(), category_images=(str(cats), str(dogs)), mixture=(1, 0), steps=1,
+        **TINY,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=f"^{cats}: all pictures show cat, but --loss-weak"):
+        train(config)
+    assert train(replace(config, mixture=(1, 1))) == 0
+
+
+def test_warped_pictures_are_compared_with_those_of_others(tmp_path: Path) -> None:
+    kinds = {"cat": list(range(20, 24)), "dog": list(range(30, 32))}
+    source = write_folder(tmp_path / "photos", kinds)
+    config = small_config("", tmp_path, data=(), masked_images=(source,), steps=2, **TINY)
+    assert train(config) == 0
+    assert any(float(row["weak"]) != 0 for row in history(tmp_path / "run"))
 
 
 def test_one_kind_is_enough_where_the_weak_loss_is_off(tmp_path: Path) -> None:
