@@ -11,9 +11,11 @@ What the rows tell:
   .787) and its three kinds of argmax (discrete .762, soft .768, kernel .787); learned from
   --masked-images.
 * macosnet: all, without each of the published terms, and the published five terms alone; learned
-  from --category-images; places not refined, of which no term knows.
+  from --category-images.
 * ncnet: dense, each cell with its ten most similar ones (sparse; published: as good), and from the
   weak loss alone, as published; learned from --category-images.
+
+Positions of these two are not refined, of which no term knows.
 
 What RTN's estimates are worth, one trained model tells: rtn_estimates.py. One seed and a small
 budget: before small differences mean anything, repeat them with another --seed and --out. Given
@@ -55,7 +57,7 @@ def without(*names: str) -> dict[str, float]:
     return dict.fromkeys(names, 0.0)
 
 
-_WARP = {"refine": False}
+_PLAIN = {"refine": False}
 
 ROWS = {
     "sfnet": Row("sfnet"),
@@ -64,12 +66,12 @@ ROWS = {
     "sfnet without smoothness": Row("sfnet", losses=without(_SFNET[2])),
     "sfnet soft": Row("sfnet", {"argmax": "soft"}),
     "sfnet discrete": Row("sfnet", {"argmax": "discrete"}),
-    "macosnet": Row("macosnet", _WARP),
-    **{f"macosnet without {name}": Row("macosnet", _WARP, without(name)) for name in _PUBLISHED},
-    "macosnet published terms": Row("macosnet", _WARP, without(*_ADDED)),
-    "ncnet": Row("ncnet"),
-    "ncnet sparse": Row("ncnet", {"nearest": 10}),
-    "ncnet weak alone": Row("ncnet", losses=without("mask", "transfer", "corr", "correlation")),
+    "macosnet": Row("macosnet", _PLAIN),
+    **{f"macosnet without {name}": Row("macosnet", _PLAIN, without(name)) for name in _PUBLISHED},
+    "macosnet published terms": Row("macosnet", _PLAIN, without(*_ADDED)),
+    "ncnet": Row("ncnet", _PLAIN),
+    "ncnet sparse": Row("ncnet", {"nearest": 10, **_PLAIN}),
+    "ncnet weak alone": Row("ncnet", _PLAIN, without("mask", "transfer", "corr", "correlation")),
 }
 
 

@@ -1,4 +1,4 @@
-"""Each cell's descriptor compared with those in a window of the other image's, moved by a field."""
+"""What the cells around say: descriptors in windows, and scores of cells that move alike."""
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,40 @@ def refined(scores: Tensor, places: Tensor) -> Tensor:
     candidates = _candidates(places.permute(0, 3, 1, 2))
     found = (logits.softmax(dim=1)[:, None] * candidates).sum(dim=2)
     return found.permute(0, 2, 3, 1)
+
+
+def mean_around(
+    scores: Tensor, grids: tuple[torch.Size, torch.Size], visible: Tensor | None = None
+) -> Tensor:
+    """Means (B, N, N') of the scores of two cells and of those around both, 3 x 3, the same step
+    away in both images: where one moves, the other moves as far. What is beyond a border does not
+    count.
+
+    Args:
+        scores: (B, N, N') of the cells of grids of so many rows and columns.
+        visible: bool (B, N'), the other image's cells that count; None for all.
+    """
+    if visible is not None:
+        told = visible[:, None].expand_as(scores).to(scores.dtype)
+        counted = mean_around(told, grids).clamp(min=1 / WINDOW**2)  # 0 where none is visible
+        return mean_around(scores * told, grids) / counted
+    found = scores.unflatten(2, grids[1]).unflatten(1, grids[0])
+    for axes in ((1, 3), (2, 4)):  # rows of both, columns of both
+        found = _mean_along(found.movedim(axes, (0, 1))).movedim((0, 1), axes)
+    return found.flatten(3, 4).flatten(1, 2)
+
+
+def _mean_along(scores: Tensor) -> Tensor:
+    """Means of each entry with those one step further, and one step back, along the first two
+    dimensions at once.
+    """
+    total, count = scores.clone(), scores.new_ones(scores.shape[:2])
+    one = torch.ones_like(count)
+    before, after = slice(None, -1), slice(1, None)
+    for here, there in ((before, after), (after, before)):
+        total[here, here] += scores[there, there]
+        count[here, here] += one[there, there]
+    return total / count[:, :, None, None, None]
 
 
 def _candidates(maps: Tensor) -> Tensor:

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from segswap.matchers.base import Answers, Batch, BatchSide, Matches, Side
 from segswap.matchers.losses import mask_loss
+from segswap.matchers.ncnet.head import refined
 from segswap.matchers.ncnet.ncnet import NcnetMatcher
+from segswap.matchers.ncnet.presets import PRESETS
 from segswap.matchers.ncnet.terms import SCORE, TERMS, of_copies, weak_loss
 from segswap.matchers.registry import build
 from segswap.matchers.sampling import cell_centres
+from segswap.matchers.windows import mean_around
 from segswap.models.model import Model, load
 
 LITE0: dict[str, Any] = {"backbone": "tf_efficientnet_lite0", "backbone_weights": None}
@@ -108,6 +111,31 @@ def test_an_image_is_found_in_itself() -> None:
         home = cell_centres(6, 8, source.positions)
         off = (source.positions - home)[:, 1:-1, 1:-1].norm(dim=-1)
         assert off.median() < 0.08, form
+
+
+def test_the_small_one_refines_positions_when_it_matches_and_the_published_ones_do_not() -> None:
+    assert PRESETS["small"].refine
+    assert not PRESETS["pf-pascal"].refine
+    assert not PRESETS["indoor"].refine
+    refining, plain = matcher_of(), matcher_of(refine=False)
+    images = pictures(1), pictures(2)
+    moved, stayed = (matched(each, *images).source for each in (refining, plain))
+    assert not torch.allclose(moved.positions, stayed.positions, atol=1e-3)
+    assert torch.equal(moved.extra["correlation"], stayed.extra["correlation"])
+    assert torch.equal(moved.extra[SCORE], stayed.extra[SCORE])
+    learning = matched(refining.train(), *images).source
+    assert torch.equal(learning.positions, stayed.positions)
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_what_cells_show_counts_as_much_whatever_its_scale(scale: float) -> None:
+    grids = torch.Size((4, 5)), torch.Size((3, 6))
+    generator = torch.Generator().manual_seed(0)
+    consensus, raw = torch.rand(2, 2, 20, 18, generator=generator)
+    both = refined(consensus, raw, grids, None)
+    assert torch.allclose(refined(consensus, scale * raw, grids, None), both, atol=1e-5)
+    assert torch.allclose(refined(consensus, 0 * raw, grids, None),
+                          (consensus + mean_around(consensus, grids)) / 2, atol=1e-6)  # fmt: skip
 
 
 def test_images_that_no_cells_fit_are_refused() -> None:

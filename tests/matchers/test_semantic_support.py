@@ -5,25 +5,11 @@ from torch import Tensor
 
 from segswap.matchers.sampling import cell_centres
 from segswap.matchers.semantic.fields import field_of
-from segswap.matchers.semantic.support import mean_around, supported
+from segswap.matchers.semantic.support import supported
 
 
 def scores_of(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_around_are_the_cells_a_step_away_in_both_images() -> None:
-    grids = torch.Size((4, 5)), torch.Size((3, 6))
-    scores = scores_of((2, 20, 18))
-    found, scored = (x.view(2, 4, 5, 3, 6) for x in (mean_around(scores, grids), scores))
-    steps = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    for i, j, k, m in ((0, 0, 0, 0), (1, 2, 1, 3), (3, 4, 0, 2), (2, 4, 2, 5)):
-        around = [
-            scored[:, i + y, j + x, k + y, m + x]
-            for y, x in steps
-            if 0 <= i + y < 4 and 0 <= j + x < 5 and 0 <= k + y < 3 and 0 <= m + x < 6
-        ]
-        assert torch.allclose(found[:, i, j, k, m], torch.stack(around).mean(0), atol=1e-6)
 
 
 def test_a_step_common_to_all_is_found_among_noise() -> None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segswap.matchers.sampling import cell_centres
-from segswap.matchers.windows import CENTRE, refined, window_correlation
+from segswap.matchers.windows import CENTRE, mean_around, refined, window_correlation
 
 GRID = torch.Size((7, 9))
 
@@ -57,3 +57,32 @@ def test_neighbours_that_moved_alike_decide_between_equals() -> None:
     places = home(torch.Size((5, 5)))[:1]
     found = refined(scores, places)[0, 2, 2]
     assert torch.allclose(found, places[0, 2, 3], atol=1e-3)
+
+
+# --- scores of cells that move alike -------------------------------------------------------
+
+
+def test_around_are_the_cells_a_step_away_in_both_images() -> None:
+    grids = torch.Size((4, 5)), torch.Size((3, 6))
+    scores = torch.randn(2, 20, 18, generator=torch.Generator().manual_seed(0))
+    found, scored = (x.view(2, 4, 5, 3, 6) for x in (mean_around(scores, grids), scores))
+    steps = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    for i, j, k, m in ((0, 0, 0, 0), (1, 2, 1, 3), (3, 4, 0, 2), (2, 4, 2, 5)):
+        around = [
+            scored[:, i + y, j + x, k + y, m + x]
+            for y, x in steps
+            if 0 <= i + y < 4 and 0 <= j + x < 5 and 0 <= k + y < 3 and 0 <= m + x < 6
+        ]
+        assert torch.allclose(found[:, i, j, k, m], torch.stack(around).mean(0), atol=1e-6)
+
+
+def test_cells_that_do_not_count_are_left_out_of_the_mean() -> None:
+    grids = torch.Size((4, 5)), torch.Size((4, 5))
+    scores = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(0))
+    visible = torch.rand(2, 20, generator=torch.Generator().manual_seed(1)) < 0.6
+    told = visible[:, None].expand_as(scores)
+    expected = mean_around(scores.where(told, 0.0), grids) / mean_around(told.float(), grids)
+    found = mean_around(scores, grids, visible)
+    assert torch.equal(found, mean_around(scores.where(told, 7.0), grids, visible))
+    assert torch.allclose(found[told], expected[told], atol=1e-6)
+    assert found.isfinite().all()

@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 from segswap.matchers.sampling import cell_places
+from segswap.matchers.windows import mean_around
 
 _REACH = 1.5  # cells around the best one whose mean is the position: sigma of a Gaussian
+
+
+# Standard deviations of the correlation for one of the consensus, and the share of the cells
+# around: chosen on held-out animals and classes.
+_OWN, _AROUND = 1.7, 0.5
 
 
 class Found(NamedTuple):
@@ -22,6 +28,26 @@ class Found(NamedTuple):
     positions: Tensor
     confidence: Tensor
     best: Tensor
+
+    def at(self, other: "Found") -> "Found":
+        """The same with another's positions, and as sure as before."""
+        return self._replace(positions=other.positions, best=other.best)
+
+
+def refined(
+    consensus: Tensor, raw: Tensor, grids: tuple[torch.Size, torch.Size], visible: Tensor | None
+) -> Tensor:
+    """Logits (B, N, N') of both, and of the cells around. It is not published: the consensus alone
+    passes over cells that it has little support for, and what they show themselves.
+
+    Args:
+        consensus, raw: (B, N, N') of the cells of grids of so many rows and columns; the scores
+            after, and before, neighbours were asked.
+        visible: bool (B, N') of the target's cells; None for all.
+    """
+    spread, own = (scores.flatten(1).std(dim=1)[:, None, None] for scores in (consensus, raw))
+    both = consensus + _OWN * spread / own.clamp(min=1e-6) * raw
+    return (1 - _AROUND) * both + _AROUND * mean_around(both, grids, visible)
 
 
 def found(logits: Tensor, shape: torch.Size, other: torch.Size) -> Found:

@@ -16,7 +16,7 @@ from segswap.matchers.base import Matcher, Matches, Side, Term
 from segswap.matchers.confidence import Calibration, mask_from_confidence
 from segswap.matchers.encoding import Encoding
 from segswap.matchers.ncnet.consensus import Consensus
-from segswap.matchers.ncnet.head import Found, found
+from segswap.matchers.ncnet.head import Found, found, refined
 from segswap.matchers.ncnet.presets import FINE, LEVELS, PRESETS, PresetName, load_published
 from segswap.matchers.ncnet.relocalisation import (
     FACTOR,
@@ -28,9 +28,9 @@ from segswap.matchers.ncnet.relocalisation import (
 from segswap.matchers.ncnet.scores import correlate, match_score, mutual_filter, pool
 from segswap.matchers.ncnet.sparse import list_score, nearest
 from segswap.matchers.ncnet.terms import SCORE, TERMS
+from segswap.matchers.sampling import hide
 
 Relocalisation = Literal["none", "hard", "soft"]
-_HIDDEN = -1e4
 _TIE = 0.01  # weight of the correlation itself, which tells where the consensus says nothing
 
 
@@ -71,6 +71,8 @@ class NcnetMatcher(Matcher):
             convolve these alone (sparse); by default 0, all of them (dense).
         relocalise: find the matches' places again on a grid twice as fine: none, hard (the best of
             the finer cells) or soft (and between them); needs features of stride 8.
+        refine: ask for positions, but in training, what the cells show themselves, and the cells
+            around, too, which is not published; by default the preset's: small does.
 
     Raises:
         ValueError: unknown preset or backbone, one without these levels, or unusable weights.
@@ -92,6 +94,7 @@ class NcnetMatcher(Matcher):
         published_weights: str | None = None,
         nearest: int = 0,
         relocalise: Relocalisation = "none",
+        refine: bool | None = None,
     ) -> None:
         super().__init__()
         if preset not in PRESETS:
@@ -109,6 +112,7 @@ class NcnetMatcher(Matcher):
         if published_weights:
             load_published(published_weights, self.backbone, self.consensus)
         self.nearest, self.relocalise = nearest, relocalise
+        self.refine = chosen.refine if refine is None else refine
         self.calibration = Calibration(offset=2.0)
 
     @classmethod
@@ -164,14 +168,19 @@ class NcnetMatcher(Matcher):
         grids = source["features"].shape[2:], target["features"].shape[2:]
         if visible is not None:
             visible = visible | ~visible.flatten(1).any(1)[:, None, None]
+        seen = None if visible is None else visible.flatten(1)
         scored = self._scored(source, target, visible)
         with torch.autocast(source.device.type, enabled=False):
-            logits = scored.consensus.float() + _TIE * scored.raw.float()
-            logits = logits.flatten(4).flatten(1, 3)
-            if visible is not None:
-                logits = logits.masked_fill(~visible.flatten(1)[:, None], _HIDDEN)
+            consensus, raw = (
+                scores.float().flatten(4).flatten(1, 3) for scores in (scored.consensus, scored.raw)
+            )
+            logits = hide(consensus + _TIE * raw, seen)
             back = logits.transpose(1, 2)
             there, returned = found(logits, *grids), found(back, *grids[::-1])
+            if self.refine and not self.training:
+                asked = hide(refined(consensus, raw, grids, seen), seen)
+                there = there.at(found(asked, *grids))
+                returned = returned.at(found(asked.transpose(1, 2), *grids[::-1]))
             if self.relocalise != "none":
                 there = self._relocalised(there, source, target, scored.within)
                 exchanged = scored.within

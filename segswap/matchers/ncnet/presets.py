@@ -21,18 +21,20 @@ class Preset:
     Attributes:
         backbone: a timm model.
         kernels, channels: of the layers of 4D convolution.
+        refine: whether positions are refined, which is not published.
     """
 
     backbone: str
     kernels: tuple[int, ...]
     channels: tuple[int, ...]
+    refine: bool
 
 
 # The published ones, for categories and for places in buildings, are those of Rocco et al. 2018.
 PRESETS: dict[str, Preset] = {
-    "small": Preset("tf_efficientnet_lite2", (3, 3), (16, 1)),
-    "pf-pascal": Preset("resnet101", (5, 5, 5), (16, 16, 1)),
-    "indoor": Preset("resnet101", (3, 3), (16, 1)),
+    "small": Preset("tf_efficientnet_lite2", (3, 3), (16, 1), refine=True),
+    "pf-pascal": Preset("resnet101", (5, 5, 5), (16, 16, 1), refine=False),
+    "indoor": Preset("resnet101", (3, 3), (16, 1), refine=False),
 }
 
 # Of a network the levels that are joined on a grid of stride 16; of others, the last one there.

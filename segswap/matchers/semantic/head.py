@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segswap.matchers.base import Side
+from segswap.matchers.sampling import hide
 from segswap.matchers.semantic.context import PairContext, Sharing
 from segswap.matchers.semantic.fields import Field, SemanticDescriptors, fields_of
 from segswap.matchers.semantic.identity import Identity, evidence
-from segswap.matchers.semantic.support import hidden, supported
+from segswap.matchers.semantic.support import supported
 
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features
@@ -92,7 +93,7 @@ class SemanticHead(nn.Module):
         seen = None if visible is None else visible.flatten(1)
         asked = supported(logits + neighbours, masks, grids, seen)
         semantic = [field.positions for field in fields_of(asked, grids)]
-        logits = hidden(logits, seen)
+        logits = hide(logits, seen)
         fields = fields_of(logits, grids)
         own = self._side(source, shapes[0], masks[0], logits, detailed, fields, semantic[0])
         other = self._side(
