@@ -7,8 +7,6 @@ is at 0 and its opposite corner at (columns, rows).
 import torch
 from torch import Tensor, nn
 
-_HIDDEN = -1e4  # a logit; not infinite, since half precision and means take part
-
 
 def axis_places(count: int, device: torch.device | str | None = None) -> Tensor:
     """Centres of so many cells side by side: float32 (count,).
@@ -102,10 +100,3 @@ def _reach(points: Tensor, rows: int, columns: int) -> Tensor:
     """Where an image's right and lower edges are, if its outermost cells' centres are at 1."""
     count = torch.tensor([columns, rows], device=points.device, dtype=points.dtype)
     return count / (count - 1)
-
-
-def hide(logits: Tensor, visible: Tensor | None) -> Tensor:
-    """Logits of "these cells correspond" (B, N, N'), by which nothing corresponds to those of the
-    other image's cells that bool (B, N') does not have; None has all.
-    """
-    return logits if visible is None else logits.masked_fill(~visible[:, None], _HIDDEN)

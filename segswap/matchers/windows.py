@@ -9,6 +9,7 @@ WINDOW = 2 * REACH + 1
 CANDIDATES = WINDOW * WINDOW
 CENTRE = CANDIDATES // 2  # the candidate that the field itself names
 SHARPNESS = 200.0  # what inner products are multiplied with before the softmax of `refined`
+_HIDDEN = -1e4  # a logit; not infinite, since half precision and means take part
 PULL = 4.0  # sigma of the Gaussian that holds its places where they were, cells
 
 
@@ -87,6 +88,13 @@ def _mean_along(scores: Tensor) -> Tensor:
         total[here, here] += scores[there, there]
         count[here, here] += one[there, there]
     return total / count[:, :, None, None, None]
+
+
+def hide(logits: Tensor, visible: Tensor | None) -> Tensor:
+    """Logits of "these cells correspond" (B, N, N'), by which nothing corresponds to those of the
+    other image's cells that bool (B, N') does not have; None has all.
+    """
+    return logits if visible is None else logits.masked_fill(~visible[:, None], _HIDDEN)
 
 
 def _candidates(maps: Tensor) -> Tensor:

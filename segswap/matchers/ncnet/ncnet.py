@@ -28,7 +28,7 @@ from segswap.matchers.ncnet.relocalisation import (
 from segswap.matchers.ncnet.scores import correlate, match_score, mutual_filter, pool
 from segswap.matchers.ncnet.sparse import list_score, nearest
 from segswap.matchers.ncnet.terms import SCORE, TERMS
-from segswap.matchers.sampling import hide
+from segswap.matchers.windows import hide
 
 Relocalisation = Literal["none", "hard", "soft"]
 _TIE = 0.01  # weight of the correlation itself, which tells where the consensus says nothing

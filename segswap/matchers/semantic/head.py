@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segswap.matchers.base import Side
-from segswap.matchers.sampling import hide
 from segswap.matchers.semantic.context import PairContext, Sharing
 from segswap.matchers.semantic.fields import Field, SemanticDescriptors, fields_of
 from segswap.matchers.semantic.identity import Identity, evidence
 from segswap.matchers.semantic.support import supported
+from segswap.matchers.windows import hide
 
 WIDTH = 192  # channels of a token
 _FINE, _FINEST = 48, 24  # channels of the finer features

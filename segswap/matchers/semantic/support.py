@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from segswap.matchers.base import on_grid
-from segswap.matchers.sampling import hide
-from segswap.matchers.windows import mean_around
+from segswap.matchers.windows import hide, mean_around
 
 # Chosen on held-out animals and classes. With more of either masks are carried over better still,
 # and keypoints of animals, which the logits were taught, are found worse.
