@@ -9,8 +9,8 @@ WINDOW = 2 * REACH + 1
 CANDIDATES = WINDOW * WINDOW
 CENTRE = CANDIDATES // 2  # the candidate that the field itself names
 SHARPNESS = 200.0  # what inner products are multiplied with before the softmax of `refined`
-_HIDDEN = -1e4  # a logit; not infinite, since half precision and means take part
 PULL = 4.0  # sigma of the Gaussian that holds its places where they were, cells
+_HIDDEN = -1e4  # a logit; not infinite, since half precision and means take part
 
 
 def window_correlation(source: Tensor, target: Tensor) -> Tensor:

@@ -138,6 +138,14 @@ def test_what_cells_show_counts_as_much_whatever_its_scale(scale: float) -> None
                           (consensus + mean_around(consensus, grids)) / 2, atol=1e-6)  # fmt: skip
 
 
+def test_where_the_consensus_says_nothing_cells_go_to_what_they_resemble() -> None:
+    grids = torch.Size((4, 5)), torch.Size((4, 5))
+    consensus, raw = torch.zeros(1, 20, 20), torch.eye(20)[None]
+    consensus[0, 0, 19] = 3.0
+    best = refined(consensus, raw, grids, None)[0].argmax(dim=1)
+    assert torch.equal(best[1:], torch.arange(1, 20))
+
+
 def test_images_that_no_cells_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="130 x 96 px, not multiples of 16"):
         matcher_of().encode(torch.zeros(1, 3, 96, 130))

@@ -58,7 +58,11 @@ def finite(match: Match) -> bool:
     return all(np.isfinite(v).all() for v in found) and np.isfinite(match.score)
 
 
-@pytest.mark.parametrize("colours", [(0, 0), (255, 255), (60, 200)])
+@pytest.mark.parametrize(
+    "colours",
+    [(0, 0), (255, 255), (60, 200),
+     *(pytest.param(c, marks=pytest.mark.slow) for c in ((128, 128), (0, 255)))],
+)  # fmt: skip
 def test_images_of_one_colour_share_nothing(base: Model, colours: tuple[int, int]) -> None:
     match = base.match(*(np.full((200, 300, 3), colour, np.uint8) for colour in colours))
     assert finite(match)

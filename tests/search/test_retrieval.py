@@ -241,6 +241,22 @@ def test_commands_index_search_and_write_page_and_json(
     assert "http" not in re.sub(r"data:[^\"]*|http-equiv", "", page)
 
 
+@pytest.mark.slow
+def test_the_command_without_a_file_to_write_prints_hits_and_leaves_nothing(
+    index: Index, collection: Path, tmp_path: Path, script: Callable[[str], str]
+) -> None:
+    done = subprocess.run(
+        [script("segswap-retrieve"), str(index.folder), str(collection / "1.png"), "--box",
+         "60,40,180,160", "--top", "3"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert re.fullmatch(r"found in \d of the 3 best of 5 images", said[0])
+    assert len(said) == 1 + int(said[0].split()[2])
+    assert not list(tmp_path.iterdir())
+
+
 def test_hits_are_printed_and_nothing_is_written(
     index: Index, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -40,7 +40,8 @@ class SemanticMatcher(Matcher):
 
     The mask says where both images show the same kind of thing; "same" among a side's extras says
     where they show the very same one. Positions are those of the correlation matcher where it is
-    expected to be nearer, else of the semantic correspondence, which neighbours are asked of.
+    expected to be nearer, else of the semantic correspondence, of which neighbours and masks are
+    asked.
 
     Args:
         backbone: a timm model with features of strides 4 to 32.
